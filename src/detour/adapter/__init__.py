@@ -1,0 +1,1 @@
+"""Adapters as values: updates, chains, files. No model is needed here."""

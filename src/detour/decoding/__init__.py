@@ -1,0 +1,1 @@
+"""Token ids out of a frozen model, one chain per row."""

@@ -1,0 +1,157 @@
+"""Every error that Detour raises on purpose.
+
+    DetourError
+    ├── UserError                exit 2, HTTP 400   something the user can mend
+    │   ├── DataError            422   a data file or a row of it
+    │   ├── ConfigError          400   an option, a configuration key
+    │   ├── ChainError           400   a chain's text, weight or mix
+    │   ├── RequestError         400   one question to a model
+    │   ├── SlotError            422   keys or shapes that do not fit the model
+    │   ├── BaseError            400   a model that cannot be loaded or lacks a part
+    │   ├── TrainingError        422   a training that cannot or did not work
+    │   ├── MissingExtra         501   an optional package is not installed
+    │   └── AdapterError         422
+    │       ├── UnknownAdapter       404   no adapter of that name
+    │       ├── AdapterFormatError   422   files that are not a readable adapter
+    │       ├── AdapterWeightsError  422   NaN, wrong shapes, lying headers
+    │       ├── UnsupportedVariant   422   a variant that is not applied
+    │       └── WrongBase            409   made for another base
+    └── MachineError             exit 1, HTTP 500   the machine, not the user
+        ├── SlotsBusy            409   somebody else holds the slots
+        └── StorageError         507   a disk that is full or read-only
+
+A message says what was wrong; `expected`, `found` and `hint` say what would have been right, what
+was there instead, and what to try. This module knows nothing of models, files or HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DetourError(Exception):
+    """The root. Carries its exit code for the command line and its status for HTTP."""
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(
+        self, message: str, *, expected: str = "", found: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.expected = expected
+        self.found = found
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.expected:
+            parts.append(f"expected {self.expected}")
+        if self.found:
+            parts.append(f"found {self.found}")
+        if self.hint:
+            parts.append(f"try: {self.hint}")
+        return "; ".join(parts)
+
+    def to_json(self) -> dict[str, str]:
+        """The one object that `--json` prints for an error."""
+        return {
+            "error": self.message,
+            "expected": self.expected,
+            "found": self.found,
+            "hint": self.hint,
+        }
+
+
+class UserError(DetourError):
+    """Something the user can mend: input, options, files."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class DataError(UserError):
+    """A data file, or one row of it, cannot be used. Names file and line."""
+
+    http_status = 422
+
+
+class ConfigError(UserError):
+    """An option or a configuration key is unknown or out of range."""
+
+
+class ChainError(UserError):
+    """A chain's text, weight or combination makes no sense."""
+
+
+class RequestError(UserError):
+    """One request to a model cannot be run: empty, too long, out of vocabulary."""
+
+
+class SlotError(UserError):
+    """Keys or shapes do not fit the model's layers."""
+
+    http_status = 422
+
+
+class BaseError(UserError):
+    """A base model cannot be loaded, or lacks what was asked of it."""
+
+
+class TrainingError(UserError):
+    """A training run cannot start, or changed nothing."""
+
+    http_status = 422
+
+
+class MissingExtra(UserError):
+    """An optional package is not installed."""
+
+    http_status = 501
+
+
+class AdapterError(UserError):
+    """An adapter cannot be found, read or applied."""
+
+    http_status = 422
+
+
+class UnknownAdapter(AdapterError):
+    """No adapter of that name."""
+
+    http_status = 404
+
+
+class AdapterFormatError(AdapterError):
+    """Files that are not an adapter Detour can read."""
+
+
+class AdapterWeightsError(AdapterError):
+    """Tensors that are damaged: NaN, infinite, or of another shape than declared."""
+
+
+class UnsupportedVariant(AdapterError):
+    """A variant that Detour does not apply. Refused by name, never ignored."""
+
+
+class WrongBase(AdapterError):
+    """The adapter was made for another base."""
+
+    http_status = 409
+
+
+class MachineError(DetourError):
+    """The machine failed, not the user."""
+
+
+class SlotsBusy(MachineError):
+    """The slots of this model are held by somebody else."""
+
+    http_status = 409
+
+
+class StorageError(MachineError):
+    """A file could not be written: disk full, read-only, no permission."""
+
+    http_status = 507

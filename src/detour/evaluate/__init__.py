@@ -1,0 +1,1 @@
+"""Changing a model, then proving what changed."""

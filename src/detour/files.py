@@ -1,0 +1,106 @@
+"""Writing files so that a crash or a full disk never leaves half of one.
+
+Everything is written under a temporary name beside its target, flushed to the disk, and renamed.
+Knows paths and bytes; knows nothing of adapters or models.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from detour.errors import StorageError
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(path: Path, cause: OSError) -> StorageError:
+    return StorageError(
+        f"{path} could not be written",
+        expected="room and permission to write",
+        found=cause.strerror or str(cause),
+        hint="free some space or choose another folder; nothing was changed",
+    )
+
+
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, or leave it as it was.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _fsync(path.parent)
+    except OSError as cause:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        raise _storage_error(path, cause) from cause
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """`write_bytes_atomically` for UTF-8 text."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def replace_folder_atomically(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Build a folder under a temporary name with `fill`, then put it in place of `folder`.
+
+    An existing folder is moved aside first and removed only after the new one stands, so that at
+    every moment either the old or the new one is complete.
+
+    Raises:
+        StorageError: something could not be written; the old folder is still there.
+    """
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary.chmod(0o755)
+        fill(temporary)
+        for file in sorted(temporary.rglob("*")):
+            _fsync(file)
+        _fsync(temporary)
+        _swap(temporary, folder)
+    except OSError as cause:
+        raise _storage_error(folder, cause) from cause
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    if not folder.exists():
+        new.rename(folder)
+    else:
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
+        old = aside / folder.name
+        folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    _fsync(folder.parent)

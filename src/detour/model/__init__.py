@@ -1,0 +1,1 @@
+"""Frozen base models: loading, chat, loss."""

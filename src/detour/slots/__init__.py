@@ -1,0 +1,1 @@
+"""The mechanism: places in a frozen model where adapters act."""

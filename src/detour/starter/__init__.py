@@ -1,0 +1,1 @@
+"""The tiny model that ships: weights, facts and tasks as data."""
