@@ -1,0 +1,124 @@
+"""An adapter: a frozen mapping from layer names to updates, with what is known about it.
+
+A value: every operation returns a new one, and arithmetic on adapters gives chains. Knows names
+and tensors; knows no model, and files only through `peft_format`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from detour.adapter.card import Card
+from detour.adapter.fingerprint import Fingerprint, feed_tensor
+from detour.adapter.update import Update
+
+if TYPE_CHECKING:
+    from detour.adapter.chain import Chain
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A change of a model.
+
+    Attributes:
+        updates: layer name, as in `model.named_modules()`, to that layer's update; read-only.
+        name: what chains and people call it.
+        base: the model it was made for; None where that is not known (adapters of other tools).
+        card: what it is for, where it came from.
+        test_rows: rows of chat messages that show whether it still works.
+    """
+
+    updates: Mapping[str, Update]
+    name: str
+    base: Fingerprint | None = None
+    card: Card = Card()
+    test_rows: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "updates", MappingProxyType(dict(self.updates)))
+
+    def __reduce__(self) -> tuple[type[Adapter], tuple[object, ...]]:
+        return Adapter, (dict(self.updates), self.name, self.base, self.card, self.test_rows)
+
+    def __repr__(self) -> str:
+        return f"Adapter({self.name!r}, rank {self.rank}, {len(self.updates)} layers)"
+
+    @staticmethod
+    def load(path: str | Path) -> Adapter:
+        """Read a PEFT folder. Raises AdapterError's kinds: see `peft_format.read_adapter`."""
+        from detour.adapter.peft_format import read_adapter
+
+        return read_adapter(Path(path))
+
+    def save(self, path: str | Path) -> Path:
+        """Write a PEFT folder, whole or not at all. Raises: see `peft_format.write_adapter`."""
+        from detour.adapter.peft_format import write_adapter
+
+        write_adapter(self, Path(path))
+        return Path(path)
+
+    @property
+    def rank(self) -> int:
+        """The highest rank of any layer; 0 for an adapter that changes nothing."""
+        return max((update.rank for update in self.updates.values()), default=0)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the adapter holds."""
+        return sum(update.parameters for update in self.updates.values())
+
+    def norm(self) -> float:
+        """Frobenius norm of all low-rank changes together."""
+        return math.sqrt(sum(update.norm() ** 2 for update in self.updates.values()))
+
+    def digest(self) -> str:
+        """sha256 over layer names, factors and scales; equal before saving and after loading."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        hasher = hashlib.sha256()
+        for layer in sorted(self.updates):
+            update = self.updates[layer]
+            feed_tensor(hasher, f"{layer}.down", update.down)
+            feed_tensor(hasher, f"{layer}.up", update.up)
+            # in fp32, the precision it acts in: files keep alpha = scale · rank, an ulp away
+            feed_tensor(hasher, f"{layer}.scale", torch.tensor(update.scale, dtype=torch.float32))
+            if update.row_scale is not None:
+                feed_tensor(hasher, f"{layer}.row_scale", update.row_scale)
+            if update.bias_delta is not None:
+                feed_tensor(hasher, f"{layer}.bias_delta", update.bias_delta)
+        return hasher.hexdigest()
+
+    def with_(self, **changes: Any) -> Adapter:
+        """A copy with other fields, for example `with_(name="formal", card=card)`."""
+        return replace(self, **changes)
+
+    def __mul__(self, weight: float) -> Chain:
+        return _chain(self) * weight
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: Adapter | Chain) -> Chain:
+        return _chain(self) + other
+
+    def __sub__(self, other: Adapter | Chain) -> Chain:
+        return _chain(self) - other
+
+    def __neg__(self) -> Chain:
+        return -_chain(self)
+
+
+def _chain(adapter: Adapter) -> Chain:
+    from detour.adapter.chain import Chain
+
+    return Chain.of(adapter)

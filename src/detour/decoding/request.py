@@ -1,0 +1,149 @@
+"""One question to a model as the engine sees it: token ids in, a chain, how to sample, when to end.
+
+Knows token ids and chains. Does not know text, messages, models or HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import chain as concatenated
+from typing import TypeAlias
+
+from detour.adapter.chain import Chain
+from detour.errors import RequestError
+
+StopCheck: TypeAlias = Callable[[Sequence[int]], bool]
+"""Asked after every token with all ids generated so far; True ends the row."""
+
+
+class Status(Enum):
+    """Where a request is in its life."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+class Finish(Enum):
+    """Why a row ended. The values are those of the OpenAI protocol where it has one."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+def _whole(name: str, value: object, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise RequestError(
+            f"{name} is out of range",
+            expected=f"a whole number of at least {lowest}",
+            found=repr(value),
+        )
+
+
+def _real(name: str, value: object, holds: Callable[[float], bool], expected: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not holds(value):
+        raise RequestError(f"{name} is out of range", expected=expected, found=repr(value))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen, and when to end.
+
+    Temperature 0 is greedy. `top_k` 0 and `top_p` 1 switch the filters off. `stop_ids` are
+    sequences of ids that end a row and are cut off; each of `eos_ids` does the same alone.
+
+    Raises:
+        RequestError: a value out of range.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    repetition_penalty: float = 1.0
+    stop_ids: tuple[tuple[int, ...], ...] = ()
+    eos_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _whole("max_new_tokens", self.max_new_tokens, 1)
+        _whole("top_k", self.top_k, 0)
+        _whole("seed", self.seed, 0)
+        _real("temperature", self.temperature, lambda t: t >= 0, "a number of at least 0")
+        _real("top_p", self.top_p, lambda p: 0 < p <= 1, "a number above 0 and up to 1")
+        _real("repetition_penalty", self.repetition_penalty, lambda r: r > 0, "a number above 0")
+        if any(not sequence for sequence in self.stop_ids):
+            raise RequestError("stop_ids holds an empty sequence", expected="at least one id in it")
+        for token in concatenated(self.eos_ids, *self.stop_ids):
+            _whole("a stop id", token, 0)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the unlikely tokens are cut off before drawing."""
+        return self.top_k > 0 or self.top_p < 1
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One row for the engine.
+
+    The random numbers of a row depend on `sampling.seed` and `id` alone, so that its neighbours in
+    the batch change nothing. `stops` ends a row by what has been generated so far (a stop string).
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    chain: Chain | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    stops: StopCheck | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What came out: the new ids without the token or stop sequence that ended them."""
+
+    ids: tuple[int, ...]
+    finish: Finish
+    prompt_tokens: int
+
+
+def check_request(request: Request, vocabulary: int, positions: int | None) -> None:
+    """Refuse a request the model cannot run: `positions` is its longest text in tokens.
+
+    Raises:
+        RequestError: an empty prompt, an id outside the vocabulary, or more tokens than positions.
+    """
+    ids, name = request.prompt_ids, f"request {request.id!r}"
+    if not ids:
+        raise RequestError(f"{name} has an empty prompt", expected="at least one token")
+    if min(ids) < 0 or max(ids) >= vocabulary:
+        raise RequestError(
+            f"{name} holds an id outside the vocabulary",
+            expected=f"ids from 0 to {vocabulary - 1}",
+            found=str(min(ids) if min(ids) < 0 else max(ids)),
+            hint="encode the prompt with this model's own tokenizer",
+        )
+    wanted = len(ids) + request.sampling.max_new_tokens
+    if positions is not None and wanted > positions:
+        raise _too_long(name, len(ids), request.sampling.max_new_tokens, positions)
+
+
+def _too_long(name: str, prompt: int, new: int, positions: int) -> RequestError:
+    room = positions - prompt
+    return RequestError(
+        f"{name} is too long for this model",
+        expected=f"at most {positions} tokens",
+        found=f"a prompt of {prompt} and max_new_tokens={new}",
+        hint=f"max_new_tokens={room} or less" if room > 0 else "shorten the prompt",
+    )

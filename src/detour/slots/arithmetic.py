@@ -1,0 +1,374 @@
+"""How a content changes a layer's output: a readable reference, and the fast path beside it.
+
+`reference` goes token by token and states what is meant; `add` computes the same for whole
+batches with as few and as large products as possible, and `prepared` does once, when a content is
+put into a slot, what needs no repeating. This module knows tensors, contents and row indices; it
+knows neither layers nor models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from detour.errors import SlotError
+from detour.slots.content import Content, Spread, Term
+
+Gate = Tensor | float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Which row of the contents each token belongs to: an index over x's leading dimensions.
+
+    (batch,) for x (batch, tokens, in); (batch, tokens) for packed rows; (tokens,) for flattened x.
+    It remembers what it picked from gates that many layers have in common, so a gate must not be
+    changed in place while it is held.
+    """
+
+    index: Int[Tensor, "..."]
+    in_order: bool
+    highest: int
+    picked: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, index: Int[Tensor, "..."]) -> Rows:
+        """Raises SlotError for an empty index, a negative one, or one that is not of integers."""
+        if index.is_floating_point() or index.dtype == torch.bool or index.numel() == 0:
+            raise SlotError(
+                "a row index must name rows",
+                expected="integers, at least one",
+                found=f"{index.dtype} of shape {tuple(index.shape)}",
+            )
+        flat = index.reshape(-1).tolist()
+        if min(flat) < 0:
+            raise SlotError("a row index cannot be negative", found=str(min(flat)))
+        in_order = index.ndim == 1 and flat == list(range(len(flat)))
+        return cls(index.long(), in_order, max(flat))
+
+    def pick(self, table: Float[Tensor, "rows *rest"]) -> Float[Tensor, "*lead *rest"]:
+        """table[index]; the table itself where the index is 0, 1, 2 …"""
+        if self.in_order and len(self.index) == len(table):
+            return table
+        if table.requires_grad:
+            return table[self.index]
+        if id(table) not in self.picked:
+            self.picked[id(table)] = (table, table[self.index])
+        return self.picked[id(table)][1]
+
+
+def reference(
+    x: Float[Tensor, "*lead in"], content: Content, rows: Rows | None = None
+) -> Float[Tensor, "*lead out"]:
+    """What a content adds to a layer's output, token by token. Raises SlotError as `fast`."""
+    _check_rows(x, content, rows)
+    tokens = x.reshape(-1, x.shape[-1])
+    row_of = _row_of_each_token(x, rows) if content.rows is not None else [0] * len(tokens)
+    out = content.shape[0] if content.shape else x.shape[-1]
+    deltas = [
+        sum((_token_delta(token, term, row) for term in content.terms), torch.zeros(out).to(token))
+        for token, row in zip(tokens, row_of, strict=True)
+    ]
+    return torch.stack(deltas).reshape(*x.shape[:-1], out)
+
+
+def _row_of_each_token(x: Tensor, rows: Rows | None) -> list[int]:
+    assert rows is not None
+    inner = [1] * (x.ndim - 1 - rows.index.ndim)
+    return rows.index.reshape(*rows.index.shape, *inner).expand(x.shape[:-1]).reshape(-1).tolist()
+
+
+def _token_delta(token: Float[Tensor, " in"], term: Term, row: int) -> Float[Tensor, " out"]:
+    x = token.to(term.down.dtype)
+    if not term.is_banked:
+        gate = term.gate[row] if isinstance(term.gate, Tensor) else term.gate
+        hidden = _pick_factor(term.down, term.spread_down, row, 0) @ x
+        hidden = hidden if gate is None else hidden * gate
+        return (hidden @ _pick_factor(term.up, term.spread_up, row, 0)).to(token.dtype)
+    assert isinstance(term.gate, Tensor)
+    delta = torch.zeros(term.up.shape[-1]).to(x)
+    for adapter, weight in enumerate(term.gate[row]):
+        hidden = _pick_factor(term.down, term.spread_down, row, adapter) @ x
+        delta = delta + weight * (hidden @ _pick_factor(term.up, term.spread_up, row, adapter))
+    return delta.to(token.dtype)
+
+
+def _pick_factor(factor: Tensor, spread: Spread, row: int, adapter: int) -> Tensor:
+    if spread is Spread.SHARED:
+        return factor
+    return factor[row if spread is Spread.PER_ROW else adapter]
+
+
+def fast(
+    x: Float[Tensor, "*lead in"], content: Content, rows: Rows | None = None
+) -> Float[Tensor, "*lead out"]:
+    """The same as `reference`, for whole batches.
+
+    Raises SlotError when the content tells rows apart and the row index is missing, names a row
+    beyond them, or does not fit x's leading dimensions: nothing is broadcast.
+    """
+    out = content.shape[0] if content.shape else x.shape[-1]
+    return add(x.new_zeros(*x.shape[:-1], out), x, content, rows)
+
+
+def add(
+    y: Float[Tensor, "*lead out"],
+    x: Float[Tensor, "*lead in"],
+    content: Content,
+    rows: Rows | None = None,
+) -> Float[Tensor, "*lead out"]:
+    """y plus what the content adds, in y's dtype; where no gradient flows, y itself is changed.
+
+    Products run in the factors' dtype: fp32 factors over a bf16 base are summed in fp32 and
+    rounded once. Raises SlotError as `fast`.
+    """
+    _check_rows(x, content, rows)
+    for term in content.terms:
+        y = _add_term(y, x, term, rows)
+    return y
+
+
+def _check_rows(x: Tensor, content: Content, rows: Rows | None) -> None:
+    if content.rows is None:
+        return
+    if rows is None or rows.index.ndim == 0:
+        raise SlotError(
+            "this content differs by row, and no row index is set",
+            expected="one row per leading position of the input",
+            hint="with slots.rows(index): ...",
+        )
+    if rows.index.ndim >= x.ndim or x.shape[: rows.index.ndim] != rows.index.shape:
+        raise SlotError(
+            "the row index does not fit the input",
+            expected=f"an index over leading dimensions of {tuple(x.shape[:-1])}",
+            found=f"shape {tuple(rows.index.shape)}",
+        )
+    if rows.highest >= content.rows:
+        raise SlotError(
+            "the row index names a row that the content does not have",
+            expected=f"rows 0 to {content.rows - 1}",
+            found=f"row {rows.highest}",
+        )
+
+
+def _add_term(y: Tensor, x: Tensor, term: Term, rows: Rows | None) -> Tensor:
+    if term.is_banked:
+        term = _without_bank(term)
+    if term.is_shared:
+        gate = term.gate
+        if isinstance(gate, Tensor):
+            assert rows is not None
+            gate = _beside(rows.pick(gate if gate.ndim == 2 else gate[:, None]), x)
+        return low_rank(y, x, term.down, term.up, gate)
+    assert rows is not None
+    if rows.index.ndim == 1 and (x.ndim > 2 or _is_row_order(term, rows)):
+        return _add_by_row(y, x, term, rows)
+    return _add_term(y, x, _as_bank(term), rows)
+
+
+def _is_row_order(term: Term, rows: Rows) -> bool:
+    return rows.in_order and len(rows.index) == term.rows
+
+
+def _beside(gate: Float[Tensor, "*some rank"], x: Float[Tensor, "*lead in"]) -> Tensor:
+    """The gate with a 1 for every leading dimension of x that the row index leaves alone."""
+    if gate.ndim == x.ndim:
+        return gate
+    return gate.reshape(*gate.shape[:-1], *[1] * (x.ndim - gate.ndim), gate.shape[-1])
+
+
+def _add_by_row(y: Tensor, x: Tensor, term: Term, rows: Rows) -> Tensor:
+    """x (batch, ..., in) with one row per sequence: a batched product of each row's factors."""
+    batch = len(rows.index)
+    down, up = (_of_rows(f, s, rows, batch) for _, f, s in term.factors)
+    gate = term.gate
+    if isinstance(gate, Tensor):
+        gate = rows.pick(gate if gate.ndim == 2 else gate[:, None])[:, None]  # (batch, 1, rank)
+    flat_y = y.reshape(batch, -1, y.shape[-1])
+    flat_x = x.reshape(batch, -1, x.shape[-1])
+    return low_rank(flat_y, flat_x, down, up, gate).reshape(y.shape)
+
+
+def _of_rows(factor: Tensor, spread: Spread, rows: Rows, batch: int) -> Tensor:
+    if spread is Spread.SHARED:
+        return factor.expand(batch, *factor.shape)
+    return factor if rows.in_order and batch == len(factor) else factor[rows.index]
+
+
+def _as_bank(term: Term) -> Term:
+    """Rows as a bank in which each row opens its own entry: for tokens that mix rows freely."""
+    count = term.rows
+    assert count is not None
+    entries = [f if s is Spread.PER_ROW else f.expand(count, *f.shape) for _, f, s in term.factors]
+    own = torch.eye(count, dtype=term.down.dtype, device=term.down.device)
+    gate = term.gate
+    if isinstance(gate, Tensor) and gate.ndim == 2:
+        gate = (own[:, :, None] * gate[:, None]).flatten(1)  # (rows, rows · rank)
+        return Term(entries[0].flatten(0, 1), entries[1].flatten(0, 1), gate=gate)
+    if gate is not None:
+        own = own * (gate[:, None] if isinstance(gate, Tensor) else gate)
+    return Term(entries[0], entries[1], Spread.BANKED, Spread.BANKED, own)
+
+
+def _without_bank(term: Term, expanded: Callable[[Tensor, int], Tensor] | None = None) -> Term:
+    """Both factors banked: side by side along the rank, the gate repeated over each adapter's
+    rank. One banked: mixed by the gate into one factor per row, for it is linear in that factor.
+    """
+    gate = term.gate
+    assert isinstance(gate, Tensor)
+    if term.spread_down is term.spread_up:
+        wide = (expanded or _over_rank)(gate, term.rank)
+        return Term(term.down.flatten(0, 1), term.up.flatten(0, 1), gate=wide)
+    down, up = (
+        torch.einsum("ra,a...->r...", gate, f) if s is Spread.BANKED else f
+        for _, f, s in term.factors
+    )
+    spreads = [
+        Spread.PER_ROW if s is Spread.BANKED else s for s in (term.spread_down, term.spread_up)
+    ]
+    return Term(down, up, spreads[0], spreads[1])
+
+
+def _over_rank(gate: Float[Tensor, "rows adapters"], rank: int) -> Float[Tensor, "rows wide"]:
+    return gate[:, :, None].expand(*gate.shape, rank).flatten(1)
+
+
+def low_rank(y: Tensor, x: Tensor, down: Tensor, up: Tensor, gate: Gate = None) -> Tensor:
+    """y + (gate · (x @ downᵀ)) @ up, for factors of two dimensions or, batched, of three.
+
+    Where a gradient flows this is `LowRank`; elsewhere y is changed in place.
+    """
+    if torch.is_grad_enabled() and _needs_gradient(y, x, down, up, gate):
+        return LowRank.apply(y, x, down, up, gate)  # pyright: ignore[reportReturnType]
+    return _onto(y, _gated(_hidden(x, down), gate), up, in_place=True)
+
+
+def _needs_gradient(*values: Gate) -> bool:
+    return any(isinstance(v, Tensor) and v.requires_grad for v in values)
+
+
+def _hidden(x: Tensor, down: Tensor) -> Tensor:
+    return x.to(down.dtype) @ down.mT
+
+
+def _gated(hidden: Tensor, gate: Gate) -> Tensor:
+    return hidden if gate is None else hidden * gate
+
+
+def _onto(y: Tensor, gated: Tensor, up: Tensor, *, in_place: bool) -> Tensor:
+    """y + gated @ up, in y's dtype."""
+    if up.ndim == 2 and y.dtype == up.dtype == gated.dtype and y.is_contiguous():
+        flat_y, flat_gated = y.view(-1, y.shape[-1]), gated.reshape(-1, gated.shape[-1])
+        if in_place:
+            flat_y.addmm_(flat_gated, up)
+            return y
+        return torch.addmm(flat_y, flat_gated, up).view(y.shape)
+    delta = gated @ up
+    return y.add_(delta) if in_place else (y + delta).to(y.dtype)
+
+
+class LowRank(torch.autograd.Function):
+    """`low_rank` with a backward that forms only the gradients asked for.
+
+    It keeps x in its own dtype (fp32 factors over a bf16 base would double it) and the narrow
+    hidden activations, and brackets every product around the rank.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, y: Tensor, x: Tensor, down: Tensor, up: Tensor, gate: Gate
+    ) -> Tensor:
+        hidden = _hidden(x, down)
+        tensor_gate = gate if isinstance(gate, Tensor) else None
+        ctx.save_for_backward(x, down, up, hidden, tensor_gate)
+        ctx.number = None if isinstance(gate, Tensor) else gate  # pyright: ignore
+        return _onto(y, _gated(hidden, gate), up, in_place=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  (torch's own)
+        x, down, up, hidden, gate = ctx.saved_tensors
+        gate = ctx.number if gate is None else gate
+        wants_y, wants_x, wants_down, wants_up, wants_gate = ctx.needs_input_grad
+        d = dy.to(up.dtype)
+        d_up = _outer(_gated(hidden, gate), d, up) if wants_up else None
+        d_x = d_down = d_gate = None
+        if wants_x or wants_down or wants_gate:
+            d_gated = d @ up.mT
+            d_hidden = _gated(d_gated, gate)
+            d_x = (d_hidden @ down).to(x.dtype) if wants_x else None
+            d_down = _outer(d_hidden, x.to(down.dtype), down) if wants_down else None
+            d_gate = (d_gated * hidden).sum_to_size(gate.shape) if wants_gate else None
+        return dy if wants_y else None, d_x, d_down, d_up, d_gate
+
+
+def _outer(narrow: Tensor, wide: Tensor, like: Tensor) -> Tensor:
+    """narrowᵀ @ wide: over all tokens for a factor of two dimensions, row by row for three."""
+    if like.ndim == 2:
+        narrow, wide = narrow.reshape(-1, narrow.shape[-1]), wide.reshape(-1, wide.shape[-1])
+    return narrow.mT.to(like.dtype) @ wide
+
+
+def prepared(content: Content, gates: dict[object, tuple[object, Tensor]]) -> Content:
+    """The same content with its frozen shared and banked terms made one, side by side in rank.
+
+    Terms that learn stay as they are (their tensors change while held), and so do per-row ones.
+    `gates` carries gates from layer to layer, so that layers of one gate go on sharing it.
+    """
+    live = [t for t in content.terms if t.learns or not _fuses(t)]
+    fixed = [t for t in content.terms if not t.learns and _fuses(t)]
+    fused = [
+        _fused(list(terms), gates) for _, terms in groupby(fixed, key=lambda t: str(t.down.dtype))
+    ]
+    return Content((*live, *fused))
+
+
+def _fuses(term: Term) -> bool:
+    return term.spread_down is term.spread_up is not Spread.PER_ROW
+
+
+def _fused(terms: list[Term], gates: dict[object, tuple[object, Tensor]]) -> Term:
+    def expanded(gate: Tensor, rank: int) -> Tensor:
+        key = (id(gate), rank)
+        if key not in gates:  # the old gate is kept beside the new, so that no id is used twice
+            gates[key] = (gate, _over_rank(gate, rank))
+        return gates[key][1]
+
+    flat = [_without_bank(t, expanded) if t.is_banked else t for t in terms]
+    if len(flat) == 1:
+        return flat[0]
+    flat = [_number_folded(t) for t in flat]
+    rows = next((t.rows for t in flat if t.rows is not None), None)
+    gate = None if rows is None else _side_by_side(flat, rows, gates)
+    return Term(torch.cat([t.down for t in flat]), torch.cat([t.up for t in flat]), gate=gate)
+
+
+def _number_folded(term: Term) -> Term:
+    if term.gate is None or isinstance(term.gate, Tensor):
+        return term
+    return replace(term, up=term.up * term.gate, gate=None)
+
+
+def _side_by_side(
+    terms: Iterable[Term], rows: int, gates: dict[object, tuple[object, Tensor]]
+) -> Float[Tensor, "rows wide"]:
+    parts = list(terms)
+    key = tuple((id(t.gate) if isinstance(t.gate, Tensor) else None, t.rank) for t in parts)
+    if key not in gates:
+        columns = [_columns(t, rows) for t in parts]
+        gates[key] = ([t.gate for t in parts], torch.cat(columns, dim=1))
+    return gates[key][1]
+
+
+def _columns(term: Term, rows: int) -> Float[Tensor, "rows rank"]:
+    if not isinstance(term.gate, Tensor):
+        return term.down.new_ones(rows, term.rank)
+    gate = term.gate if term.gate.ndim == 2 else term.gate[:, None]
+    return gate.expand(rows, term.rank)

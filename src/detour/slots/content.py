@@ -1,0 +1,335 @@
+"""What a slot holds: a sum of low-rank terms, and the constructors of the usual kinds.
+
+A term adds `gate · (x @ downᵀ) @ up` to a layer's output. Each factor is shared by all rows of a
+batch, given per row, or banked (one per adapter, mixed by the gate); any tensor may require
+gradients. `up` is kept as (rank, out), transposed against an adapter's file, so that the training
+step forms hᵀ·dy without transposing. This module knows adapters and tensors, but no layers, no
+model and no way to apply a term: that is `arithmetic` and `slot`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from detour.adapter.chain import Chain
+from detour.adapter.update import Update
+from detour.errors import SlotError, UnsupportedVariant
+
+Weighted = tuple[Update, float]
+
+
+class Spread(Enum):
+    """Who uses a factor: every row the same, each row its own, or a gated mix of a bank."""
+
+    SHARED = "shared"
+    PER_ROW = "per row"
+    BANKED = "banked"
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One low-rank change: `gate · (x @ downᵀ) @ up`.
+
+    down is (*lead, rank, in) and up (*lead, rank, out), where lead is () for SHARED, (rows,) for
+    PER_ROW and (adapters,) for BANKED. The gate is (rows, adapters) where a factor is banked;
+    otherwise None (1), a number, (rows,) or, per component of the rank, (rows, rank).
+    Raises SlotError when the shapes or dtypes do not fit together.
+    """
+
+    down: Tensor
+    up: Tensor
+    spread_down: Spread = Spread.SHARED
+    spread_up: Spread = Spread.SHARED
+    gate: Tensor | float | None = None
+
+    def __post_init__(self) -> None:
+        for name, factor, spread in self.factors:
+            ndim = 2 if spread is Spread.SHARED else 3
+            if factor.ndim != ndim:
+                raise SlotError(
+                    f"the factor {name!r} ({spread.value}) has the wrong number of dimensions",
+                    expected=f"{ndim} dimensions",
+                    found=f"shape {tuple(factor.shape)}",
+                )
+        if self.down.shape[-2] != self.up.shape[-2]:
+            raise SlotError(
+                "the two factors of a term differ in rank",
+                expected="down (..., rank, in) and up (..., rank, out)",
+                found=f"down {tuple(self.down.shape)}, up {tuple(self.up.shape)}",
+            )
+        dtypes = {t.dtype for t in self.tensors}
+        if len(dtypes) > 1 or not self.down.dtype.is_floating_point:
+            raise SlotError(
+                "the tensors of a term need one floating point dtype",
+                found=", ".join(sorted(map(str, dtypes))),
+            )
+        self._check_gate()
+        self._agree(Spread.PER_ROW, "rows")
+        self._agree(Spread.BANKED, "adapters")
+
+    def _check_gate(self) -> None:
+        gate = self.gate
+        if self.is_banked:
+            fits = isinstance(gate, Tensor) and gate.ndim == 2
+            expected = "a gate of (rows, adapters)"
+        elif isinstance(gate, Tensor):
+            fits = gate.ndim == 1 or (gate.ndim == 2 and gate.shape[1] == self.rank)
+            expected = f"a gate of (rows,) or (rows, {self.rank})"
+        else:
+            return
+        if not fits:
+            found = f"shape {tuple(gate.shape)}" if isinstance(gate, Tensor) else repr(gate)
+            raise SlotError("the gate does not fit its term", expected=expected, found=found)
+
+    def _agree(self, spread: Spread, noun: str) -> None:
+        """Every tensor that counts rows (or adapters) counts the same number of them."""
+        counts = {f"{n} {tuple(t.shape)}": t.shape[0] for n, t, s in self.factors if s is spread}
+        if isinstance(self.gate, Tensor) and (spread is Spread.PER_ROW or self.is_banked):
+            axis = 0 if spread is Spread.PER_ROW else 1
+            counts[f"gate {tuple(self.gate.shape)}"] = self.gate.shape[axis]
+        if len(set(counts.values())) > 1:
+            raise SlotError(f"a term's tensors differ in their {noun}", found=", ".join(counts))
+
+    @property
+    def factors(self) -> tuple[tuple[str, Tensor, Spread], ...]:
+        return (("down", self.down, self.spread_down), ("up", self.up, self.spread_up))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        gate = (self.gate,) if isinstance(self.gate, Tensor) else ()
+        return (self.down, self.up, *gate)
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[-2]
+
+    @property
+    def is_banked(self) -> bool:
+        return Spread.BANKED in (self.spread_down, self.spread_up)
+
+    @property
+    def is_shared(self) -> bool:
+        """Both factors are the same for all rows (the gate may still differ)."""
+        return self.spread_down is self.spread_up is Spread.SHARED
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows the term tells apart; None when it treats all rows alike."""
+        if isinstance(self.gate, Tensor):
+            return self.gate.shape[0]
+        for _, factor, spread in self.factors:
+            if spread is Spread.PER_ROW:
+                return factor.shape[0]
+        return None
+
+    @property
+    def learns(self) -> bool:
+        return any(t.requires_grad for t in self.tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What one layer's slot holds: the sum of its terms. No term at all is the base itself.
+
+    Raises SlotError when terms differ in features, device or number of rows.
+    """
+
+    terms: tuple[Term, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._agree("features", lambda t: (t.up.shape[-1], t.down.shape[-1]))
+        self._agree("device", lambda t: {tensor.device for tensor in t.tensors})
+        self._agree("number of rows", lambda t: t.rows)
+
+    def _agree(self, noun: str, of: Callable[[Term], object]) -> None:
+        seen = [value for value in map(of, self.terms) if value is not None]
+        if any(value != seen[0] for value in seen):
+            raise SlotError(
+                f"the terms of one content differ in their {noun}",
+                found=", ".join(map(str, seen)),
+            )
+
+    def __add__(self, other: Content) -> Content:
+        """The sum: a trainable content in the company of frozen ones, for example."""
+        return Content(self.terms + other.terms)
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(out, in) as of the layer's weight; None when there is no term."""
+        if not self.terms:
+            return None
+        first = self.terms[0]
+        return first.up.shape[-1], first.down.shape[-1]
+
+    @cached_property
+    def rows(self) -> int | None:
+        """How many rows it tells apart; None when it needs no row index."""
+        return next((term.rows for term in self.terms if term.rows is not None), None)
+
+
+def shared(updates: Iterable[Weighted], dtype: torch.dtype = torch.float32) -> Content:
+    """One chain for all rows: the weighted updates side by side along the rank, exact.
+
+    An update of weight 0 is left out, so that a chain of weight 0 is the base bit by bit.
+    """
+    kept = [(u, w) for u, w in _merged(updates) if w != 0]
+    if not kept:
+        return Content()
+    down = torch.cat([_down(u, dtype) for u, _ in kept])
+    up = torch.cat([_up(u, w, dtype) for u, w in kept])
+    return Content((Term(down, up),))
+
+
+def bank(updates: Sequence[Update | None], gate: Float[Tensor, "rows adapters"]) -> Content:
+    """A bank of adapters and each row's weights over them; None has nothing on this layer.
+
+    Adapters of one rank form one term, so that no factor is padded. Factors take the gate's dtype
+    and device.
+    """
+    if gate.ndim != 2 or gate.shape[1] != len(updates):
+        raise SlotError(
+            "the gate does not fit the bank",
+            expected=f"(rows, {len(updates)})",
+            found=f"shape {tuple(gate.shape)}",
+        )
+    columns: dict[int, list[int]] = {}
+    for column, update in enumerate(updates):
+        if update is not None:
+            columns.setdefault(update.rank, []).append(column)
+    return Content(tuple(_bank_term(updates, gate, those) for those in columns.values()))
+
+
+def _bank_term(updates: Sequence[Update | None], gate: Tensor, columns: list[int]) -> Term:
+    members = [u for u in (updates[c] for c in columns) if u is not None]
+    down = torch.stack([_down(u, gate.dtype).to(gate.device) for u in members])
+    up = torch.stack([_up(u, 1.0, gate.dtype).to(gate.device) for u in members])
+    own = gate if len(columns) == gate.shape[1] else gate[:, columns]
+    return Term(down, up, Spread.BANKED, Spread.BANKED, own)
+
+
+def trainable(
+    down: Float[Tensor, "rank in"], up: Float[Tensor, "rank out"], scale: float = 1.0
+) -> Content:
+    """Two factors being trained, used by all rows."""
+    return Content((Term(down, up, gate=float(scale)),))
+
+
+def per_row(
+    down: Float[Tensor, "rows rank in"], up: Float[Tensor, "rows rank out"], scale: float = 1.0
+) -> Content:
+    """Each row its own factors, as a hypernetwork generates them."""
+    return Content((Term(down, up, Spread.PER_ROW, Spread.PER_ROW, float(scale)),))
+
+
+def pissa(
+    down: Float[Tensor, "rank in"],
+    up: Float[Tensor, "rank out"],
+    scale: float = 1.0,
+    start: tuple[Float[Tensor, "rank in"], Float[Tensor, "rank out"]] | None = None,
+) -> Content:
+    """Trainable factors minus their frozen start (PiSSA, arXiv 2404.02948), so that step 0 is the
+    base and the base's weight stays untouched. Without `start`, the factors as they are now.
+    """
+    start_down, start_up = start or (down.detach().clone(), up.detach().clone())
+    frozen = Term(start_down.detach(), start_up.detach(), gate=-float(scale))
+    return trainable(down, up, scale) + Content((frozen,))
+
+
+def contents_for_chain(
+    chain: Chain | None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> dict[str, Content]:
+    """One chain for all rows, per layer; a layer on which nothing acts is left out.
+
+    Raises UnsupportedVariant for updates beyond the low-rank part, naming the layer.
+    """
+    contents: dict[str, Content] = {}
+    for layer, updates in (chain.updates() if chain else {}).items():
+        content = shared(_checked(layer, updates, device), dtype)
+        if content.terms:
+            contents[layer] = content
+    return contents
+
+
+def contents_for_rows(
+    chains: Sequence[Chain | None],
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> dict[str, Content]:
+    """A chain per row (None: the base): distinct updates become a bank, the gate their weights.
+
+    A layer on which all rows agree is held as one shared chain; one on which nothing acts is left
+    out, so that only base rows give {}. Raises UnsupportedVariant as `contents_for_chain`.
+    """
+    by_row = [chain.updates() if chain else {} for chain in chains]
+    gates: dict[tuple[tuple[float, ...], ...], Tensor] = {}
+    contents: dict[str, Content] = {}
+    for layer in dict.fromkeys(layer for row in by_row for layer in row):
+        rows = [_merged(row.get(layer, ())) for row in by_row]
+        bank_of_layer = {id(u): u for row in rows for u, weight in row if weight != 0}
+        weights = tuple(_weights(row, bank_of_layer) for row in rows)
+        updates = [
+            u for u, _ in _checked(layer, [(u, 1.0) for u in bank_of_layer.values()], device)
+        ]
+        if not updates:
+            continue
+        if all(row == weights[0] for row in weights):
+            contents[layer] = shared(zip(updates, weights[0], strict=True), dtype)
+            continue
+        if weights not in gates:
+            gates[weights] = torch.tensor(weights, dtype=dtype, device=device)
+        contents[layer] = bank(updates, gates[weights])
+    return contents
+
+
+def _weights(row: list[Weighted], bank_of_layer: Mapping[int, Update]) -> tuple[float, ...]:
+    own = {id(update): weight for update, weight in row}
+    return tuple(own.get(key, 0.0) for key in bank_of_layer)
+
+
+def _merged(updates: Iterable[Weighted]) -> list[Weighted]:
+    """The same update twice is one update of the summed weight, so `a - a` is exactly nothing."""
+    sums: dict[int, Weighted] = {}
+    for update, weight in updates:
+        sums[id(update)] = (update, sums.get(id(update), (update, 0.0))[1] + weight)
+    return list(sums.values())
+
+
+def _checked(
+    layer: str, updates: Iterable[Weighted], device: torch.device | str | None
+) -> list[Weighted]:
+    pairs = list(updates)
+    for update, _ in pairs:
+        extra = [k for k in ("row_scale", "bias_delta") if getattr(update, k) is not None]
+        if extra or update.down.ndim != 2:
+            raise UnsupportedVariant(
+                f"the update of layer {layer!r} is more than a low-rank change of a linear layer",
+                expected="down (rank, in) and up (out, rank), nothing else",
+                found=", ".join(extra) or f"down of shape {tuple(update.down.shape)}",
+                hint="use a plain LoRA adapter",
+            )
+    return pairs if device is None else [(_moved(u, device), w) for u, w in pairs]
+
+
+def _moved(update: Update, device: torch.device | str) -> Update:
+    if update.down.device == torch.device(device):
+        return update
+    return Update(update.down.to(device), update.up.to(device), update.scale)
+
+
+def _down(update: Update, dtype: torch.dtype) -> Float[Tensor, "rank in"]:
+    return update.down.to(dtype)
+
+
+def _up(update: Update, weight: float, dtype: torch.dtype) -> Float[Tensor, "rank out"]:
+    """Scale and weight folded in before rounding to dtype."""
+    exact = torch.promote_types(update.up.dtype, torch.float32)
+    return (update.up.to(exact).mT * (update.scale * weight)).to(dtype).contiguous()
