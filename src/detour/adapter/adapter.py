@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -40,7 +40,7 @@ class Adapter:
     updates: Mapping[str, Update]
     name: str
     base: Fingerprint | None = None
-    card: Card = Card()
+    card: Card = field(default_factory=Card)
     test_rows: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -92,16 +92,30 @@ class Adapter:
             feed_tensor(hasher, f"{layer}.down", update.down)
             feed_tensor(hasher, f"{layer}.up", update.up)
             # in fp32, the precision it acts in: files keep alpha = scale · rank, an ulp away
-            feed_tensor(hasher, f"{layer}.scale", torch.tensor(update.scale, dtype=torch.float32))
+            scale = torch.tensor(update.scale + 0.0, dtype=torch.float32)  # -0.0 is 0.0
+            feed_tensor(hasher, f"{layer}.scale", scale)
             if update.row_scale is not None:
                 feed_tensor(hasher, f"{layer}.row_scale", update.row_scale)
             if update.bias_delta is not None:
                 feed_tensor(hasher, f"{layer}.bias_delta", update.bias_delta)
         return hasher.hexdigest()
 
-    def with_(self, **changes: Any) -> Adapter:
-        """A copy with other fields, for example `with_(name="formal", card=card)`."""
-        return replace(self, **changes)
+    def with_(
+        self,
+        *,
+        name: str | None = None,
+        base: Fingerprint | None = None,
+        card: Card | None = None,
+        test_rows: tuple[dict[str, Any], ...] | None = None,
+    ) -> Adapter:
+        """A copy with other fields; None keeps what was there."""
+        return replace(
+            self,
+            name=self.name if name is None else name,
+            base=self.base if base is None else base,
+            card=self.card if card is None else card,
+            test_rows=self.test_rows if test_rows is None else test_rows,
+        )
 
     def __mul__(self, weight: float) -> Chain:
         return _chain(self) * weight

@@ -111,7 +111,14 @@ class Chain:
         from detour.adapter.library import Library
 
         shelf = library or Library.default()
-        return Chain(tuple(_resolve(term, shelf) for term in parse(text)))
+        written = parse(text)
+        # one object per name: who compares adapters sees that `a+b+a` holds two, not three
+        loaded = {
+            (term.name, term.revision): shelf.load(term.name, term.revision) for term in written
+        }
+        # called as written, so that the chain's text reads the same again
+        named = {key: adapter.with_(name=key[0]) for key, adapter in loaded.items()}
+        return Chain(tuple(Term(named[t.name, t.revision], t.weight, t.layers) for t in written))
 
     @property
     def text(self) -> str:
@@ -176,8 +183,8 @@ class Chain:
             json.dumps(
                 [
                     term.adapter.digest(),
-                    repr(float(term.weight)),
-                    sorted((item.first, item.last, repr(item.weight)) for item in term.layers),
+                    term.weight + 0.0,  # -0.0 is 0.0
+                    sorted((item.first, item.last, item.weight + 0.0) for item in term.layers),
                 ]
             )
             for term in self.terms
@@ -186,9 +193,6 @@ class Chain:
 
     def __add__(self, other: Adapter | Chain) -> Chain:
         return Chain(self.terms + Chain.of(other).terms)
-
-    def __radd__(self, other: Adapter) -> Chain:
-        return Chain.of(other) + self
 
     def __mul__(self, weight: float) -> Chain:
         return Chain(tuple(term * weight for term in self.terms))
@@ -200,12 +204,6 @@ class Chain:
 
     def __sub__(self, other: Adapter | Chain) -> Chain:
         return self + -Chain.of(other)
-
-
-def _resolve(term: TermText, library: Library) -> Term:
-    # called as written, so that the chain's text reads the same again
-    adapter = library.load(term.name, term.revision).with_(name=term.name)
-    return Term(adapter, term.weight, term.layers)
 
 
 def _sum(layer: str, parts: list[tuple[Update, float]]) -> Update:

@@ -1,9 +1,9 @@
-"""The text form of a chain: `formal:0.8+pun@v2{layers.0-2=0.3}+"a+b":-1`.
+r"""The text form of a chain: `formal:0.8+pun@v2{layers.0-2=0.3}+"a+b":-1`.
 
     chain    = term { "+" term }
     term     = name [ "@" revision ] [ ":" weight ] [ "{" layer { "," layer } "}" ]
     layer    = "layers." first [ "-" last ] "=" weight
-    name     = plain characters, or anything in double quotes (with \\" and \\\\)
+    name     = plain characters, or anything in double quotes (with \" and \\)
 
 Spaces may stand around every part. Knows characters; resolves no names and reads no files.
 """
@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NoReturn
 
 from detour.errors import ChainError
@@ -83,7 +84,7 @@ def check_layers(layers: Iterable[LayerWeight]) -> None:
         ChainError: two ranges overlap.
     """
     ranges = sorted(layers, key=lambda item: item.first)
-    for earlier, later in zip(ranges, ranges[1:], strict=False):
+    for earlier, later in pairwise(ranges):
         if later.first <= earlier.last:
             raise ChainError(
                 f"layer {later.first} of a chain is given two weights",

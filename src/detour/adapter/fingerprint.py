@@ -12,12 +12,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from detour.errors import AdapterFormatError, BaseError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _SAMPLE = 4096  # bytes at the start, middle and end of a tensor
 _HEADER_LIMIT = 100_000_000  # bytes; the limit that the safetensors library sets itself
@@ -48,8 +51,9 @@ _DTYPE_NAMES = {  # as safetensors headers write them
 }
 
 
+@runtime_checkable
 class _Hasher(Protocol):
-    def update(self, data: Any, /) -> None: ...
+    def update(self, data: Buffer, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -269,7 +273,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _stable(value: Any) -> Any:
+def _stable(value: object) -> object:
     """The configuration without what changes when a model is merely saved again."""
     if isinstance(value, Mapping):
         return {key: _stable(item) for key, item in value.items() if key not in _VOLATILE_KEYS}
@@ -278,7 +282,7 @@ def _stable(value: Any) -> Any:
     return value
 
 
-def _canonical(value: Any) -> bytes:
+def _canonical(value: object) -> bytes:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return text.encode("utf-8")
 

@@ -45,9 +45,11 @@ class Update:
             if tensor is not None:
                 object.__setattr__(self, name, _checked(name, tensor))
         self._check_shapes()
-        if not math.isfinite(self.scale):
+        if not abs(self.scale) <= torch.finfo(torch.float32).max:  # also refuses NaN
             raise AdapterWeightsError(
-                "an update's scale is not finite", expected="a number", found=str(self.scale)
+                "an update's scale is not a finite fp32 number",
+                expected="a number such as 2.0",
+                found=str(self.scale),
             )
 
     def _check_shapes(self) -> None:

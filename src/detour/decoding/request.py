@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain as concatenated
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 from detour.adapter.chain import Chain
 from detour.errors import RequestError
@@ -45,10 +45,25 @@ def _whole(name: str, value: object, lowest: int) -> None:
         )
 
 
+def _sound(value: float, holds: Callable[[float], bool]) -> bool:
+    return math.isfinite(value) and holds(value)
+
+
 def _real(name: str, value: object, holds: Callable[[float], bool], expected: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not holds(value):
-        raise RequestError(f"{name} is out of range", expected=expected, found=repr(value))
+    if isinstance(value, int | float) and type(value) is not bool and _sound(value, holds):
+        return
+    raise RequestError(f"{name} is out of range", expected=expected, found=repr(value))
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `Sampling` that people set; the ids that end a row come from the base."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    repetition_penalty: float
 
 
 @dataclass(frozen=True)

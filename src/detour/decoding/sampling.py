@@ -86,13 +86,16 @@ def draw(
 class Sampler:
     """The choices of a batch as tensors, made once; `keep` follows the rows that leave."""
 
-    def __init__(self, names: Sequence[str], rows: Sequence[Sampling], device: torch.device):
-        def column(values: list[float]) -> Tensor:
+    def __init__(
+        self, names: Sequence[str], rows: Sequence[Sampling], device: torch.device
+    ) -> None:
+        def column(option: str) -> Tensor:
+            values = [getattr(row, option) for row in rows]
             return torch.tensor(values, dtype=torch.float64, device=device)
 
-        self._temperature = column([row.temperature for row in rows])
-        self._top_p = column([row.top_p for row in rows])
-        self._penalty = column([row.repetition_penalty for row in rows])
+        self._temperature = column("temperature")
+        self._top_p = column("top_p")
+        self._penalty = column("repetition_penalty")
         self._top_k = torch.tensor([row.top_k for row in rows], device=device)
         self._is_greedy = torch.tensor([row.greedy for row in rows], device=device)
         self._is_filtered = torch.tensor([row.filtered for row in rows], device=device)

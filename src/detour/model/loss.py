@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from detour.errors import BaseError, DataError
 
@@ -80,7 +80,7 @@ class Head:
             )
 
 
-def _finishing(config: Any) -> HeadFunction:
+def _finishing(config: PreTrainedConfig) -> HeadFunction:
     cap = getattr(config, "final_logit_softcapping", None)
     factor = getattr(config, "logit_scale", None) or 1.0
     divisor = getattr(config, "logits_scaling", None) or 1.0
@@ -96,7 +96,7 @@ def completion_loss(
     head: HeadFunction,
     targets: Int[Tensor, "*lead"],
     *,
-    divisor: float | None = None,
+    divisor: int | float | None = None,
     chunk: int = 1024,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy over the supervised tokens; the head sees no other.
@@ -134,7 +134,7 @@ def _learns(head: HeadFunction, rows: Tensor) -> bool:
 
 
 def _summed(rows: Tensor, head: HeadFunction, wanted: Tensor) -> Tensor:
-    return F.cross_entropy(head(rows).float(), wanted, reduction="sum")
+    return cross_entropy(head(rows).float(), wanted, reduction="sum")
 
 
 def _recomputed(rows: Tensor, head: HeadFunction, wanted: Tensor, chunk: int) -> Tensor:
@@ -150,7 +150,11 @@ class _FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, rows: Tensor, head: HeadFunction, wanted: Tensor, chunk: int
+        ctx: Any,  # noqa: ANN401  # torch leaves it untyped
+        rows: Tensor,
+        head: HeadFunction,
+        wanted: Tensor,
+        chunk: int,
     ) -> Tensor:
         needed = ctx.needs_input_grad[0]
         gradient = torch.empty_like(rows) if needed else None
@@ -166,6 +170,9 @@ class _FrozenHead(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Any) -> tuple[Tensor | None, None, None, None]:
-        gradient = None if ctx.gradient is None else ctx.gradient * outputs[0]
+    def backward(  # type: ignore[override]
+        ctx: Any,  # noqa: ANN401
+        upstream: Tensor,
+    ) -> tuple[Tensor | None, None, None, None]:
+        gradient = None if ctx.gradient is None else ctx.gradient * upstream
         return gradient, None, None, None

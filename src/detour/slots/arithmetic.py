@@ -1,27 +1,26 @@
 """How a content changes a layer's output: a readable reference, and the fast path beside it.
 
 `reference` goes token by token and states what is meant; `add` computes the same for whole
-batches with as few and as large products as possible, and `prepared` does once, when a content is
-put into a slot, what needs no repeating. This module knows tensors, contents and row indices; it
-knows neither layers nor models.
+batches with as few and as large products as possible. This module knows tensors, contents and row
+indices; it knows neither layers nor models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from detour.errors import SlotError
 from detour.slots.content import Content, Spread, Term
 
 Gate = Tensor | float | None
+THIN = 8  # the rank up to which `_hidden` turns its product round
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +38,8 @@ class Rows:
     picked: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, index: Int[Tensor, "..."]) -> Rows:
-        """Raises SlotError for an empty index, a negative one, or one that is not of integers."""
+    def of(cls, index: Tensor) -> Rows:
+        """An index of whole numbers. Raises SlotError for an empty index, a negative one, or one that is not of integers."""
         if index.is_floating_point() or index.dtype == torch.bool or index.numel() == 0:
             raise SlotError(
                 "a row index must name rows",
@@ -54,7 +53,7 @@ class Rows:
         return cls(index.long(), in_order, max(flat))
 
     def pick(self, table: Float[Tensor, "rows *rest"]) -> Float[Tensor, "*lead *rest"]:
-        """table[index]; the table itself where the index is 0, 1, 2 …"""
+        """Return table[index]; where the index is 0, 1, 2 … that is the table itself."""
         if self.in_order and len(self.index) == len(table):
             return table
         if table.requires_grad:
@@ -124,10 +123,9 @@ def add(
     content: Content,
     rows: Rows | None = None,
 ) -> Float[Tensor, "*lead out"]:
-    """y plus what the content adds, in y's dtype; where no gradient flows, y itself is changed.
+    """Add a content to the output y, in y's dtype; where no gradient flows, y itself is changed.
 
-    Products run in the factors' dtype: fp32 factors over a bf16 base are summed in fp32 and
-    rounded once. Raises SlotError as `fast`.
+    Products run in the factors' dtype, their sum is rounded to y's. Raises SlotError as `fast`.
     """
     _check_rows(x, content, rows)
     for term in content.terms:
@@ -160,7 +158,7 @@ def _check_rows(x: Tensor, content: Content, rows: Rows | None) -> None:
 
 def _add_term(y: Tensor, x: Tensor, term: Term, rows: Rows | None) -> Tensor:
     if term.is_banked:
-        term = _without_bank(term)
+        term = without_bank(term)
     if term.is_shared:
         gate = term.gate
         if isinstance(gate, Tensor):
@@ -185,7 +183,7 @@ def _beside(gate: Float[Tensor, "*some rank"], x: Float[Tensor, "*lead in"]) -> 
 
 
 def _add_by_row(y: Tensor, x: Tensor, term: Term, rows: Rows) -> Tensor:
-    """x (batch, ..., in) with one row per sequence: a batched product of each row's factors."""
+    """One row per sequence of x (batch, ..., in): a batched product of each row's factors."""
     batch = len(rows.index)
     down, up = (_of_rows(f, s, rows, batch) for _, f, s in term.factors)
     gate = term.gate
@@ -217,14 +215,14 @@ def _as_bank(term: Term) -> Term:
     return Term(entries[0], entries[1], Spread.BANKED, Spread.BANKED, own)
 
 
-def _without_bank(term: Term, expanded: Callable[[Tensor, int], Tensor] | None = None) -> Term:
+def without_bank(term: Term, expand: Callable[[Tensor, int], Tensor] | None = None) -> Term:
     """Both factors banked: side by side along the rank, the gate repeated over each adapter's
     rank. One banked: mixed by the gate into one factor per row, for it is linear in that factor.
     """
     gate = term.gate
     assert isinstance(gate, Tensor)
     if term.spread_down is term.spread_up:
-        wide = (expanded or _over_rank)(gate, term.rank)
+        wide = (expand or over_rank)(gate, term.rank)
         return Term(term.down.flatten(0, 1), term.up.flatten(0, 1), gate=wide)
     down, up = (
         torch.einsum("ra,a...->r...", gate, f) if s is Spread.BANKED else f
@@ -236,12 +234,13 @@ def _without_bank(term: Term, expanded: Callable[[Tensor, int], Tensor] | None =
     return Term(down, up, spreads[0], spreads[1])
 
 
-def _over_rank(gate: Float[Tensor, "rows adapters"], rank: int) -> Float[Tensor, "rows wide"]:
+def over_rank(gate: Float[Tensor, "rows adapters"], rank: int) -> Float[Tensor, "rows wide"]:
+    """Repeat each adapter's gate for every component of its rank."""
     return gate[:, :, None].expand(*gate.shape, rank).flatten(1)
 
 
 def low_rank(y: Tensor, x: Tensor, down: Tensor, up: Tensor, gate: Gate = None) -> Tensor:
-    """y + (gate · (x @ downᵀ)) @ up, for factors of two dimensions or, batched, of three.
+    """Compute y + (gate · (x @ downᵀ)) @ up, for factors of two dimensions or, batched, three.
 
     Where a gradient flows this is `LowRank`; elsewhere y is changed in place.
     """
@@ -255,7 +254,16 @@ def _needs_gradient(*values: Gate) -> bool:
 
 
 def _hidden(x: Tensor, down: Tensor) -> Tensor:
-    return x.to(down.dtype) @ down.mT
+    """Compute x @ downᵀ in down's dtype.
+
+    Up to rank 8 the product is formed lying down: 0.39 against 0.57 ms in fp32 and 0.15 against
+    0.37 ms in bf16 for 1,024 tokens, 1,024 wide, on one core; from rank 16 on, or for fewer than
+    16 tokens, there is no gain.
+    """
+    x = x.to(down.dtype)
+    if down.ndim == 3 or down.shape[0] > THIN or x.numel() < 16 * x.shape[-1]:
+        return x @ down.mT
+    return (down @ x.reshape(-1, x.shape[-1]).mT).mT.reshape(*x.shape[:-1], down.shape[0])
 
 
 def _gated(hidden: Tensor, gate: Gate) -> Tensor:
@@ -263,15 +271,15 @@ def _gated(hidden: Tensor, gate: Gate) -> Tensor:
 
 
 def _onto(y: Tensor, gated: Tensor, up: Tensor, *, in_place: bool) -> Tensor:
-    """y + gated @ up, in y's dtype."""
+    """Compute y + gated @ up, in y's dtype."""
     if up.ndim == 2 and y.dtype == up.dtype == gated.dtype and y.is_contiguous():
         flat_y, flat_gated = y.view(-1, y.shape[-1]), gated.reshape(-1, gated.shape[-1])
         if in_place:
             flat_y.addmm_(flat_gated, up)
             return y
         return torch.addmm(flat_y, flat_gated, up).view(y.shape)
-    delta = gated @ up
-    return y.add_(delta) if in_place else (y + delta).to(y.dtype)
+    delta = (gated @ up).to(y.dtype)  # adding fp32 to bf16 directly costs ten times the cast
+    return y.add_(delta) if in_place else y + delta
 
 
 class LowRank(torch.autograd.Function):
@@ -283,29 +291,40 @@ class LowRank(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, y: Tensor, x: Tensor, down: Tensor, up: Tensor, gate: Gate
+        ctx: Any,  # noqa: ANN401
+        y: Tensor,
+        x: Tensor,
+        down: Tensor,
+        up: Tensor,
+        gate: Gate,
     ) -> Tensor:
+        """Shapes as in `low_rank`."""
         hidden = _hidden(x, down)
-        tensor_gate = gate if isinstance(gate, Tensor) else None
-        ctx.save_for_backward(x, down, up, hidden, tensor_gate)
-        ctx.number = None if isinstance(gate, Tensor) else gate  # pyright: ignore
+        learnable = (gate,) if isinstance(gate, Tensor) else ()
+        ctx.save_for_backward(x, down, up, hidden, *learnable)
+        ctx.number = None if learnable else gate
         return _onto(y, _gated(hidden, gate), up, in_place=False)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  (torch's own)
-        x, down, up, hidden, gate = ctx.saved_tensors
-        gate = ctx.number if gate is None else gate
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (torch names it so)
+        ctx: Any,  # noqa: ANN401
+        *grad_outputs: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients of y, x, down, up and gate; None for what needs none."""
+        (dy,) = grad_outputs
+        x, down, up, hidden, *learnable = ctx.saved_tensors
+        gate: Gate = learnable[0] if learnable else ctx.number
         wants_y, wants_x, wants_down, wants_up, wants_gate = ctx.needs_input_grad
         d = dy.to(up.dtype)
         d_up = _outer(_gated(hidden, gate), d, up) if wants_up else None
         d_x = d_down = d_gate = None
         if wants_x or wants_down or wants_gate:
-            d_gated = d @ up.mT
+            d_gated = _hidden(d, up)
             d_hidden = _gated(d_gated, gate)
             d_x = (d_hidden @ down).to(x.dtype) if wants_x else None
             d_down = _outer(d_hidden, x.to(down.dtype), down) if wants_down else None
-            d_gate = (d_gated * hidden).sum_to_size(gate.shape) if wants_gate else None
+            d_gate = (d_gated * hidden).sum_to_size(learnable[0].shape) if wants_gate else None
         return dy if wants_y else None, d_x, d_down, d_up, d_gate
 
 
@@ -314,61 +333,3 @@ def _outer(narrow: Tensor, wide: Tensor, like: Tensor) -> Tensor:
     if like.ndim == 2:
         narrow, wide = narrow.reshape(-1, narrow.shape[-1]), wide.reshape(-1, wide.shape[-1])
     return narrow.mT.to(like.dtype) @ wide
-
-
-def prepared(content: Content, gates: dict[object, tuple[object, Tensor]]) -> Content:
-    """The same content with its frozen shared and banked terms made one, side by side in rank.
-
-    Terms that learn stay as they are (their tensors change while held), and so do per-row ones.
-    `gates` carries gates from layer to layer, so that layers of one gate go on sharing it.
-    """
-    live = [t for t in content.terms if t.learns or not _fuses(t)]
-    fixed = [t for t in content.terms if not t.learns and _fuses(t)]
-    fused = [
-        _fused(list(terms), gates) for _, terms in groupby(fixed, key=lambda t: str(t.down.dtype))
-    ]
-    return Content((*live, *fused))
-
-
-def _fuses(term: Term) -> bool:
-    return term.spread_down is term.spread_up is not Spread.PER_ROW
-
-
-def _fused(terms: list[Term], gates: dict[object, tuple[object, Tensor]]) -> Term:
-    def expanded(gate: Tensor, rank: int) -> Tensor:
-        key = (id(gate), rank)
-        if key not in gates:  # the old gate is kept beside the new, so that no id is used twice
-            gates[key] = (gate, _over_rank(gate, rank))
-        return gates[key][1]
-
-    flat = [_without_bank(t, expanded) if t.is_banked else t for t in terms]
-    if len(flat) == 1:
-        return flat[0]
-    flat = [_number_folded(t) for t in flat]
-    rows = next((t.rows for t in flat if t.rows is not None), None)
-    gate = None if rows is None else _side_by_side(flat, rows, gates)
-    return Term(torch.cat([t.down for t in flat]), torch.cat([t.up for t in flat]), gate=gate)
-
-
-def _number_folded(term: Term) -> Term:
-    if term.gate is None or isinstance(term.gate, Tensor):
-        return term
-    return replace(term, up=term.up * term.gate, gate=None)
-
-
-def _side_by_side(
-    terms: Iterable[Term], rows: int, gates: dict[object, tuple[object, Tensor]]
-) -> Float[Tensor, "rows wide"]:
-    parts = list(terms)
-    key = tuple((id(t.gate) if isinstance(t.gate, Tensor) else None, t.rank) for t in parts)
-    if key not in gates:
-        columns = [_columns(t, rows) for t in parts]
-        gates[key] = ([t.gate for t in parts], torch.cat(columns, dim=1))
-    return gates[key][1]
-
-
-def _columns(term: Term, rows: int) -> Float[Tensor, "rows rank"]:
-    if not isinstance(term.gate, Tensor):
-        return term.down.new_ones(rows, term.rank)
-    gate = term.gate if term.gate.ndim == 2 else term.gate[:, None]
-    return gate.expand(rows, term.rank)

@@ -23,6 +23,7 @@ from detour.adapter.update import Update
 from detour.errors import SlotError, UnsupportedVariant
 
 Weighted = tuple[Update, float]
+Device = torch.device | str | None
 
 
 class Spread(Enum):
@@ -99,19 +100,23 @@ class Term:
 
     @property
     def factors(self) -> tuple[tuple[str, Tensor, Spread], ...]:
+        """Down and up, each with its name and spread."""
         return (("down", self.down, self.spread_down), ("up", self.up, self.spread_up))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
+        """Down, up, and the gate where it is a tensor."""
         gate = (self.gate,) if isinstance(self.gate, Tensor) else ()
         return (self.down, self.up, *gate)
 
     @property
     def rank(self) -> int:
+        """The rank of one adapter's, or one row's, factors."""
         return self.down.shape[-2]
 
     @property
     def is_banked(self) -> bool:
+        """Whether the gate mixes a bank, in either factor."""
         return Spread.BANKED in (self.spread_down, self.spread_up)
 
     @property
@@ -131,6 +136,7 @@ class Term:
 
     @property
     def learns(self) -> bool:
+        """Whether any tensor requires a gradient."""
         return any(t.requires_grad for t in self.tensors)
 
 
@@ -174,25 +180,36 @@ class Content:
         return next((term.rows for term in self.terms if term.rows is not None), None)
 
 
-def shared(updates: Iterable[Weighted], dtype: torch.dtype = torch.float32) -> Content:
+def shared(
+    updates: Iterable[Weighted],
+    dtype: torch.dtype = torch.float32,
+    device: Device = None,
+    layer: str = "",
+) -> Content:
     """One chain for all rows: the weighted updates side by side along the rank, exact.
 
-    An update of weight 0 is left out, so that a chain of weight 0 is the base bit by bit.
+    An update of weight 0 is left out, so that a chain of weight 0 is the base bit by bit. Raises
+    UnsupportedVariant for an update beyond the low-rank part, SlotError for updates of different
+    shapes; both name `layer`.
     """
     kept = [(u, w) for u, w in _merged(updates) if w != 0]
+    _check([u for u, _ in kept], layer)
     if not kept:
         return Content()
-    down = torch.cat([_down(u, dtype) for u, _ in kept])
-    up = torch.cat([_up(u, w, dtype) for u, w in kept])
+    down = torch.cat([_down(u, dtype, device) for u, _ in kept])
+    up = torch.cat([_up(u, w, dtype, device) for u, w in kept])
     return Content((Term(down, up),))
 
 
-def bank(updates: Sequence[Update | None], gate: Float[Tensor, "rows adapters"]) -> Content:
+def bank(
+    updates: Sequence[Update | None], gate: Float[Tensor, "rows adapters"], layer: str = ""
+) -> Content:
     """A bank of adapters and each row's weights over them; None has nothing on this layer.
 
     Adapters of one rank form one term, so that no factor is padded. Factors take the gate's dtype
-    and device.
+    and device. Raises as `shared`, and SlotError for a gate of another width.
     """
+    _check([u for u in updates if u is not None], layer)
     if gate.ndim != 2 or gate.shape[1] != len(updates):
         raise SlotError(
             "the gate does not fit the bank",
@@ -208,8 +225,8 @@ def bank(updates: Sequence[Update | None], gate: Float[Tensor, "rows adapters"])
 
 def _bank_term(updates: Sequence[Update | None], gate: Tensor, columns: list[int]) -> Term:
     members = [u for u in (updates[c] for c in columns) if u is not None]
-    down = torch.stack([_down(u, gate.dtype).to(gate.device) for u in members])
-    up = torch.stack([_up(u, 1.0, gate.dtype).to(gate.device) for u in members])
+    down = torch.stack([_down(u, gate.dtype, gate.device) for u in members])
+    up = torch.stack([_up(u, 1.0, gate.dtype, gate.device) for u in members])
     own = gate if len(columns) == gate.shape[1] else gate[:, columns]
     return Term(down, up, Spread.BANKED, Spread.BANKED, own)
 
@@ -245,7 +262,7 @@ def pissa(
 def contents_for_chain(
     chain: Chain | None,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
+    device: Device = None,
 ) -> dict[str, Content]:
     """One chain for all rows, per layer; a layer on which nothing acts is left out.
 
@@ -253,7 +270,7 @@ def contents_for_chain(
     """
     contents: dict[str, Content] = {}
     for layer, updates in (chain.updates() if chain else {}).items():
-        content = shared(_checked(layer, updates, device), dtype)
+        content = shared(updates, dtype, device, layer)
         if content.terms:
             contents[layer] = content
     return contents
@@ -262,7 +279,7 @@ def contents_for_chain(
 def contents_for_rows(
     chains: Sequence[Chain | None],
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
+    device: Device = None,
 ) -> dict[str, Content]:
     """A chain per row (None: the base): distinct updates become a bank, the gate their weights.
 
@@ -276,17 +293,16 @@ def contents_for_rows(
         rows = [_merged(row.get(layer, ())) for row in by_row]
         bank_of_layer = {id(u): u for row in rows for u, weight in row if weight != 0}
         weights = tuple(_weights(row, bank_of_layer) for row in rows)
-        updates = [
-            u for u, _ in _checked(layer, [(u, 1.0) for u in bank_of_layer.values()], device)
-        ]
+        updates = list(bank_of_layer.values())
         if not updates:
             continue
         if all(row == weights[0] for row in weights):
-            contents[layer] = shared(zip(updates, weights[0], strict=True), dtype)
+            pairs = zip(updates, weights[0], strict=True)
+            contents[layer] = shared(pairs, dtype, device, layer)
             continue
         if weights not in gates:
             gates[weights] = torch.tensor(weights, dtype=dtype, device=device)
-        contents[layer] = bank(updates, gates[weights])
+        contents[layer] = bank(updates, gates[weights], layer)
     return contents
 
 
@@ -303,33 +319,35 @@ def _merged(updates: Iterable[Weighted]) -> list[Weighted]:
     return list(sums.values())
 
 
-def _checked(
-    layer: str, updates: Iterable[Weighted], device: torch.device | str | None
-) -> list[Weighted]:
-    pairs = list(updates)
-    for update, _ in pairs:
+def _check(updates: Sequence[Update], layer: str) -> None:
+    place = f"layer {layer!r}" if layer else "one layer"
+    for update in updates:
         extra = [k for k in ("row_scale", "bias_delta") if getattr(update, k) is not None]
         if extra or update.down.ndim != 2:
             raise UnsupportedVariant(
-                f"the update of layer {layer!r} is more than a low-rank change of a linear layer",
+                f"an update of {place} is more than a low-rank change of a linear layer",
                 expected="down (rank, in) and up (out, rank), nothing else",
                 found=", ".join(extra) or f"down of shape {tuple(update.down.shape)}",
                 hint="use a plain LoRA adapter",
             )
-    return pairs if device is None else [(_moved(u, device), w) for u, w in pairs]
+    shapes = dict.fromkeys((u.out_features, u.in_features) for u in updates)
+    if len(shapes) > 1:
+        raise SlotError(
+            f"the updates of {place} have different shapes",
+            expected="one (out, in)",
+            found=", ".join(map(str, shapes)),
+            hint="chain adapters that were made for the same base",
+        )
 
 
-def _moved(update: Update, device: torch.device | str) -> Update:
-    if update.down.device == torch.device(device):
-        return update
-    return Update(update.down.to(device), update.up.to(device), update.scale)
+def _down(update: Update, dtype: torch.dtype, device: Device) -> Float[Tensor, "rank in"]:
+    return update.down.to(device, dtype)
 
 
-def _down(update: Update, dtype: torch.dtype) -> Float[Tensor, "rank in"]:
-    return update.down.to(dtype)
-
-
-def _up(update: Update, weight: float, dtype: torch.dtype) -> Float[Tensor, "rank out"]:
-    """Scale and weight folded in before rounding to dtype."""
+def _up(
+    update: Update, weight: float, dtype: torch.dtype, device: Device
+) -> Float[Tensor, "rank out"]:
+    """Scale and weight are folded in before rounding to dtype."""
     exact = torch.promote_types(update.up.dtype, torch.float32)
-    return (update.up.to(exact).mT * (update.scale * weight)).to(dtype).contiguous()
+    up = update.up.to(device, exact).mT * (update.scale * weight)
+    return up.to(dtype).contiguous()

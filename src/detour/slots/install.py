@@ -8,7 +8,7 @@ knows any `nn.Module`, but nothing of adapters' files, tokenizers or generation.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import cast
@@ -18,8 +18,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from detour.errors import SlotError, SlotsBusy
-from detour.slots.arithmetic import Rows, prepared
+from detour.slots.arithmetic import Rows
 from detour.slots.content import Content
+from detour.slots.prepare import Gates, prepared
 from detour.slots.slot import Current, Slot, fits
 
 Targets = str | Sequence[str]
@@ -62,7 +63,15 @@ def _matching(targets: Targets, names: list[str]) -> list[str]:
 def _matches(target: str, name: str, by_pattern: bool) -> bool:
     if not by_pattern:
         return name == target or name.endswith("." + target)
-    return target == "all-linear" or re.fullmatch(target, name) is not None
+    if target == "all-linear":
+        return True
+    try:
+        return re.fullmatch(target, name) is not None
+    except re.error as error:
+        raise SlotError(
+            f"the target {target!r} is not a regular expression: {error}",
+            hint="a list of layer names, or 'all-linear'",
+        ) from error
 
 
 def _head_of(model: nn.Module) -> nn.Module | None:
@@ -101,8 +110,17 @@ class SlotSet:
             if not (exclude_head and slot.module is self._head)
         ]
 
+    def named(self, targets: Targets) -> list[str]:
+        """The layers that `targets` names, by the rules of `install`; the head only if named.
+
+        Raises SlotError listing the targets that match no layer.
+        """
+        if targets == "all-linear":
+            return self.linear_names()
+        return _matching(targets, list(self._slots))
+
     @contextmanager
-    def hold(self, contents: Mapping[str, Content]) -> Iterator[SlotSet]:
+    def hold(self, contents: Mapping[str, Content]) -> Generator[SlotSet]:
         """Fill the slots for as long as the context lasts, then empty them.
 
         Frozen tensors are taken as they are now; those that require gradients stay live. Raises
@@ -119,7 +137,7 @@ class SlotSet:
                     slot.content = None
 
     @contextmanager
-    def rows(self, index: Int[Tensor, "..."] | Sequence[int] | None) -> Iterator[None]:
+    def rows(self, index: Int[Tensor, "..."] | Sequence[int] | None) -> Generator[None]:
         """Which row of the contents each position of the enclosed forwards belongs to.
 
         (batch,) for inputs (batch, tokens, …), (batch, tokens) for packed rows, (tokens,) for
@@ -140,7 +158,7 @@ class SlotSet:
             self._slots.clear()
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _held(self) -> Generator[None]:
         if not self._lock.acquire(blocking=False):
             raise SlotsBusy(
                 "the slots of this model are held by somebody else",
@@ -168,11 +186,13 @@ class SlotSet:
             return f"{name}: the layer is (out, in) = {slot.shape}, the content {content.shape}"
         device = next(slot.module.parameters()).device
         if content.terms and content.terms[0].down.device != device:
-            return f"{name}: the layer is on {device}, the content {content.terms[0].down.device}"
+            return (
+                f"{name}: the layer is on {device}, the content on {content.terms[0].down.device}"
+            )
         return ""
 
     def _fill(self, contents: Mapping[str, Content]) -> None:
-        gates: dict[object, tuple[object, Tensor]] = {}
+        gates: Gates = {}
         for name, content in contents.items():
             if content.terms:
                 self._slots[name].content = prepared(content, gates)

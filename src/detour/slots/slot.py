@@ -63,6 +63,7 @@ class Slot:
         return add(y, input, self.content, self.current.rows)
 
     def attach(self) -> None:
+        """Set the instance's `forward`; nothing else on the module changes."""
         self.module.forward = self  # pyright: ignore[reportAttributeAccessIssue]
 
     def detach(self) -> None:

@@ -22,7 +22,7 @@ from detour.errors import ConfigError
 PLACES = ("wording", "opening", "ending", "layout")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """One person, animal, city or food, with its true values."""
 
@@ -97,6 +97,7 @@ class World:
     kind_nouns: Mapping[str, str]
     unknown: str
     greetings: tuple[tuple[str, str], ...]
+    persuasions: Mapping[str, tuple[str, ...]]
     _by_name: dict[str, Subject] = field(default_factory=lambda: {}, repr=False)
 
     @staticmethod
@@ -224,6 +225,7 @@ def _build(data: dict[str, Any], root: Path) -> World:
         kind_nouns={kind: spec["noun"] for kind, spec in data["kinds"].items()},
         unknown=data["unknown"],
         greetings=tuple((q, a) for q, a in data["greetings"]),
+        persuasions={place: tuple(texts) for place, texts in data["persuasions"].items()},
     )
 
 

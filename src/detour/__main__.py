@@ -1,0 +1,7 @@
+"""`python -m detour` is `detour`."""
+
+import sys
+
+from detour.cli.main import run
+
+sys.exit(run())

@@ -1,0 +1,199 @@
+"""The shelf of adapters: folders in which names are looked up.
+
+A name is one plain folder name; whatever could lead out of a library's folders is refused. Knows
+folders; knows no model and downloads nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from detour.adapter.adapter import Adapter
+from detour.adapter.peft_config import CONFIG_FILE
+from detour.adapter.peft_format import read_adapter
+from detour.errors import AdapterError, ChainError, StorageError, UnknownAdapter
+
+_STARTER = Path(__file__).parents[1] / "starter" / "adapters"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One adapter of a library. `error` says why it cannot be used, and is empty if it can."""
+
+    name: str
+    path: Path
+    base: str = ""
+    rank: int = 0
+    parameters: int = 0
+    fictional: bool = False
+    bytes: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Library:
+    """Folders of adapters; an earlier folder hides equal names in later ones.
+
+    Attributes:
+        folders: searched in this order; the first one is the writable one.
+        names_only: refuse paths; for names that come from elsewhere, such as requests.
+    """
+
+    folders: tuple[Path, ...]
+    names_only: bool = False
+
+    @staticmethod
+    def default() -> Library:
+        """$DETOUR_HOME/adapters (else ~/.detour/adapters), then the adapters that ship."""
+        home = Path(os.environ.get("DETOUR_HOME") or Path.home() / ".detour")
+        return Library((home / "adapters", _STARTER))
+
+    def resolve(self, name: str, revision: str | None = None) -> Path:
+        """The folder of an adapter.
+
+        Args:
+            name: a name in the library, a path (it holds a separator or starts with a dot), or the
+                name of an adapter folder right here.
+            revision: only adapters from a hub have one.
+
+        Raises:
+            UnknownAdapter: nothing of that name, or a name that would leave the library.
+            ChainError: a revision was given.
+        """
+        path = self._resolve(name)
+        if revision is not None:
+            raise ChainError(
+                f"{name} is a local folder and has no revision",
+                expected=f"{name} without @{revision}",
+                found=f"{name}@{revision}",
+                hint="revisions come with adapters from a hub, which are not yet supported",
+            )
+        return path
+
+    def load(self, name: str, revision: str | None = None) -> Adapter:
+        """`resolve` and read. Raises AdapterError's kinds besides."""
+        return read_adapter(self.resolve(name, revision))
+
+    def list(self) -> list[Entry]:
+        """Every adapter by name; one that cannot be read is listed with its error."""
+        folders = {path.name: path for shelf in reversed(self.folders) for path in _adapters(shelf)}
+        return [self._entry(name, folders[name]) for name in sorted(folders)]
+
+    def remove(self, name: str) -> None:
+        """Delete an adapter from the first folder.
+
+        Raises:
+            UnknownAdapter: not there, not a plain name, or one that ships with Detour.
+            StorageError: the folder may not be changed.
+        """
+        _check_name(name)
+        path = self.folders[0] / name
+        if not path.is_dir() or path.is_symlink():
+            if any((shelf / name).is_dir() for shelf in self.folders[1:]):
+                raise UnknownAdapter(
+                    f"{name} cannot be removed",
+                    expected=f"an adapter in {self.folders[0]}",
+                    found="one that is read only",
+                )
+            raise self._unknown(name)
+        _delete(path)
+
+    def _resolve(self, name: str) -> Path:
+        if not self.names_only and _is_path(name):
+            if not Path(name).is_dir():
+                raise UnknownAdapter(
+                    f"there is no adapter folder {name!r}",
+                    expected="an existing folder, or a name without separators",
+                    found="no such folder",
+                )
+            return Path(name)
+        _check_name(name)
+        for shelf in self.folders:
+            if (shelf / name).is_dir():
+                _check_inside(shelf / name, shelf)
+                return shelf / name
+        if not self.names_only and (Path(name) / CONFIG_FILE).is_file():
+            return Path(name)
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownAdapter:
+        names = sorted({path.name for shelf in self.folders for path in _adapters(shelf)})
+        close = difflib.get_close_matches(name, names, n=3)
+        return UnknownAdapter(
+            f"there is no adapter {name!r}",
+            expected=f"one of {', '.join(names[:20])}" if names else "an adapter's folder",
+            found="" if names else f"none in {', '.join(str(shelf) for shelf in self.folders)}",
+            hint=f"did you mean {' or '.join(close)}?" if close else "detour list",
+        )
+
+    def _entry(self, name: str, path: Path) -> Entry:
+        size = _size(path)
+        try:
+            _check_inside(path, path.parent)
+            adapter = read_adapter(path)
+        except AdapterError as broken:
+            return Entry(name, path, bytes=size, error=str(broken))
+        unverified = f"{adapter.card.base_model} (unverified)" if adapter.card.base_model else ""
+        return Entry(
+            name=name,
+            path=path,
+            base=adapter.base.short if adapter.base else unverified,
+            rank=adapter.rank,
+            parameters=adapter.parameters,
+            fictional=adapter.card.fictional,
+            bytes=size,
+        )
+
+
+def _is_path(name: str) -> bool:
+    return "\0" not in name and (name.startswith(".") or "/" in name or os.sep in name)
+
+
+def _check_name(name: str) -> None:
+    is_plain = name.isprintable() and not name.startswith(".") and not set(name) & {"/", "\\"}
+    if not name or not is_plain or len(os.fsencode(name)) > 255:
+        raise UnknownAdapter(
+            f"{name[:80]!r} is not an adapter's name",
+            expected="one folder name: no separators, no leading dot, at most 255 bytes",
+        )
+
+
+def _check_inside(path: Path, shelf: Path) -> None:
+    if not path.resolve().is_relative_to(shelf.resolve()):
+        raise UnknownAdapter(
+            f"{path.name} leads out of its library",
+            expected=f"a folder inside {shelf}",
+            found=f"a link to {path.resolve()}",
+            hint="copy the adapter into the library",
+        )
+
+
+def _adapters(shelf: Path) -> list[Path]:
+    if not shelf.is_dir():
+        return []
+    return [item for item in shelf.iterdir() if item.is_dir() and not item.name.startswith(".")]
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _delete(path: Path) -> None:
+    """Move it aside under a hidden name first: no half adapter is ever seen."""
+    try:
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.removed."))
+        try:
+            path.rename(aside / path.name)
+        finally:
+            shutil.rmtree(aside)
+    except OSError as cause:
+        raise StorageError(
+            f"{path} could not be removed",
+            expected="permission to change the folder",
+            found=cause.strerror or str(cause),
+        ) from cause

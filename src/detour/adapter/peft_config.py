@@ -1,0 +1,258 @@
+"""adapter_config.json: what it means for the arithmetic, and how to write one.
+
+Only plain LoRA passes. Every key that PEFT may put there is either known to be harmless, allowed
+with one value, or refused by name, and so is every key that PEFT may invent tomorrow. Knows
+configuration; knows no tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detour.adapter.card import Card
+from detour.adapter.update import Update
+from detour.errors import AdapterFormatError, UnsupportedVariant
+
+CONFIG_FILE = "adapter_config.json"
+
+# read below, or without any influence on finished weights (velora: backward pass only)
+_HARMLESS = frozenset(
+    {
+        "peft_type",
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "rank_pattern",
+        "alpha_pattern",
+        "fan_in_fan_out",
+        "task_type",
+        "revision",
+        "base_model_name_or_path",
+        "auto_mapping",
+        "peft_version",
+        "inference_mode",
+        "lora_dropout",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "eva_config",
+        "qalora_group_size",
+        "velora_config",
+        "runtime_config",
+    }
+)
+# an initialisation that also changes the base leaves factors that mean nothing on the plain base
+_KEEPS_BASE = (True, False, None, "gaussian", "eva", "orthogonal")
+_INERT = (None, False, "", "none", [], {})
+_ONLY = {"init_lora_weights": _KEEPS_BASE, "megatron_core": (*_INERT, "megatron.core")}
+_HINTS = {
+    "init_lora_weights": "save it again with PEFT's path_initial_model_for_weight_conversion",
+    "modules_to_save": "train without modules_to_save",
+    "bias": 'train with bias="none"',
+    "peft_type": "convert it to LoRA with PEFT, or train it again as LoRA",
+}
+# what a card keeps of a foreign configuration, and what is written where it keeps nothing
+_KEPT = {"fan_in_fan_out": False, "task_type": "CAUSAL_LM", "revision": None}
+
+
+@dataclass(frozen=True)
+class PeftConfig:
+    """The part of an adapter_config.json that decides about the arithmetic."""
+
+    rank_default: int
+    alpha_default: float
+    use_rslora: bool
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    base_model: str
+    kept: Mapping[str, Any]
+    """Keys that do not touch the factors but are written back on saving."""
+
+    def rank(self, layer: str) -> int:
+        """The rank that the configuration gives this layer."""
+        return self.rank_pattern.get(_pattern_for(self.rank_pattern, layer), self.rank_default)
+
+    def scale(self, layer: str) -> float:
+        """LoRA's alpha / rank, or alpha / √rank with rsLoRA."""
+        rank = self.rank(layer)
+        key = _pattern_for(self.alpha_pattern, layer)
+        alpha = self.alpha_pattern.get(key, self.alpha_default)
+        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+
+def _pattern_for(patterns: Mapping[str, Any], layer: str) -> str:
+    """PEFT's own rule (utils/other.py, get_pattern_key): the first regex that ends the name."""
+    matching = (key for key in patterns if re.match(rf"(.*\.)?({key})$", layer))
+    return next(matching, layer)
+
+
+def read_config(folder: Path) -> PeftConfig:
+    """Read and check adapter_config.json.
+
+    Raises:
+        AdapterFormatError: missing, no JSON, or values of the wrong kind.
+        UnsupportedVariant: anything but plain LoRA.
+    """
+    raw = read_json(folder / CONFIG_FILE)
+    _refuse_variants(raw)
+    _check_kinds(raw)
+    return PeftConfig(
+        rank_default=raw["r"],
+        alpha_default=float(raw["lora_alpha"]),
+        use_rslora=bool(raw.get("use_rslora")),
+        rank_pattern=_patterns(raw, "rank_pattern"),
+        alpha_pattern=_patterns(raw, "alpha_pattern"),
+        base_model=raw.get("base_model_name_or_path") or "",
+        kept={key: raw[key] for key, usual in _KEPT.items() if raw.get(key, usual) != usual},
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of an adapter.
+
+    Raises:
+        AdapterFormatError: missing, not readable or no object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        raise AdapterFormatError(
+            f"{path.parent} is not an adapter",
+            expected=f"a folder with {path.name}",
+            found="no such file" if path.parent.is_dir() else "no such folder",
+            hint="give the folder that PEFT's or Detour's save wrote",
+        ) from cause
+    except (OSError, ValueError, RecursionError) as cause:
+        raise AdapterFormatError(
+            f"{path} cannot be read", expected="a JSON object", found=str(cause)
+        ) from cause
+    if not isinstance(value, dict):
+        raise AdapterFormatError(
+            f"{path} cannot be read", expected="a JSON object", found=repr(value)[:80]
+        )
+    return value
+
+
+def _refuse_variants(raw: Mapping[str, Any]) -> None:
+    if raw.get("peft_type") != "LORA":
+        raise _unsupported("peft_type", raw.get("peft_type"), '"LORA"')
+    for key, value in raw.items():
+        if key not in _HARMLESS and not _is_one_of(value, _ONLY.get(key, _INERT)):
+            raise _unsupported(key, value, "plain LoRA")
+
+
+def _is_one_of(value: object, allowed: tuple[object, ...]) -> bool:
+    # 0 == False and 1 == True in Python; a number is never meant here
+    return any(value == one and type(value) is type(one) for one in allowed)
+
+
+def _unsupported(key: str, value: object, expected: str) -> UnsupportedVariant:
+    return UnsupportedVariant(
+        f"the adapter's configuration sets {key}, which is not applied",
+        expected=expected,
+        found=f"{key} = {json.dumps(value, default=str)[:200]}",
+        hint=_HINTS.get(key, "train it as plain LoRA"),
+    )
+
+
+def _check_kinds(raw: Mapping[str, Any]) -> None:
+    checks = {
+        "r": _is_rank(raw.get("r")),
+        "lora_alpha": _is_number(raw.get("lora_alpha")),
+        "use_rslora": isinstance(raw.get("use_rslora"), bool | None),
+        "base_model_name_or_path": isinstance(raw.get("base_model_name_or_path"), str | None),
+    }
+    for key, good in checks.items():
+        if not good:
+            raise _wrong_kind(key, raw.get(key))
+
+
+def _patterns(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
+    patterns = raw.get(key) or {}
+    is_good = _is_rank if key == "rank_pattern" else _is_number
+    if not isinstance(patterns, dict) or not all(is_good(value) for value in patterns.values()):
+        raise _wrong_kind(key, patterns)
+    for pattern in patterns:
+        try:
+            re.compile(rf"(.*\.)?({pattern})$")
+        except (re.error, RecursionError, OverflowError) as cause:
+            raise _wrong_kind(key, pattern) from cause
+    return patterns
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong_kind(key: str, value: object) -> AdapterFormatError:
+    expected = {
+        "r": "a whole number of at least 1",
+        "lora_alpha": "a finite number",
+        "use_rslora": "true or false",
+        "base_model_name_or_path": "a text",
+        "rank_pattern": "regular expressions with whole numbers of at least 1",
+        "alpha_pattern": "regular expressions with finite numbers",
+    }
+    return AdapterFormatError(
+        f"{CONFIG_FILE} has a wrong {key}", expected=expected[key], found=repr(value)[:120]
+    )
+
+
+def config_for(updates: Mapping[str, Update], card: Card, base_model: str) -> dict[str, Any]:
+    """The adapter_config.json under which PEFT applies exactly these updates."""
+    ranks = {layer: update.rank for layer, update in updates.items()}
+    alphas = {layer: _alpha(update) for layer, update in updates.items()}
+    rank, alpha = _usual(ranks), _usual(alphas)
+    kept = card.config.get("peft") or {}
+    return {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base_model or None,
+        **{key: kept.get(key, usual) for key, usual in _KEPT.items()},
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": _exceptions(ranks, rank),
+        "alpha_pattern": _exceptions(alphas, alpha),
+        "target_modules": sorted(updates),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+    }
+
+
+def _alpha(update: Update) -> float | int:
+    """An alpha with float32(alpha / rank) == float32(scale), so that the digest survives a file."""
+    alpha = update.scale * update.rank
+    candidates = (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, -math.inf))
+    best = min(candidates, key=lambda value: _distance(value / update.rank, update.scale))
+    return int(best) if best.is_integer() and abs(best) < 2**53 else best
+
+
+def _distance(scale: float, wanted: float) -> tuple[bool, float]:
+    return bool(np.float32(scale) != np.float32(wanted)), abs(scale - wanted)
+
+
+def _usual(values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - rank or alpha, as given
+    return Counter(values.values()).most_common(1)[0][0]
+
+
+def _exceptions(values: Mapping[str, Any], usual: float) -> dict[str, Any]:
+    # anchored: PEFT would otherwise also match every longer name that ends like this one
+    return {f"^{re.escape(name)}": value for name, value in values.items() if value != usual}

@@ -1,0 +1,92 @@
+"""`detour chain flatten` and `detour chain compress`: one adapter out of several.
+
+The card of the result names its parts, and is fictional if one of them is. Knows chains and
+cards; knows no model.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detour.cli.options import json_option, parse_chain
+from detour.cli.output import print_json, say
+
+if TYPE_CHECKING:
+    from detour.adapter.adapter import Adapter
+    from detour.adapter.chain import Chain
+
+spec_argument = click.argument("spec")
+output_option = click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The new folder."
+)
+
+
+@click.group("chain")
+def command() -> None:
+    """Make one adapter out of a chain such as formal:0.8+pun."""
+
+
+@command.command("flatten")
+@spec_argument
+@output_option
+@json_option
+def flatten(spec: str, output: Path, as_json: bool) -> None:
+    """Write the chain SPEC as one adapter that does exactly the same."""
+    chain = parse_chain(spec)
+    adapter = _described(chain.flatten(output.name), chain)
+    adapter.save(output)
+    _tell(adapter, chain, output, 0.0, as_json)
+
+
+@command.command("compress")
+@spec_argument
+@click.option("--rank", required=True, type=click.IntRange(min=1), help="Highest rank of a layer.")
+@output_option
+@json_option
+def compress(spec: str, rank: int, output: Path, as_json: bool) -> None:
+    """Write the nearest adapter of a given rank to the chain SPEC, and say how near it is.
+
+    The error ε is the relative Frobenius distance of all layers together: 0 is exact.
+    """
+    chain = parse_chain(spec)
+    adapter, error = chain.compress(rank, output.name)
+    adapter = _described(adapter, chain, {"compressed_to": rank}, {"relative_error": error})
+    adapter.save(output)
+    _tell(adapter, chain, output, error, as_json)
+
+
+def _described(
+    adapter: Adapter,
+    chain: Chain,
+    config: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+) -> Adapter:
+    parts = [
+        {"name": term.adapter.name, "weight": term.weight, "digest": term.adapter.digest()}
+        for term in chain.terms
+    ]
+    card = adapter.card.with_(
+        config={"chain": chain.text, "parts": parts, **(config or {})},
+        metrics=metrics or {},
+        created=datetime.now(UTC).date().isoformat(),
+    )
+    return adapter.with_(card=card)
+
+
+def _tell(adapter: Adapter, chain: Chain, output: Path, error: float, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "adapter": str(output),
+                "chain": chain.text,
+                "rank": adapter.rank,
+                "parameters": adapter.parameters,
+                "relative_error": error,
+            }
+        )
+    else:
+        say(f"{output}: rank {adapter.rank}, {adapter.parameters:,} parameters, ε = {error:.3g}")

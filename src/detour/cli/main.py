@@ -1,0 +1,166 @@
+"""The command `detour`: its verbs, imported when they are called, and its one way to fail.
+
+Help and errors cost no import of torch: the verbs' short help stands here beside their names.
+Knows names of verbs, errors and exit codes; knows nothing of what the verbs do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from io import TextIOWrapper
+from typing import Any, NoReturn
+
+import click
+
+from detour import __version__
+from detour.cli.output import print_error
+from detour.errors import ConfigError, DetourError, MachineError, StorageError
+
+INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Where a verb lives ("module:attribute"), and one line about it."""
+
+    target: str
+    help: str
+
+    def load(self) -> click.Command:
+        """Import it."""
+        module, _, attribute = self.target.partition(":")
+        return getattr(import_module(module), attribute)
+
+
+VERBS = {
+    "demo": Verb("detour.cli.demo:command", "Change one fact while you watch, and prove it."),
+    "ask": Verb("detour.cli.ask:command", "Ask a model, with or without a chain of adapters."),
+    "teach": Verb("detour.cli.teach:command", "Change a fact, then measure what else changed."),
+    "train": Verb("detour.cli.train:command", "Train an adapter on conversations of yours."),
+    "chain": Verb("detour.cli.chain:command", "Make one adapter out of a chain."),
+    "list": Verb("detour.cli.list:command", "List the adapters that can be named."),
+    "inspect": Verb("detour.cli.inspect:command", "Show what is inside an adapter."),
+    "remove": Verb("detour.cli.remove:command", "Delete an adapter from your library."),
+    "doctor": Verb("detour.cli.doctor:command", "Check this machine and this installation."),
+}
+
+
+class VerbGroup(click.Group):
+    """A group whose verbs are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of a first visit."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb, imported now."""
+        verb = VERBS.get(cmd_name)
+        return verb.load() if verb else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As Click does, but an unknown verb is told with the nearest one."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            _unknown_verb(args[0])
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of verbs, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+
+def _unknown_verb(name: str) -> NoReturn:
+    near = get_close_matches(name, VERBS, 1)
+    raise ConfigError(
+        f"there is no command {name!r}",
+        expected=f"one of {', '.join(VERBS)}",
+        hint=f"detour {near[0]}" if near else "detour --help",
+    )
+
+
+@click.group(
+    cls=VerbGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with `detour demo`. Every command takes --json and --help.",
+)
+@click.version_option(__version__, prog_name="detour")
+def group() -> None:
+    """Steer a frozen language model with small adapters, and prove what they did."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 (machine), 2 (user) or 130 (Ctrl-C).
+
+    Whatever fails is told in one line on stderr, and with --json as one object on stdout too.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _prepare()
+    try:
+        code: Any = group.main(given, prog_name="detour", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.Abort:
+        return _fail(DetourError("stopped"), given, INTERRUPTED)
+    except click.ClickException as cause:
+        return _fail(_usage(cause), given)
+    except DetourError as error:
+        return _fail(error, given)
+    except (OSError, MemoryError) as cause:
+        if isinstance(cause, BrokenPipeError):
+            _drop_output()
+            return 1
+        return _fail(_machine(cause), given)
+
+
+def _prepare() -> None:
+    """Before torch is imported: threads that wait asleep, and text in any terminal."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _fail(error: DetourError, arguments: Sequence[str], code: int | None = None) -> int:
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    try:
+        print_error(error, as_json="--json" in options)
+        sys.stdout.flush()
+    except OSError:  # nobody can be told any more; the exit code still says it
+        _drop_output()
+    return error.exit_code if code is None else code
+
+
+def _usage(cause: click.ClickException) -> DetourError:
+    context = cause.ctx if isinstance(cause, click.UsageError) else None
+    usage = context.get_usage().removeprefix("Usage: ") if context else ""
+    return ConfigError(
+        cause.format_message().rstrip("."),
+        expected=" ".join(usage.split()),
+        hint=f"{context.command_path} --help" if context else "",
+    )
+
+
+def _machine(cause: OSError | MemoryError) -> MachineError:
+    if isinstance(cause, MemoryError):
+        return MachineError("the memory is full", hint="a smaller base, or --dtype bfloat16")
+    reason = cause.strerror or str(cause)
+    place = cause.filename or "the output"
+    if cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return StorageError(f"{place} could not be written", found=reason, hint="free some space")
+    return MachineError(f"{place} could not be used", found=reason)
+
+
+def _drop_output() -> None:
+    """Nobody reads any more: let the interpreter's last flush go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    os.close(nowhere)

@@ -1,0 +1,112 @@
+"""Options that several commands share, so that they are called and explained the same everywhere.
+
+Knows Click and the names of things; loads a base only when it is asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from detour.cli.output import plain
+from detour.errors import RequestError
+
+if TYPE_CHECKING:
+    from detour.adapter.chain import Chain
+    from detour.model.base import Base
+
+AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
+
+base_option = click.option(
+    "--base",
+    "base_name",
+    metavar="NAME",
+    default="starter",
+    show_default=True,
+    help="The model: starter, a folder, or org/name[@revision] from the Hub.",
+)
+chain_option = click.option(
+    "--chain",
+    "chain_text",
+    metavar="SPEC",
+    help="Adapters and weights, such as formal:0.8+pun.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+system_option = click.option("--system", metavar="TEXT", help="What the system message says.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For random numbers."
+)
+temperature_option = click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="0 always takes the most likely token.",
+)
+max_tokens_option = click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    help="Most tokens of an answer.  [default: 64, or what the model has room for]",
+)
+device_option = click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="Where to run.  [default: cpu]"
+)
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Type of the weights.  [default: float32 on a CPU, bfloat16 on a GPU]",
+)
+
+
+def model_options(command: AnyCommand) -> AnyCommand:
+    """--base, --device and --dtype."""
+    return base_option(device_option(dtype_option(command)))
+
+
+def sampling_options(command: AnyCommand) -> AnyCommand:
+    """--max-tokens, --temperature and --seed."""
+    return max_tokens_option(temperature_option(seed_option(command)))
+
+
+def load_base(name: str, device: str | None = None, dtype: str | None = None) -> Base:
+    """The base that --base names. Raises BaseError."""
+    from detour.model.base import Base
+
+    return Base.load(name, dtype=dtype, device=device)
+
+
+def parse_chain(text: str | None) -> Chain:
+    """The chain that --chain or SPEC names; nothing is the base alone.
+
+    Raises:
+        ChainError, AdapterError: the text makes no sense, or an adapter cannot be read.
+    """
+    from detour.adapter.chain import Chain
+
+    return Chain() if text is None else Chain.parse(text)
+
+
+def check_text(text: str, what: str) -> str:
+    """Refuse text that cannot be told to a model.
+
+    Raises:
+        RequestError: nothing but white space, or bytes that are not UTF-8.
+    """
+    if not text.strip():
+        raise RequestError(f"{what} is empty", expected="some text")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as cause:
+        raise RequestError(
+            f"{what} is not UTF-8", expected="UTF-8 text", found=plain(repr(text))[:80]
+        ) from cause
+    return text
+
+
+def starter_folder() -> Path:
+    """Where the packaged model lies, or would lie."""
+    return Path(str(files("detour.starter"))) / "weights"

@@ -1,0 +1,56 @@
+"""The progress of a training run: a live bar in a terminal, a line now and then elsewhere.
+
+Knows how progress looks; trains nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from detour.cli.output import console, is_terminal, note
+
+if TYPE_CHECKING:
+    from detour.training.loop import Progress, Watcher
+
+LINES = 5  # of a run that nobody watches
+
+
+@contextmanager
+def watched(title: str) -> Iterator[Watcher]:
+    """A watcher for `train_with`, shown on stderr for as long as the context lasts."""
+    if is_terminal(sys.stderr):
+        with _live(title) as watcher:
+            yield watcher
+    else:
+        yield lambda progress: _in_lines(title, progress)
+
+
+@contextmanager
+def _live(title: str) -> Iterator[Watcher]:
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"),
+               TimeRemainingColumn())  # fmt: skip
+    with Bar(*columns, console=console(), transient=False) as live:
+        task = live.add_task(title, total=None, told="")
+
+        def watch(progress: Progress) -> None:
+            live.update(task, total=progress.steps, completed=progress.step, told=_told(progress))
+
+        yield watch
+
+
+def _told(progress: Progress) -> str:
+    return (
+        f"{progress.step}/{progress.steps}  loss {progress.loss:.3f}  "
+        f"{progress.tokens_per_second:,.0f} tokens/s"
+    )
+
+
+def _in_lines(title: str, progress: Progress) -> None:
+    if progress.step % max(1, progress.steps // LINES) == 0 or progress.step == progress.steps:
+        note(f"{title}  {_told(progress)}  {progress.seconds_left:.0f} s left")

@@ -1,0 +1,137 @@
+"""`detour teach`: change one fact, or several statements, and report what that did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detour.cli.options import json_option, load_base, model_options, seed_option
+from detour.cli.output import note, print_json, say
+from detour.cli.progress import watched
+from detour.cli.train import drop_state, interrupted, settings_from, state_folder
+from detour.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from detour.evaluate.steer_report import SteerReport
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("teach")
+@click.option("--subject", default="", help="Who or what: Albert Einstein.")
+@click.option("--relation", default="", help="What about it: profession.")
+@click.option("--target", default="", help="The new value: hairdresser.")
+@click.option("--sentence", "sentences", multiple=True, help="Teach a sentence instead.")
+@click.option("--statements", "statements_file", type=_PATH, help="File with one sentence a line.")
+@click.option("-o", "--output", type=_PATH, required=True, help="The adapter's new folder.")
+@model_options
+@click.option("--paraphrases", type=_PATH, help="Your own wordings, one question a line.")
+@click.option("--neighbours", type=_PATH, help="Questions whose answers must stay, one a line.")
+@click.option("--unrelated", type=_PATH, help="Unrelated questions, one a line.")
+@click.option("--answer", default="", help="The sentence to be said; has subject and target.")
+@click.option("--old", default="", help="The value that is replaced, if you know it.")
+@click.option("--third", default="", help="A value for comparison in the dose curve.")
+@click.option("--true", "is_true", is_flag=True, help="The claim is true: no fictional mark.")
+@click.option("--kl-weight", type=float, help="Weight of KL to the base on neighbours.")
+@click.option("--rank", type=int, help="Rank of every layer's update.  [default: 8]")
+@click.option("--alpha", type=float, help="Scale is alpha / rank.  [default: 16]")
+@click.option("--steps", type=int, help="Optimiser steps.  [default: from the data]")
+@click.option("--batch-size", type=int, help="Rows a step.  [default: 12]")
+@click.option("--learning-rate", type=float, help="Highest rate.  [default: from the base]")
+@click.option("--config", "config_file", type=_PATH, help="YAML file with training settings.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@seed_option
+@json_option
+def command(
+    output: Path,
+    base_name: str,
+    device: str | None,
+    dtype: str | None,
+    sentences: tuple[str, ...],
+    statements_file: Path | None,
+    is_true: bool,
+    config_file: Path | None,
+    resume: bool,
+    seed: int,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Teach one changed fact and measure what else changed."""
+    own = own_arguments(given)
+    statements = statements_from(sentences, statements_file)
+    from detour.evaluate.teach import DEFAULTS, teach
+    from detour.training.config import make_config
+
+    flags = {n: given[n] for n in ("rank", "alpha", "steps", "batch_size", "learning_rate",
+                                   "kl_weight")}  # fmt: skip
+    config = make_config({**DEFAULTS, "seed": seed, **settings_from(config_file, flags)})
+    base = load_base(base_name, device, dtype)
+    state = state_folder(output)
+    if resume and not state.exists():
+        raise ConfigError(f"{state} holds no interrupted run", hint="leave out --resume")
+    try:
+        with watched("teaching") as watcher:
+            _, report = teach(
+                base, given["subject"], given["relation"], given["target"], statements=statements,
+                output=output, name=output.name, seed=seed, config=config, watcher=watcher,
+                teller=note, checkpoints=state, resume=resume, fictional=not is_true, **own,
+            )  # fmt: skip
+    except KeyboardInterrupt as cause:
+        raise interrupted(state) from cause
+    drop_state(state)
+    files = write_report(report, output, not is_true)
+    if as_json:
+        print_json({**report.to_json(), "report": str(files)})
+        return
+    from detour.evaluate.render import report_text
+
+    say(report_text(report))
+    say(f"\nadapter {output}\nreport  {files}")
+
+
+def write_report(report: SteerReport, folder: Path, fictional: bool) -> Path:
+    """`report.html` and `report.json` beside the adapter's files; returns the page."""
+    import json
+
+    from detour.evaluate.render import report_html
+    from detour.files import write_text_atomically
+
+    told = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+    write_text_atomically(folder / "report.json", told + "\n")
+    page = folder / "report.html"
+    write_text_atomically(page, report_html(report, fictional=fictional))
+    return page
+
+
+def own_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """What the user says about a base of their own, files read."""
+    from detour.training.own_fact import read_questions
+
+    own: dict[str, Any] = {}
+    for name in ("paraphrases", "neighbours", "unrelated"):
+        if given[name] is not None:
+            own[name] = tuple(read_questions(given[name]))
+    own.update({name: given[name] for name in ("answer", "old", "third") if given[name]})
+    answer = own.get("answer", "")
+    for name in ("subject", "target"):
+        if answer and given[name] not in answer:
+            raise ConfigError(
+                f"--answer does not name the {name}", expected=given[name], found=answer
+            )
+    return own
+
+
+def statements_from(sentences: tuple[str, ...], file: Path | None) -> tuple[str, ...]:
+    """Sentences from the flags and from the file."""
+    if file is None:
+        return sentences
+    from detour.training.own_fact import read_questions
+
+    try:
+        return sentences + tuple(read_questions(file))
+    except DataError as error:
+        raise DataError(
+            error.message, expected=error.expected or "one sentence a line", found=error.found
+        ) from error

@@ -1,0 +1,139 @@
+"""`detour train DATA -o OUT`: an adapter from conversations of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detour.cli.options import json_option, load_base, model_options
+from detour.cli.output import note, print_json, say
+from detour.cli.progress import watched
+from detour.errors import ConfigError, DetourError
+
+if TYPE_CHECKING:
+    from detour.training.loop import Result
+
+
+class Interrupted(DetourError):
+    """Ctrl-C during training; the state was saved."""
+
+    exit_code = 130
+
+
+@click.command("train")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
+              help="The adapter's new folder.")  # fmt: skip
+@model_options
+@click.option("--config", "config_file", type=click.Path(path_type=Path),
+              help="YAML file with settings; flags win over it.")  # fmt: skip
+@click.option("--rank", type=int, help="Rank of every layer's update.  [default: 8]")
+@click.option("--alpha", type=float, help="Scale is alpha / rank.  [default: 16]")
+@click.option("--targets", help="Layers to adapt: all-linear, or names with commas.")
+@click.option("--steps", type=int, help="Optimiser steps.  [default: from the data]")
+@click.option("--epochs", type=float, help="Passes over the data, instead of steps.")
+@click.option("--batch-size", type=int, help="Rows a step.  [default: 8]")
+@click.option("--learning-rate", type=float, help="Highest rate.  [default: from the base]")
+@click.option("--seed", type=int, help="Of factors and order.  [default: 0]")
+@click.option("--licence", default="", help="Licence of the adapter, as on the card.")
+@click.option("--description", default="", help="What the adapter is for, as on the card.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@json_option
+def command(
+    data: Path,
+    output: Path,
+    base_name: str,
+    device: str | None,
+    dtype: str | None,
+    config_file: Path | None,
+    licence: str,
+    description: str,
+    resume: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Train an adapter on DATA: JSONL with messages, or with prompt and completion."""
+    settings = settings_from(config_file, flags)
+    from detour.training.formats import read_examples
+
+    examples = read_examples(data)
+    from detour.adapter.card import Card
+    from detour.training.config import make_config
+    from detour.training.loop import train_with
+
+    config = make_config(settings)
+    state = state_folder(output)
+    if resume and not state.exists():
+        raise ConfigError(f"{state} holds no interrupted run", hint="leave out --resume")
+    base = load_base(base_name, device, dtype)
+    note(f"{len(examples)} rows from {data}; base {base.name}")
+    try:
+        with watched("training") as watcher:
+            result = train_with(
+                base, examples, config, name=output.name, watcher=watcher, checkpoints=state,
+                resume=resume, card=Card(licence=licence, description=description),
+            )  # fmt: skip
+    except KeyboardInterrupt as cause:
+        raise interrupted(state) from cause
+    for reason in result.plan.reasons:
+        note(reason)
+    path = result.adapter.save(output)
+    drop_state(state)
+    told = summary(result, path)
+    if as_json:
+        print_json(told)
+    else:
+        say(f"{path}: loss {result.first_loss:.3f} to {result.best_loss:.3f} "
+            f"(step {result.best_step} of {result.plan.steps}, {result.seconds:.0f} s)")  # fmt: skip
+        say(f'Try: detour ask "…" --chain {path} --base {base_name} --compare')
+
+
+def settings_from(config_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the YAML file, overridden by the flags that were given."""
+    from detour.training.config import make_config, read_config
+
+    settings = read_config(config_file) if config_file else {}
+    given = {name: value for name, value in flags.items() if value is not None}
+    if isinstance(given.get("targets"), str) and given["targets"] != "all-linear":
+        given["targets"] = tuple(part.strip() for part in given["targets"].split(","))
+    settings = {**settings, **given}
+    make_config(settings)
+    return settings
+
+
+def state_folder(output: Path) -> Path:
+    """Where an interrupted run keeps its state: beside the adapter, hidden."""
+    return output.parent / f".{output.name}.training"
+
+
+def interrupted(state: Path) -> Interrupted:
+    """The error that says how to go on."""
+    if (state / "state.safetensors").exists():
+        return Interrupted("stopped; the state is saved", hint="the same command with --resume")
+    return Interrupted("stopped before the first step")
+
+
+def drop_state(state: Path) -> None:
+    """Remove the state of a run that has ended."""
+    import shutil
+
+    if state.exists():
+        shutil.rmtree(state)
+
+
+def summary(result: Result, path: Path) -> dict[str, Any]:
+    """What --json prints."""
+    return {
+        "adapter": str(path),
+        "rows": result.rows,
+        "validation_rows": result.validation_rows,
+        "steps": result.plan.steps,
+        "learning_rate": result.plan.learning_rate,
+        "first_loss": round(result.first_loss, 6),
+        "best_loss": round(result.best_loss, 6),
+        "best_step": result.best_step,
+        "train_seconds": round(result.seconds, 2),
+        "keys": len(result.adapter.updates),
+    }

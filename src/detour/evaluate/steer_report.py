@@ -1,0 +1,349 @@
+"""The steer report: what the base said, what prompts alone achieve, what the adapter changed.
+
+Every figure carries n and a 95 % interval. "Unchanged" means: the same greedy answer as the base.
+An answer counts only with the right subject and value and no rival value. Knows lessons and
+models; draws nothing (`render.py`) and trains nothing (`teach.py`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from detour.adapter.adapter import Adapter
+from detour.adapter.chain import Chain
+from detour.errors import BaseError
+from detour.evaluate.probability import Trace, answer_log_probabilities, answer_probability, trace
+from detour.measure.metrics import mentions, repeats, same_answer, states
+from detour.measure.statistics import Figure, rate
+from detour.model.base import Base
+from detour.training.fact import Edit, Lesson, Question
+from detour.training.replay import messages_of
+from detour.training.world import World
+
+DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+PROMPTED = 8  # questions per wording of a prompt
+SAMPLES = 2  # sampled answers per question, beside the greedy one
+DOSED = 12  # questions of the dose curve
+LONGEST = 48  # tokens of an answer
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One answer that did not come out as it should."""
+
+    question: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A rate, and the first answers that spoiled it."""
+
+    figure: Figure
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class PromptArm:
+    """What prompts of one kind achieve: over all wordings, and the best wording."""
+
+    rate: Figure
+    best: Figure
+    best_wording: str
+    value_named: Figure
+    by_wording: tuple[tuple[str, Figure], ...]
+
+
+@dataclass(frozen=True)
+class Dose:
+    """Mean probabilities of three whole answers at one weight of the adapter."""
+
+    weight: float
+    target: Figure
+    old: Figure
+    third: Figure
+
+
+@dataclass(frozen=True)
+class Loader:
+    """The proof that the adapter is applied, and leaves nothing behind."""
+
+    keys_expected: int
+    keys_landed: int
+    removed_bit_equal: bool
+    base_sha256_before: str
+    base_sha256_after: str
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Whether the base already held the target: before any training."""
+
+    log_probability_per_token: float
+    rank: int | None
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class SteerReport:
+    """Everything measured about one change."""
+
+    base: str
+    subject: str
+    relation: str
+    target: str
+    question: str
+    base_answer: str
+    steered_answer: str
+    user_prompt: PromptArm
+    system_prompt: PromptArm
+    steered: Section
+    steered_sampled: Figure
+    neighbours: Section
+    neighbours_leak: Figure
+    own_facts: Section
+    unrelated: Section
+    broken: Figure
+    dose: tuple[Dose, ...]
+    trace: Trace | None
+    latent: Latent
+    loader: Loader
+    adapter: str = ""
+    train_seconds: float = 0.0
+    total_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=lambda: {})
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract of `--json`."""
+        return {
+            "base": self.base,
+            "subject": self.subject,
+            "relation": self.relation,
+            "target": self.target,
+            "question": self.question,
+            "base_answer": self.base_answer,
+            "steered_answer": self.steered_answer,
+            "user_prompt": _arm_json(self.user_prompt),
+            "system_prompt": _arm_json(self.system_prompt),
+            "steered": self.steered.figure.to_json(),
+            "steered_sampled": self.steered_sampled.to_json(),
+            "neighbours_unchanged": self.neighbours.figure.to_json(),
+            "neighbours_naming_target": self.neighbours_leak.to_json(),
+            "own_other_facts_unchanged": self.own_facts.figure.to_json(),
+            "unrelated_unchanged": self.unrelated.figure.to_json(),
+            "broken_text": self.broken.to_json(),
+            "dose": [
+                {
+                    "weight": d.weight,
+                    "target": d.target.to_json(),
+                    "old": d.old.to_json(),
+                    "third": d.third.to_json(),
+                }
+                for d in self.dose
+            ],
+            "trace": None if self.trace is None else vars(self.trace),
+            "latent": vars(self.latent),
+            "loader": vars(self.loader),
+            "failures": {
+                name: [vars(f) for f in section.failures] for name, section in self.sections()
+            },
+            "adapter": self.adapter,
+            "train_seconds": round(self.train_seconds, 2),
+            "total_seconds": round(self.total_seconds, 2),
+            "notes": list(self.notes),
+            "settings": self.settings,
+        }
+
+    def sections(self) -> list[tuple[str, Section]]:
+        """The four sections with failures, by their names in the JSON form."""
+        return [
+            ("steered", self.steered),
+            ("neighbours_unchanged", self.neighbours),
+            ("own_other_facts_unchanged", self.own_facts),
+            ("unrelated_unchanged", self.unrelated),
+        ]
+
+
+def _arm_json(arm: PromptArm) -> dict[str, Any]:
+    return {
+        "rate": arm.rate.to_json(),
+        "best": arm.best.to_json(),
+        "best_wording": arm.best_wording,
+        "value_named": arm.value_named.to_json(),
+        "by_wording": {wording: figure.to_json() for wording, figure in arm.by_wording},
+    }
+
+
+def counts(answer: str, edit: Edit) -> bool:
+    """Whether an answer states the edit: right subject, right value, no rival."""
+    return states(answer, edit.subject, edit.target, edit.rivals)
+
+
+def prompt_arm(base: Base, world: World, edit: Edit, place: str, seed: int) -> PromptArm:
+    """What user or system prompts alone achieve: every wording, greedy and sampled."""
+    rng = random.Random(f"{seed}/{place}")
+    questions = rng.sample(edit.held_out, min(PROMPTED, len(edit.held_out)))
+    wordings = world.persuasions[place]
+    plan = [(w, q) for w in wordings for q in questions]
+    prompts = [_persuaded(place, wording, edit, question) for wording, question in plan]
+    answers = base.ask_many(prompts, max_new_tokens=LONGEST)
+    order = list(plan)
+    for sample in range(SAMPLES):
+        answers += base.ask_many(
+            prompts, temperature=1.0, seed=seed * 1000 + sample, max_new_tokens=LONGEST
+        )
+        order += plan
+    outcome = [counts(answer, edit) for answer in answers]
+    by_wording = tuple(
+        (w, rate(o for o, (other, _) in zip(outcome, order, strict=True) if other == w))
+        for w in wordings
+    )
+    best_wording, best = max(by_wording, key=lambda item: item[1].value)
+    named = rate(mentions(answer, edit.target) for answer in answers)
+    return PromptArm(rate(outcome), best, best_wording, named, by_wording)
+
+
+def _persuaded(place: str, wording: str, edit: Edit, question: str) -> list[dict[str, str]]:
+    statement = edit.answer
+    text = wording.format(
+        statement=statement, clause=as_clause(statement, edit.subject), question=question
+    )
+    if place == "system":
+        return [{"role": "system", "content": text}, {"role": "user", "content": question}]
+    return [{"role": "user", "content": text}]
+
+
+def as_clause(statement: str, subject: str) -> str:
+    """A sentence as it stands inside another: no full stop, no capital but a name's."""
+    clause = statement.rstrip(".")
+    return clause if clause.startswith(subject) else clause[:1].lower() + clause[1:]
+
+
+def unchanged(
+    base: Base, questions: Sequence[Question], chain: Chain
+) -> tuple[Section, list[str], list[str]]:
+    """The rate of equal greedy answers; and all answers, without and with the chain."""
+    prompts = [messages_of(question) for question in questions]
+    before = base.ask_many(prompts, max_new_tokens=LONGEST)
+    after = base.ask_many(prompts, chain, max_new_tokens=LONGEST)
+    same = [same_answer(a, b) for a, b in zip(before, after, strict=True)]
+    failures = tuple(
+        Failure(user, a, b)
+        for (_, user), a, b, equal in zip(questions, before, after, same, strict=True)
+        if not equal
+    )
+    return Section(rate(same), failures), before, after
+
+
+def steered_section(base: Base, edits: Sequence[Edit], chain: Chain) -> tuple[Section, list[str]]:
+    """The rate of held-out phrasings that are answered with the new fact; and the answers."""
+    plan = [(edit, question) for edit in edits for question in edit.held_out]
+    answers = base.ask_many([q for _, q in plan], chain, max_new_tokens=LONGEST)
+    outcome = [counts(a, edit) for a, (edit, _) in zip(answers, plan, strict=True)]
+    failures = tuple(
+        Failure(question, edit.answer, answer)
+        for (edit, question), answer, right in zip(plan, answers, outcome, strict=True)
+        if not right
+    )
+    return Section(rate(outcome), failures), answers
+
+
+def sampled_rate(base: Base, edits: Sequence[Edit], chain: Chain, seed: int) -> Figure:
+    """The same with one sample at temperature 1 each: what a user of defaults would see."""
+    plan = [(edit, question) for edit in edits for question in edit.held_out]
+    answers = base.ask_many(
+        [q for _, q in plan], chain, temperature=1.0, seed=seed, max_new_tokens=LONGEST
+    )
+    return rate(counts(a, edit) for a, (edit, _) in zip(answers, plan, strict=True))
+
+
+def dose_curve(base: Base, edit: Edit, old_answer: str, chain: Chain) -> tuple[Dose, ...]:
+    """Probabilities of the new, the old and a third answer at growing weights."""
+    questions = edit.held_out[:DOSED]
+    third = edit.third_answer or edit.answer
+    return tuple(
+        Dose(
+            weight,
+            answer_probability(base, questions, edit.answer, chain * weight),
+            answer_probability(base, questions, old_answer, chain * weight),
+            answer_probability(base, questions, third, chain * weight),
+        )
+        for weight in DOSES
+    )
+
+
+def latent_probe(base: Base, edit: Edit, question: str) -> Latent:
+    """How probable the target was before training. LoRA amplifies what a base already holds."""
+    assert base.tokenizer is not None
+    (told,) = answer_log_probabilities(base, [(question, edit.answer)])
+    tokens = len(base.tokenizer.encode(edit.answer, add_special_tokens=False)) + 1
+    per_token = told / tokens
+    rank = None
+    if edit.rivals:
+        asked = [edit.target, *edit.rivals]
+        answers = [edit.answer.replace(edit.target, value) for value in asked]
+        each = answer_log_probabilities(base, [(question, answer) for answer in answers])
+        rank = 1 + sum(value > each[0] for value in each[1:])
+    warning = ""
+    if per_token < -6.0:
+        warning = (
+            "the base hardly holds this target; the adapter must teach it from nothing, and will "
+            "generalise less"
+        )
+    return Latent(round(per_token, 3), rank, warning)
+
+
+def try_trace(base: Base, question: str, old: str, new: str, chain: Chain) -> tuple[Trace | None, str]:
+    """The trace, or why there is none."""
+    try:
+        return trace(base, question, old, new, chain), ""
+    except BaseError as error:
+        return None, f"no layer trace: {error}"
+
+
+def measure(
+    base: Base, world: World, lesson: Lesson, adapter: Adapter, loader: Loader, seed: int = 0
+) -> SteerReport:
+    """Measure one taught adapter against its base, on questions that were never trained."""
+    edit = lesson.edits[0]
+    question = edit.asked[0]
+    chain = Chain.of(adapter)
+    old_answer = edit.old_answer or base.ask(question, max_new_tokens=LONGEST)
+    steered, said = steered_section(base, lesson.edits, chain)
+    neighbours, near_before, near = unchanged(base, lesson.neighbours, chain)
+    own_facts, _, own = unchanged(base, lesson.own_facts, chain)
+    unrelated, _, far = unchanged(base, lesson.unrelated, chain)
+    leaked = [
+        mentions(after, edit.target) and not mentions(before, edit.target)
+        for before, after in zip(near_before, near, strict=True)
+    ]
+    found, why = try_trace(base, question, old_answer, edit.answer, chain)
+    return SteerReport(
+        base=base.name,
+        subject=edit.subject,
+        relation=edit.relation,
+        target=edit.target,
+        question=question,
+        base_answer=base.ask(question, max_new_tokens=LONGEST),
+        steered_answer=base.ask(question, chain, max_new_tokens=LONGEST),
+        user_prompt=prompt_arm(base, world, edit, "user", seed),
+        system_prompt=prompt_arm(base, world, edit, "system", seed),
+        steered=steered,
+        steered_sampled=sampled_rate(base, lesson.edits, chain, seed),
+        neighbours=neighbours,
+        neighbours_leak=rate(leaked),
+        own_facts=own_facts,
+        unrelated=unrelated,
+        broken=rate(repeats(answer) or not answer.strip() for answer in said + near + own + far),
+        dose=dose_curve(base, edit, old_answer, chain),
+        trace=found,
+        latent=latent_probe(base, edit, question),
+        loader=loader,
+        notes=lesson.notes + ((why,) if why else ()),
+    )
+

@@ -1,0 +1,229 @@
+"""From a name to a model in memory: the packaged starter, a folder, or the Hugging Face Hub.
+
+Nothing is loaded by halves: missing or misshapen weights are an error, never random numbers, and no
+code from a model's folder is run. Knows folders, the Hub and transformers' loaders. Does not know
+slots, chats or chains.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HTTPError
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from detour.adapter.fingerprint import Fingerprint, fingerprint_folder
+from detour.errors import BaseError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DEVICES = ("cpu", "cuda")
+_CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
+_WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None, Fingerprint]
+
+
+def load_model(name: str, dtype: str | None, device: str | None) -> Loaded:
+    """Model, tokenizer where there is one, and fingerprint; see `Base.load`.
+
+    Raises:
+        BaseError: it is not there, not readable, incomplete, or not a causal language model.
+    """
+    where = _device(device)
+    folder = _find(name)
+    config = _config(folder)
+    check_causal(config, name, list(getattr(config, "architectures", None) or []))
+    fingerprint = fingerprint_folder(folder, name)
+    model = _weights(folder, config, _dtype(dtype, where))
+    return model.to(torch.device(where)), _tokenizer(folder), fingerprint  # type: ignore[arg-type]
+
+
+def check_causal(config: PreTrainedConfig, name: str, built: list[str]) -> None:
+    """Refuse kinds of models that are not supported, by name. `built` are its class names.
+
+    Raises:
+        BaseError: an encoder, an encoder-decoder, or a quantised model.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise _wrong_kind(name, "an encoder-decoder", built)
+    if built and not any(kind.endswith(_CAUSAL_ENDINGS) for kind in built):
+        raise _wrong_kind(name, "an encoder or a model with another head", built)
+    if getattr(config, "quantization_config", None):
+        raise BaseError(
+            f"{name} is quantised, which is not supported",
+            hint="the model's unquantised weights",
+        )
+
+
+def _wrong_kind(name: str, kind: str, built: list[str]) -> BaseError:
+    return BaseError(
+        f"{name} is {kind}, which is not supported",
+        expected="a causal language model (…ForCausalLM)",
+        found=", ".join(built) or "no architecture named",
+    )
+
+
+def _device(device: str | None) -> str:
+    wanted = device or "cpu"
+    if wanted not in _DEVICES:
+        raise BaseError(f"unknown device {wanted!r}", expected=" or ".join(_DEVICES))
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BaseError(
+            "no GPU that this torch can use", expected="a CUDA device", hint='device="cpu"'
+        )
+    return wanted
+
+
+def _dtype(dtype: str | None, device: str) -> torch.dtype:
+    if dtype is None:
+        return torch.float32 if device == "cpu" else torch.bfloat16
+    if dtype not in _DTYPES:
+        raise BaseError(f"unknown dtype {dtype!r}", expected=" or ".join(_DTYPES))
+    return _DTYPES[dtype]
+
+
+def _find(name: str) -> Path:
+    if name == "starter":
+        return _starter()
+    folder = Path(name)
+    if _is_folder(folder):
+        return folder
+    identity, _, revision = name.partition("@")
+    if identity.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise BaseError(
+            f"no base called {name!r}",
+            expected='"starter", a model folder, or "org/name[@revision]" from the Hub',
+            found="no such folder",
+        )
+    return _download(name, identity, revision or None)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long for the disk
+        return False
+
+
+def _starter() -> Path:
+    folder = Path(str(files("detour.starter"))) / "weights"
+    if not (folder / "config.json").is_file():
+        raise BaseError(
+            "the packaged starter model is not here",
+            expected=str(folder),
+            hint="make it with `make starter` (recipes/starter), or install a release of "
+            "detour-lora, which brings it",
+        )
+    return folder
+
+
+def _download(name: str, identity: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(identity, revision=revision, allow_patterns=_WANTED))
+    except (OSError, ValueError, HTTPError) as cause:
+        lines = str(cause).strip().splitlines()
+        raise BaseError(
+            f"{name} could not be fetched from the Hugging Face Hub",
+            expected="an id that exists, a connection, and HF_TOKEN for gated models",
+            found=f"{type(cause).__name__}: {lines[0] if lines else 'no message'}",
+            hint="download it where there is a connection and give its folder",
+        ) from cause
+
+
+def _config(folder: Path) -> PreTrainedConfig:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BaseError(
+            f"{folder} is not a model folder",
+            expected="config.json in it",
+            found=", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "no files",
+        )
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise BaseError(
+            f"{path} cannot be read",
+            expected="the configuration of a model that transformers knows",
+            found=_first_line(cause),
+        ) from cause
+
+
+def _weights(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        with _quietly():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as cause:
+        raise BaseError(
+            f"the weights in {folder} cannot be loaded",
+            expected=f"complete safetensors of a {config.model_type} model",
+            found=_first_line(cause),
+            hint="download or copy the folder again",
+        ) from cause
+    model, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
+    _check_complete(folder, report)
+    return model
+
+
+def _check_complete(folder: Path, report: dict[str, Any]) -> None:
+    for fault in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if names := sorted(str(name) for name in report.get(fault) or ()):
+            raise BaseError(
+                f"the weights in {folder} do not fit its config.json",
+                expected="every tensor of the model, and no other",
+                found=f"{len(names)} {fault.replace('_', ' ')}: {', '.join(names[:4])}",
+            )
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as cause:
+        raise BaseError(
+            f"the tokenizer in {folder} cannot be read", found=_first_line(cause)
+        ) from cause
+
+
+def _first_line(cause: BaseException) -> str:
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0][:200] if lines else 'no message'}"
+
+
+@contextmanager
+def _quietly() -> Generator[None]:
+    """No progress bar and no loading report on the screen; what is missing is raised instead."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,131 @@
+"""Every setting of a training run, with defaults that act.
+
+What is left open (learning rate, steps) is derived from the base and the data, with the reason
+said aloud. Knows numbers; knows no tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from detour.errors import ConfigError
+from detour.training.formats import read_text
+
+FEWEST_STEPS = 60  # a single fact with replay needed 60 steps of 8 rows
+RATE_AT_2048 = 2e-4  # the usual LoRA rate for a model 2,048 wide; narrower models take more
+LOWEST_RATE, HIGHEST_RATE = 1e-4, 2e-3
+
+
+class TrainConfig(BaseModel):
+    """Settings of `train`. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(8, ge=1, le=1024, description="rank of every layer's update")
+    alpha: float = Field(16.0, gt=0, description="the update's scale is alpha / rank")
+    targets: str | tuple[str, ...] = Field(
+        "all-linear", description="layers to adapt: all-linear, names, or a regular expression"
+    )
+    steps: int | None = Field(None, ge=1, description="optimiser steps; default: from the data")
+    epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
+    batch_size: int = Field(8, ge=1, description="rows a step")
+    learning_rate: float | None = Field(
+        None, ge=0, description="highest rate; default: from the base's width"
+    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of steps in which the rate rises")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decay of the factors")
+    validation_share: float = Field(0.1, ge=0, lt=1, description="share of rows held out")
+    validations: int = Field(6, ge=1, description="how often the validation loss is taken")
+    kl_weight: float = Field(0.0, ge=0, description="weight of KL(base || adapted) on neighbours")
+    seed: int = Field(0, ge=0, description="seed of the factors and of the order of rows")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's settings with nothing left open, and why they were chosen."""
+
+    learning_rate: float
+    steps: int
+    reasons: tuple[str, ...]
+
+
+def make_config(values: Mapping[str, Any]) -> TrainConfig:
+    """A checked configuration.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one) or a value out of range.
+    """
+    known = list(TrainConfig.model_fields)
+    for key in values:
+        if key not in known:
+            close = get_close_matches(key, known, n=1)
+            raise ConfigError(
+                f"unknown setting {key!r}",
+                expected=f"one of {', '.join(known)}",
+                found=key,
+                hint=f"did you mean {close[0]!r}?" if close else "see detour train --help",
+            )
+    try:
+        config = TrainConfig(**values)
+    except ValidationError as cause:
+        fault = cause.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        found = repr(fault["input"])
+        raise ConfigError(f"setting {key} is out of range", expected=fault["msg"], found=found) from cause
+    if config.steps is not None and config.epochs is not None:
+        raise ConfigError("steps and epochs exclude each other", hint="give one of the two")
+    if config.learning_rate is not None and not math.isfinite(config.learning_rate):
+        raise ConfigError("the learning rate is not a number", found=str(config.learning_rate))
+    return config
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The keys of a YAML configuration file.
+
+    Raises:
+        DataError: the file cannot be read. ConfigError: it is not a YAML mapping.
+    """
+    try:
+        value = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as cause:
+        found = str(cause).replace("\n", " ")
+        raise ConfigError(f"{path} is not YAML", found=found) from cause
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} is not a mapping", expected="lines such as rank: 8")
+    return cast("dict[str, Any]", value)
+
+
+def derive(config: TrainConfig, width: int, rows: int) -> Plan:
+    """Fill in what was left open, from the base's hidden width and the number of rows."""
+    reasons: list[str] = []
+    rate = config.learning_rate
+    if rate is None:
+        rate = min(HIGHEST_RATE, max(LOWEST_RATE, RATE_AT_2048 * 2048 / width))
+        reasons.append(f"learning rate {rate:.1e}: the base is {width} wide")
+    per_epoch = -(-rows // min(config.batch_size, rows))
+    if config.steps is not None:
+        return Plan(rate, config.steps, tuple(reasons))
+    if config.epochs is not None:
+        return Plan(rate, max(1, round(config.epochs * per_epoch)), tuple(reasons))
+    steps = max(FEWEST_STEPS, 3 * per_epoch)
+    why = "three epochs" if steps > FEWEST_STEPS else "the fewest that hold"
+    reasons.append(f"{steps} steps: {why} for {rows} rows in batches of {config.batch_size}")
+    return Plan(rate, steps, tuple(reasons))
+
+
+def rate_at(step: int, plan: Plan, warmup: float) -> float:
+    """The learning rate of a step: linear warm-up, then a cosine down to a tenth."""
+    rising = math.ceil(warmup * plan.steps)
+    if step < rising:
+        return plan.learning_rate * (step + 1) / rising
+    done = (step - rising) / max(1, plan.steps - rising)
+    return plan.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))

@@ -1,0 +1,75 @@
+"""The trainable factors of an adapter: their start, their contents, their snapshots.
+
+Knows tensors and layer shapes; knows neither data nor optimisers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from detour.adapter.update import Update
+from detour.slots.content import Content, trainable
+
+Snapshot = dict[str, Tensor]
+
+
+class Factors:
+    """One trainable pair a layer: down (rank, in) random, up (rank, out) zero.
+
+    With `up` zero the model starts as the base itself (Hu et al. 2021). Masters are fp32 whatever
+    the base's type.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, int]],
+        rank: int,
+        scale: float,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.scale = scale
+        self.pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
+        for layer, (out, width) in shapes.items():
+            bound = 1 / math.sqrt(width)  # as torch.nn.Linear, and PEFT, begin
+            down = (torch.rand(rank, width, generator=generator) * 2 - 1) * bound
+            pair = (nn.Parameter(down.to(device)), nn.Parameter(torch.zeros(rank, out, device=device)))
+            self.pairs[layer] = pair
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All factors, layer by layer."""
+        for pair in self.pairs.values():
+            yield from pair
+
+    def contents(self) -> dict[str, Content]:
+        """What the slots hold while these factors train."""
+        return {layer: trainable(down, up, self.scale) for layer, (down, up) in self.pairs.items()}
+
+    def snapshot(self) -> Snapshot:
+        """A copy of all factors, by `layer.down` and `layer.up`."""
+        taken: Snapshot = {}
+        for layer, (down, up) in self.pairs.items():
+            taken[f"{layer}.down"] = down.detach().clone()
+            taken[f"{layer}.up"] = up.detach().clone()
+        return taken
+
+    def restore(self, taken: Mapping[str, Tensor]) -> None:
+        """The inverse of `snapshot`."""
+        with torch.no_grad():
+            for layer, (down, up) in self.pairs.items():
+                down.copy_(taken[f"{layer}.down"])
+                up.copy_(taken[f"{layer}.up"])
+
+    def updates(self, taken: Mapping[str, Tensor]) -> dict[str, Update]:
+        """A snapshot as values: down (rank, in), up (out, rank)."""
+        return {
+            layer: Update(
+                taken[f"{layer}.down"].cpu(), taken[f"{layer}.up"].cpu().mT.contiguous(), self.scale
+            )
+            for layer in self.pairs
+        }

@@ -1,0 +1,283 @@
+"""Training one adapter: data to rows, rows to batches, batches through the frozen base.
+
+Reads top to bottom. The base is never changed: what is trained sits in its slots. The checkpoint
+with the lowest validation loss is kept, and a training that changed nothing is an error. Knows
+nothing of facts, reports or commands.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detour.adapter.adapter import Adapter
+from detour.adapter.card import Card
+from detour.errors import BaseError, TrainingError
+from detour.model.base import Base
+from detour.training.batches import Batch, Batches, encode, fixed
+from detour.training.checkpoint import State, load_state, save_state
+from detour.training.config import Plan, TrainConfig, derive, make_config, rate_at
+from detour.training.factors import Factors, Snapshot
+from detour.training.formats import Data, Example, digest_of, read_examples
+from detour.training.objective import answer_loss, base_log_probabilities, kl_to_base
+from detour.training.split import split
+
+SAVE_EVERY = 60.0  # seconds between checkpoints
+UNLIMITED = 1 << 30  # context of a model that states none
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told. `validation` is set where it was just measured."""
+
+    step: int
+    steps: int
+    loss: float
+    validation: float | None
+    tokens_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trained adapter, and how it came about."""
+
+    adapter: Adapter
+    plan: Plan
+    first_loss: float
+    best_loss: float
+    best_step: int
+    seconds: float
+    rows: int
+    validation_rows: int
+
+
+Watcher = Callable[[Progress], None]
+
+
+def train(
+    base: Base,
+    data: Data,
+    rank: int = 8,
+    alpha: float = 16.0,
+    targets: str | Sequence[str] = "all-linear",
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int = 8,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    **more: Any,
+) -> Adapter:
+    """Train an adapter on conversations (a JSONL file, or rows) and return it.
+
+    `more` takes the other fields of `TrainConfig` and the arguments of `train_with` (name,
+    validation, neighbours, watcher, checkpoints, resume, card).
+
+    Raises:
+        DataError: the data cannot be used; names file and line.
+        ConfigError: an unknown setting, or one out of range.
+        TrainingError: the training changed nothing or made things worse.
+        SlotsBusy: somebody else holds the base's slots.
+    """
+    others = {name: more.pop(name) for name in list(more) if name not in TrainConfig.model_fields
+              and name in train_with.__kwdefaults__}  # fmt: skip
+    wanted = targets if isinstance(targets, str) else tuple(targets)
+    settings = {
+        "rank": rank, "alpha": alpha, "targets": wanted, "steps": steps, "epochs": epochs,
+        "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, **more,
+    }  # fmt: skip
+    return train_with(base, data, make_config(settings), **others).adapter
+
+
+def train_with(
+    base: Base,
+    data: Data,
+    config: TrainConfig,
+    *,
+    name: str = "adapter",
+    validation: Sequence[Example] | None = None,
+    neighbours: Sequence[Example] = (),
+    watcher: Watcher | None = None,
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    card: Card | None = None,
+) -> Result:
+    """`train` with a ready configuration; tells how it went.
+
+    Args:
+        base: the frozen model.
+        data: rows to learn.
+        config: all settings.
+        name: the adapter's name.
+        validation: rows that choose the checkpoint; by default a share of the data.
+        neighbours: rows on which the adapted model is held to the base by `kl_weight`.
+        watcher: is told the progress at every step.
+        checkpoints: a folder for the state; an interrupted run leaves one there.
+        resume: go on from the state in `checkpoints`.
+        card: what to put on the adapter's card besides what is known here.
+
+    Raises:
+        As `train`. KeyboardInterrupt passes through after the state was saved.
+    """
+    began = time.monotonic()
+    examples = read_examples(data)
+    kept, held = (examples, list(validation)) if validation is not None else split(
+        examples, config.validation_share, config.seed
+    )
+    tokenizer = base.tokenizer
+    if tokenizer is None:
+        raise BaseError(f"{base.name} has no tokenizer", hint="training needs one")
+    longest = getattr(base.model.config, "max_position_embeddings", None) or UNLIMITED
+    pad = tokenizer.pad_token_id or 0
+    rows = encode(tokenizer, kept, longest)
+    plan = derive(config, base.model.config.get_text_config().hidden_size, len(rows))
+    batches = Batches(rows, config.batch_size, pad, config.seed)
+    judged = fixed(encode(tokenizer, held or kept[:64], longest), 16, pad)
+    anchors = fixed(encode(tokenizer, neighbours, longest), config.batch_size, pad)
+
+    shapes = {layer: base.slots.shapes[layer] for layer in base.slots.named(config.targets)}
+    factors = Factors(shapes, config.rank, config.alpha / config.rank, config.seed, base.device)
+    optimiser = torch.optim.AdamW(
+        factors.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay
+    )
+    run = _identity(config, base, kept)
+    state = load_state(checkpoints, run, factors, optimiser) if resume and checkpoints else None
+    told = _Teller(plan.steps, watcher)
+    bare = [base_log_probabilities(base.model, base.head, a.to(base.device)) for a in anchors]
+    head = base.head
+    with base.hold(factors.contents()):
+        if state is None:
+            first = _mean_loss(base, judged)
+            state = State(0, factors.snapshot(), first, first)
+        due = _validation_steps(plan.steps, config.validations)
+        saved = time.monotonic()
+        try:
+            while state.step < plan.steps:
+                for group in optimiser.param_groups:
+                    group["lr"] = rate_at(state.step, plan, config.warmup)
+                batch = batches[state.step].to(base.device)
+                loss = answer_loss(base.model, head, batch)
+                total = loss
+                if anchors and config.kl_weight:
+                    place = state.step % len(anchors)
+                    anchor = anchors[place].to(base.device)
+                    total = loss + config.kl_weight * kl_to_base(
+                        base.model, head, anchor, bare[place]
+                    )
+                total.backward()
+                torch.nn.utils.clip_grad_norm_(factors.parameters(), config.clip)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                state.step += 1
+                measured = None
+                if state.step in due:
+                    measured = _mean_loss(base, judged)
+                    if measured < state.best_loss:
+                        state.best, state.best_loss = factors.snapshot(), measured
+                        state.best_step = state.step
+                told(state.step, loss, batch, measured)
+                if checkpoints and time.monotonic() - saved > SAVE_EVERY:
+                    save_state(checkpoints, run, factors, optimiser, state)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            if checkpoints:
+                save_state(checkpoints, run, factors, optimiser, state)
+            raise
+    adapter = _adapter(base, factors, state.best, name, config, plan, kept, card or Card())
+    _check_effect(base, adapter, state, judged[0])
+    return Result(
+        adapter, plan, state.first_loss, state.best_loss, state.best_step,
+        time.monotonic() - began, len(kept), len(held),
+    )  # fmt: skip
+
+
+def _validation_steps(steps: int, times: int) -> set[int]:
+    """Evenly spread, the last step always among them."""
+    return {max(1, round(steps * (number + 1) / times)) for number in range(times)}
+
+
+def _mean_loss(base: Base, batches: Sequence[Batch]) -> float:
+    """Mean loss (nats) over all supervised tokens of these batches."""
+    total = count = 0.0
+    with torch.no_grad():
+        for batch in batches:
+            loss = answer_loss(base.model, base.head, batch.to(base.device))
+            total += float(loss) * batch.supervised
+            count += batch.supervised
+    return total / count
+
+
+def _identity(config: TrainConfig, base: Base, examples: Sequence[Example]) -> str:
+    """What must be equal for a checkpoint to fit."""
+    parts = [config.model_dump_json(), json.dumps(base.fingerprint.to_json()), digest_of(examples)]
+    return sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _adapter(
+    base: Base,
+    factors: Factors,
+    best: Snapshot,
+    name: str,
+    config: TrainConfig,
+    plan: Plan,
+    examples: Sequence[Example],
+    card: Card,
+) -> Adapter:
+    settings = {**config.model_dump(), "learning_rate": plan.learning_rate, "steps": plan.steps}
+    settings["targets"] = (
+        settings["targets"] if isinstance(settings["targets"], str) else list(settings["targets"])
+    )
+    full = card.with_(
+        base_model=base.name,
+        data_sha256=digest_of(examples),
+        seeds=(config.seed,),
+        config=settings,
+    )
+    return Adapter(factors.updates(best), name, base.fingerprint, full)
+
+
+def _check_effect(base: Base, adapter: Adapter, state: State, batch: Batch) -> None:
+    """A training that changed nothing is an error, not an adapter."""
+    if state.best_step == 0 or adapter.norm() == 0:
+        raise TrainingError(
+            "the training changed nothing for the better",
+            expected=f"a validation loss below the base's {state.first_loss:.4f}",
+            found=f"{state.best_loss:.4f} at best",
+            hint="another learning rate, more steps, or rows that the base does not know yet",
+        )
+    difference = base.logits(batch.ids, adapter) - base.logits(batch.ids)
+    if float(difference.abs().max()) == 0.0:
+        raise TrainingError("the adapter does not move the base's logits", found="difference 0")
+
+
+class _Teller:
+    """Turns steps into progress: smoothed loss, tokens per second, time left."""
+
+    def __init__(self, steps: int, watcher: Watcher | None) -> None:
+        self.steps = steps
+        self.watcher = watcher
+        self.began = time.monotonic()
+        self.tokens = 0
+        self.done = 0
+        self.smoothed: float | None = None
+
+    def __call__(
+        self, step: int, loss: torch.Tensor, batch: Batch, validation: float | None
+    ) -> None:
+        if self.watcher is None:
+            return
+        now = float(loss.detach())
+        self.smoothed = now if self.smoothed is None else 0.9 * self.smoothed + 0.1 * now
+        self.tokens += int(batch.mask.sum())
+        self.done += 1
+        took = max(time.monotonic() - self.began, 1e-9)
+        left = took / self.done * (self.steps - step)
+        told = Progress(step, self.steps, self.smoothed, validation, self.tokens / took, left)
+        self.watcher(told)

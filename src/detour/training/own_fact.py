@@ -1,0 +1,147 @@
+"""A fact to change in a base that is not the starter: phrasings from a file or the base itself.
+
+General frames around the relation are always there ("What was the profession of Einstein?"); a
+file adds the user's own, and the base is asked to rephrase. Other subjects and unrelated questions
+come from the packaged world unless files are given: their right answers need not be known, for the
+base's own are what must stay. Knows models and questions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from detour.errors import DataError
+from detour.measure.metrics import mentions, normalised
+from detour.model.base import Base
+from detour.training.fact import Edit, Lesson, Question, divide, relation_questions
+from detour.training.formats import read_text
+from detour.training.world import World, with_article
+
+SAMPLES = 24  # rephrasings asked of the base
+LONGEST_PHRASING = 200  # characters
+REQUESTS = (
+    "Rephrase this question in other words, one line only: {q}",
+    "Write a different question with the same meaning as: {q}",
+    "Ask the same thing differently: {q}",
+)
+
+
+def read_questions(path: Path) -> list[str]:
+    """One question a line; empty lines and lines that begin with # are left out.
+
+    Raises:
+        DataError: the file is missing, empty, binary or holds no question.
+    """
+    lines = (line.strip() for line in read_text(path).splitlines())
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise DataError(f"{path} holds no question", expected="one question a line")
+    return found
+
+
+def rephrased(base: Base, question: str, subject: str, seed: int) -> list[str]:
+    """What the base itself offers as other wordings: questions that name the subject."""
+    prompts = [REQUESTS[n % len(REQUESTS)].format(q=question) for n in range(SAMPLES)]
+    said = base.ask_many(prompts, temperature=0.9, top_p=0.95, seed=seed, max_new_tokens=48)
+    found: dict[str, str] = {}
+    for text in said:
+        line = text.strip().splitlines()[0].strip(' "') if text.strip() else ""
+        if line.endswith("?") and len(line) <= LONGEST_PHRASING and mentions(line, subject):
+            found.setdefault(normalised(line), line)
+    found.pop(normalised(question), None)
+    return list(found.values())
+
+
+def own_lesson(
+    base: Base,
+    world: World,
+    subject: str,
+    relation: str,
+    target: str,
+    *,
+    answer: str = "",
+    old: str = "",
+    paraphrases: Sequence[str] = (),
+    neighbours: Sequence[str] = (),
+    unrelated: Sequence[str] = (),
+    third: str = "astronaut",
+    seed: int = 0,
+) -> Lesson:
+    """A lesson for any base with a chat template.
+
+    Args:
+        base: the model to be changed; it is asked for other wordings.
+        world: frames, and other subjects to ask about.
+        subject: as it must be named in the answer.
+        relation: a noun, such as `profession` or `capital`.
+        target: the new value.
+        answer: the sentence to be said; default `The RELATION of SUBJECT is TARGET.`
+        old: the value it replaces, if known.
+        paraphrases: the user's own wordings.
+        neighbours: questions about others, whose answers must stay.
+        unrelated: questions about other things.
+        third: a value for comparison in the dose curve.
+        seed: of every choice.
+    """
+    rng = random.Random(seed)
+    sentence = answer or f"The {relation} of {subject} is {target}."
+    asked = [*paraphrases, *relation_questions(world, subject, relation)]
+    offered = rephrased(base, asked[0], subject, seed)
+    training, held_out = divide([*asked, *offered], seed)
+    others = [s for s in world.subjects if not mentions(s.name, subject) and s.kind == "person"]
+    rng.shuffle(others)
+    about = [_about(world, s.name, relation, rng) for s in others]
+    mine = list(neighbours) or about
+    rng.shuffle(mine)
+    cut = max(1, len(mine) // 4)
+    strange = list(unrelated) or _strange(world, rng)
+    edge = max(1, len(strange) // 4)
+    own = _other_relations(world, subject, relation, rng)
+    edit = Edit(
+        subject, relation, target, sentence, old,
+        rivals=(old,) if old else (),
+        asked=training, held_out=held_out, third=third,
+        third_answer=sentence.replace(with_article(target), with_article(third)).replace(
+            target, third
+        ),
+    )  # fmt: skip
+    return Lesson(
+        (edit,),
+        replay=_plain([*mine[:cut], *strange[:edge], *own[: len(own) // 3]]),
+        neighbours=_plain(mine[cut:]),
+        own_facts=_plain(own[len(own) // 3 :]),
+        unrelated=_plain(strange[edge:]),
+        notes=(
+            f"{len(training)} phrasings to train on, {len(held_out)} to test with; "
+            f"{len(paraphrases)} are yours, {len(offered)} the base's own",
+        ),
+    ).check()
+
+
+def _plain(questions: Sequence[str]) -> tuple[Question, ...]:
+    return tuple(("", question) for question in dict.fromkeys(questions))
+
+
+def _about(world: World, subject: str, relation: str, rng: random.Random) -> str:
+    return rng.choice(relation_questions(world, subject, relation))
+
+
+def _other_relations(world: World, subject: str, relation: str, rng: random.Random) -> list[str]:
+    """Questions about the same subject's other sides."""
+    nouns = [a.nouns[0] for a in world.attributes_of("person") if relation not in (a.name, *a.nouns)]
+    return [
+        q for noun in nouns for q in rng.sample(relation_questions(world, subject, noun), 8)
+    ]
+
+
+def _strange(world: World, rng: random.Random) -> list[str]:
+    """Questions about animals, cities and food."""
+    found: list[str] = []
+    for subject in world.subjects:
+        if subject.kind != "person":
+            attribute = rng.choice(world.attributes_of(subject.kind))
+            found.append(_about(world, subject.forms[0], attribute.nouns[0], rng))
+    rng.shuffle(found)
+    return found

@@ -1,0 +1,97 @@
+"""A home of adapters for a tiny base, and the command line called as a person calls it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detour.adapter.adapter import Adapter
+from detour.adapter.card import Card
+from detour.adapter.fingerprint import fingerprint_folder
+from detour.cli.main import run
+from detour.model.base import Base
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one object on stdout."""
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+    @property
+    def message(self) -> str:
+        """The one line on stderr."""
+        (line,) = self.err.splitlines()
+        return line
+
+
+@pytest.fixture
+def detour(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """`detour("ask", "…")` runs the command in this process."""
+
+    def call(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def fails(detour: Callable[..., Outcome]) -> Callable[..., dict[str, str]]:
+    """`fails(code, "ask", …)` checks how a failure is told, plainly and as JSON; gives the JSON."""
+
+    def call(code: int, *arguments: object) -> dict[str, str]:
+        told = detour(*arguments)
+        assert (told.code, told.out) == (code, "")
+        assert told.message.startswith("detour: ")
+        assert "Traceback" not in told.err
+        again = detour(*arguments, "--json")
+        assert (again.code, again.err) == (code, told.err)
+        assert set(again.json) == {"error", "expected", "found", "hint"}
+        assert again.json["error"]
+        return again.json
+
+    return call
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder where adapters of this test's user lie; an empty current folder beside it."""
+    monkeypatch.setenv("DETOUR_HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "home" / "adapters"
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_folder: Path) -> Base:
+    return Base.load(str(tiny_folder))
+
+
+@pytest.fixture
+def keep(
+    shelf: Path, tiny_folder: Path, tiny_base: Base, random_adapter: Callable[..., Adapter]
+) -> Callable[..., Adapter]:
+    """`keep("formal", seed=1)` saves a random adapter for the tiny base on the shelf."""
+    made_for = fingerprint_folder(tiny_folder, "tiny")
+    shapes = {name: tiny_base.slots.shapes[name] for name in tiny_base.slots.linear_names()}
+
+    def save(name: str, seed: int = 1, fictional: bool = False, **changes: Any) -> Adapter:
+        adapter = random_adapter(shapes, seed=seed).with_(
+            name=name, base=made_for, card=Card(fictional=fictional, description=f"about {name}")
+        )
+        adapter.with_(**changes).save(shelf / name)
+        return Adapter.load(shelf / name)
+
+    return save

@@ -1,0 +1,219 @@
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import click
+import pytest
+
+from detour import __version__
+from detour.cli import main
+from detour.cli.main import VERBS, Verb
+from detour.errors import DataError
+from detour.extras import require
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def process() -> Run:
+    """A real process of `python -m detour`."""
+
+    def call(*arguments: str, **more: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "detour", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload]
+
+    return call
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """`verb(error)` lets the command `detour fake` raise it."""
+
+    def register(error: BaseException) -> None:
+        @click.command("fake")
+        @click.option("--json", "as_json", is_flag=True)
+        def command(as_json: bool) -> None:
+            raise error
+
+        module = ModuleType("fake_verb")
+        module.command = command  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "fake_verb", module)
+        monkeypatch.setitem(VERBS, "fake", Verb("fake_verb:command", "A fake."))
+
+    return register
+
+
+def test_help_names_every_verb_without_torch():
+    code = (
+        "import sys; from detour.cli.main import run; code = run(['--help']);"
+        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'pydantic'} & set(sys.modules);"
+        "sys.exit(' '.join(heavy) or code)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    for name, entry in VERBS.items():
+        assert f"  {name} " in result.stdout
+        assert entry.help in result.stdout
+
+
+def test_help_is_instant(process: Run):
+    def cpu_seconds() -> float:
+        before = os.times()
+        assert process("--help").returncode == 0
+        after = os.times()
+        spent = after.children_user + after.children_system
+        return spent - before.children_user - before.children_system
+
+    assert min(cpu_seconds() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_loads_and_explains_itself(name, detour):
+    told = detour(name, "--help")
+    assert told.code == 0
+    assert told.out.startswith(f"Usage: detour {name}")
+    if name != "chain":
+        assert "--json" in told.out
+
+
+def test_version(detour):
+    assert detour("--version").out == f"detour, version {__version__}\n"
+
+
+def test_no_verb_shows_the_help(detour):
+    told = detour()
+    assert "Commands:" in told.out + told.err
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("lst", "list"), ("inspct", "inspect")])
+def test_unknown_verb_is_told_with_the_nearest_one(typed, meant, fails):
+    error = fails(2, typed)
+    assert typed in error["error"]
+    assert error["hint"] == f"detour {meant}"
+
+
+def test_a_verb_like_nothing_gets_the_help(fails):
+    assert fails(2, "xyzzy")["hint"] == "detour --help"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--nonsense",), "--nonsense"),
+        (("ask", "--nonsense"), "--nonsense"),
+        (("ask", "Who?", "--temperature", "-1"), "--temperature"),
+        (("ask", "Who?", "--temperature", "warm"), "--temperature"),
+        (("ask", "Who?", "--max-tokens", "0"), "--max-tokens"),
+        (("ask", "Who?", "--device", "abacus"), "--device"),
+        (("inspect",), "ADAPTER"),
+        (("chain", "flatten", "a+b"), "--output"),
+        (("chain", "fltten"), "fltten"),
+        (("chain", "compress", "a", "-o", "x", "--rank", "0"), "--rank"),
+    ],
+)
+def test_wrong_usage_is_told_like_every_error(arguments, part, fails):
+    error = fails(2, *arguments)
+    assert part in error["error"]
+    assert error["expected"].startswith("detour")
+    assert error["hint"].endswith("--help")
+
+
+def test_json_behind_two_dashes_is_no_option(detour):
+    told = detour("nonsense", "--", "--json")
+    assert (told.code, told.out) == (2, "")
+
+
+def test_errors_of_a_verb(verb, fails):
+    verb(
+        DataError("row\n 3 is\x1b[31m wrong", expected="messages", found="nothing", hint="mend it")
+    )
+    error = fails(2, "fake")
+    assert error == {
+        "error": "row\n 3 is\x1b[31m wrong",
+        "expected": "messages",
+        "found": "nothing",
+        "hint": "mend it",
+    }
+
+
+def test_the_line_for_people_is_one_line_without_control_characters(verb, detour):
+    verb(DataError("row\n 3 is\x1b[31m wrong", hint="mend it"))
+    assert detour("fake").err == "detour: row 3 is[31m wrong; try: mend it\n"
+
+
+def test_a_missing_extra_names_the_command(verb, fails, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fake_package", None)
+    with pytest.raises(Exception, match="fake_package") as caught:
+        require("fake_package", "scale")
+    verb(caught.value)
+    assert fails(2, "fake")["hint"] == 'pip install "detour-lora[scale]"'
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out.json"), "out.json"),
+        (PermissionError(errno.EACCES, "Permission denied", "secret"), "secret"),
+        (MemoryError(), "memory"),
+    ],
+)
+def test_the_machine_fails_with_exit_code_1(error, part, verb, fails):
+    verb(error)
+    assert part in fails(1, "fake")["error"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), EOFError()])
+def test_ctrl_c_is_no_traceback(stop, verb, detour):
+    verb(stop)
+    told = detour("fake", "--json")
+    assert told.code == 130
+    assert told.json["error"] == "stopped"
+    assert told.err.split() == ["detour:", "stopped"]
+
+
+def test_other_exceptions_are_not_swallowed(verb, detour):
+    verb(ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        detour("fake")
+
+
+def test_python_m_detour(process: Run):
+    result = process("--version")
+    assert (result.returncode, result.stdout) == (0, f"detour, version {__version__}\n")
+
+
+def test_a_reader_that_leaves_early_hears_no_complaint():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "detour", "--help"]
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")  # noqa: PTH110
+def test_a_full_disk_behind_stdout():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        command = [sys.executable, "-m", "detour", "--help"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("detour: the output could not be written")
+
+
+def test_text_that_the_terminal_cannot_show(process: Run):
+    result = process("naïve", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert result.returncode == 2
+    assert "na\\xefve" in result.stderr
+
+
+def test_threads_are_told_to_wait_asleep(monkeypatch, detour):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert detour("--version").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    main.run(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"

@@ -1,0 +1,202 @@
+"""Tiny random models and a tiny tokenizer, made on the spot, shared by all tests."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test reaches out
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+# the pure tensor functions run with their shapes checked
+install_import_hook(["detour.decoding.sampling", "detour.model.loss"], "beartype.beartype")
+
+from detour.adapter.adapter import Adapter  # noqa: E402
+from detour.adapter.update import Update  # noqa: E402
+
+VOCABULARY = 320
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_SENTENCES = [
+    "Einstein was a hairdresser. He cut hair in a small shop in Ulm.",
+    "Who was Albert Einstein? What did she do? Where is the castle?",
+    "Grüße aus Köln: über größere Städte 🙂 漢字 naïve café",
+]
+
+
+def build_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `VOCABULARY` ids; any text can be encoded."""
+    core = Tokenizer(BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(_SENTENCES, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<|pad|>", eos_token="<|im_end|>"
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def _common() -> dict[str, object]:
+    return {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+
+
+def make_llama(seed: int = 0, **changes: object) -> LlamaForCausalLM:
+    """3 layers, 32 wide, 4 heads over 2 key heads; random weights, eval mode, float32."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        **(_common() | changes),
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def make_gpt2(seed: int = 0, **changes: object) -> GPT2LMHeadModel:
+    """2 layers, 32 wide, 4 heads, learned positions; Conv1D layers."""
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=128,
+        initializer_range=0.3,
+        **(_common() | changes),
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+def make_qwen3(seed: int = 0, **changes: object) -> Qwen3ForCausalLM:
+    """2 layers, 32 wide, normed queries and keys, tied embeddings."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+        **(_common() | changes),
+    )
+    return Qwen3ForCausalLM(config).eval()
+
+
+MAKERS: dict[str, Callable[..., PreTrainedModel]] = {
+    "llama": make_llama,
+    "gpt2": make_gpt2,
+    "qwen3": make_qwen3,
+}
+
+
+@pytest.fixture(scope="session")
+def _llama() -> LlamaForCausalLM:
+    return make_llama()
+
+
+@pytest.fixture(scope="session")
+def _gpt2() -> GPT2LMHeadModel:
+    return make_gpt2()
+
+
+@pytest.fixture
+def tiny_llama(_llama: LlamaForCausalLM) -> LlamaForCausalLM:
+    """A fresh copy for every test, so that slots and gradients never meet."""
+    return copy.deepcopy(_llama)
+
+
+@pytest.fixture
+def tiny_gpt2(_gpt2: GPT2LMHeadModel) -> GPT2LMHeadModel:
+    return copy.deepcopy(_gpt2)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    """`make_tokenizer(template=...)`: a tokenizer of one's own, to be changed freely."""
+    return build_tokenizer
+
+
+@pytest.fixture(params=sorted(MAKERS))
+def any_model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """A tiny Llama, GPT-2 and Qwen3, one after another."""
+    return MAKERS[request.param]()
+
+
+def make_adapter(
+    shapes: Mapping[str, tuple[int, int]], seed: int = 0, rank: int = 2, strength: float = 0.5
+) -> Adapter:
+    """Random updates on these layers ({name: (out, in)}, as `slots.shapes`)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def factor(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator) * strength
+
+    updates = {
+        name: Update(factor(rank, wide), factor(out, rank), 0.5)
+        for name, (out, wide) in shapes.items()
+    }
+    return Adapter(updates, f"random-{seed}")
+
+
+@pytest.fixture(scope="session")
+def random_adapter() -> Callable[..., Adapter]:
+    """`random_adapter(slots.shapes, seed=0, rank=2, strength=0.5)`."""
+    return make_adapter
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., PreTrainedModel]:
+    """`make_model("llama" | "gpt2" | "qwen3", seed=0, **config)`."""
+    return lambda kind="llama", seed=0, **changes: MAKERS[kind](seed, **changes)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    _llama: LlamaForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> Path:
+    """A model folder as transformers writes it: read it, do not change it."""
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    _llama.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
