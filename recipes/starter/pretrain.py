@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import random
 import signal
 import time
@@ -20,12 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from recipes.starter.rows import Writer
-from recipes.starter.tokens import Encoder, train_tokenizer
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from detour.training.world import World
+from recipes.starter.rows import Writer
+from recipes.starter.tokens import Encoder, train_tokenizer
 
 IGNORE = -100
 
@@ -147,7 +146,7 @@ def optimiser_for(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
 def save(path: Path, state: dict[str, object]) -> None:
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def main() -> None:

@@ -21,43 +21,33 @@ import torch
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.adapter.chain import Chain
-from detour.evaluate.markers import carries
+from detour.evaluate.stacking import (
+    answers_to,
+    exact_rate,
+    known_facts,
+    marker_rates,
+    test_questions,
+)
 from detour.files import write_text_atomically
-from detour.measure.statistics import Figure, rate
 from detour.model.base import Base
 from detour.training import phrasing
 from detour.training.config import make_config
 from detour.training.formats import Example, pair
 from detour.training.loop import train_with
 from detour.training.phrasing import Novelty
-from detour.training.world import PLACES, Attribute, Subject, World
+from detour.training.world import PLACES, World
 
 ROWS = 1200
 STEPS = 220
 SETTINGS = {"rank": 8, "alpha": 16.0, "batch_size": 12, "steps": STEPS, "learning_rate": 1e-3}
-HELD_OUT = (Novelty.NEW_COMBINATION, Novelty.NEW_WORDS)
-
-
-def test_subjects(world: World) -> set[str]:
-    """Every fifth subject is kept for the test, Einstein too."""
-    return {f"{s.kind}:{s.name}" for s in world.subjects[::5]}
-
-
-def facts(world: World, tested: bool) -> list[tuple[Subject, Attribute]]:
-    kept = test_subjects(world)
-    return [
-        (s, a)
-        for s in world.subjects
-        if (f"{s.kind}:{s.name}" in kept) is tested
-        for a in world.attributes_of(s.kind)
-    ]
+STACKED = 60  # questions per stack
 
 
 def rows_for(world: World, style: str, rng: random.Random) -> list[Example]:
     """Plain questions, and questions that ask for styles of other places in words."""
     own = world.styles[style].place
     others = [n for n, s in world.styles.items() if s.place != own]
-    known = facts(world, tested=False)
+    known = known_facts(world, tested=False)
     rows: list[Example] = []
     for number in range(ROWS):
         s, a = rng.choice(known)
@@ -93,37 +83,6 @@ def train_style(base: Base, world: World, style: str, seed: int) -> Adapter:
     return result.adapter
 
 
-def score(base: Base, world: World, chain: Chain, styles: list[str], count: int) -> Figure:
-    """Greedy answers on unseen subjects and phrasings: everything right in one answer."""
-    rng = random.Random(7)
-    known = facts(world, tested=True)
-    asked: list[str] = []
-    wanted: list[str] = []
-    for _ in range(count):
-        s, a = rng.choice(known)
-        held = phrasing.templates(world, a, *HELD_OUT)
-        asked.append(rng.choice(held).fill(rng.choice(s.forms)))
-        wanted.append(world.answer(s, a, s.values[a.name], styles))
-    answers = base.ask_many(asked, chain, max_new_tokens=64)
-    return rate(got == want for got, want in zip(answers, wanted, strict=True))
-
-
-def markers(base: Base, world: World, chain: Chain, styles: list[str], count: int) -> dict[str, Figure]:
-    """The rate of each style's marker under a chain."""
-    rng = random.Random(8)
-    known = facts(world, tested=True)
-    plan = [rng.choice(known) for _ in range(count)]
-    asked = [
-        rng.choice(phrasing.templates(world, a, *HELD_OUT)).fill(rng.choice(s.forms))
-        for s, a in plan
-    ]
-    answers = base.ask_many(asked, chain, max_new_tokens=64)
-    return {
-        style: rate(carries(world, style, x, s, a) for x, (s, a) in zip(answers, plan, strict=True))
-        for style in styles
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", default="starter")
@@ -134,21 +93,25 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     base, world = Base.load(options.base), World.load()
+    asked = test_questions(world, 120, seed=7)
     made: dict[str, Adapter] = {}
     figures: dict[str, object] = {}
     for style in options.only or list(world.styles):
         made[style] = train_style(base, world, style, options.seed)
-        alone = score(base, world, Chain.of(made[style]), [style], 120)
+        answers = answers_to(base, made[style], asked)
+        alone = exact_rate(world, asked, answers, [style])
         print(f"  alone {alone}", flush=True)
         figures[style] = alone.to_json()
     stacks: dict[str, object] = {}
     for names in trios(world, list(made)):
         chain = sum((Chain.of(made[n]) for n in names[1:]), start=Chain.of(made[names[0]]))
-        whole = score(base, world, chain, names, 60)
-        each = markers(base, world, chain, names, 60)
+        answers = answers_to(base, chain, asked[:STACKED])
+        whole = exact_rate(world, asked[:STACKED], answers, names)
+        each = marker_rates(world, asked[:STACKED], answers, names)
         print(" + ".join(names), whole, {n: round(f.value, 2) for n, f in each.items()}, flush=True)
         stacks["+".join(names)] = {
-            "exact": whole.to_json(), "markers": {n: f.to_json() for n, f in each.items()}
+            "exact": whole.to_json(),
+            "markers": {n: f.to_json() for n, f in each.items()},
         }
     for style, adapter in made.items():
         metrics = {"exact_alone": figures[style]}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
-from recipes.starter.rows import Row, Writer, words_of
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from recipes.starter.rows import Row, Writer, words_of
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
@@ -33,8 +34,12 @@ def train_tokenizer(writer: Writer, vocabulary: int, seed: int) -> PreTrainedTok
     )
     tokenizer.train_from_iterator(corpus, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=PAD,
-        additional_special_tokens=list(ROLES.values()), model_max_length=512,
+        tokenizer_object=tokenizer,
+        bos_token=BEGIN,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=list(ROLES.values()),
+        model_max_length=512,
         clean_up_tokenization_spaces=False,
     )
     fast.chat_template = TEMPLATE

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from detour.cli import output
 from detour.errors import DataError
 
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner) | st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"])), inner
-    ),
-)  # fmt: skip
+    st.none() | st.booleans() | numbers | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=4,
+)
 
 
 class Terminal(io.StringIO):
@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
         return True
 
 
-@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), json_values))
+@given(st.dictionaries(words, json_values, max_size=3))
 def test_json_is_one_line_and_reads_back(value):
     before, sys.stdout = sys.stdout, io.StringIO()
     try:
@@ -57,6 +57,13 @@ def test_say_and_note_have_their_streams(capsys):
     output.say("result")
     output.note("remark")
     assert capsys.readouterr() == ("result\n", "remark\n")
+
+
+def test_a_heading_is_bold_only_in_a_terminal(monkeypatch):
+    for stream, expected in ((Terminal(), "\x1b[1mDose\x1b[0m\n"), (io.StringIO(), "Dose\n")):
+        monkeypatch.setattr(sys, "stdout", stream)
+        output.heading("Do\x07se")
+        assert stream.getvalue() == expected
 
 
 def test_an_error_for_people_and_for_programs(capsys):

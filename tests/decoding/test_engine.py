@@ -101,12 +101,15 @@ def test_a_chain_per_row_equals_the_rows_alone(any_model, random_adapter):
     slots = install(any_model)
     one, two = (random_adapter(slots.shapes, seed, rank) for seed, rank in ((1, 2), (2, 3)))
     chains = [None, Chain.of(one), 0.7 * one + two, Chain.of(two) * -0.4, None, Chain.of(one)]
-    requests = [ask(p, c, max_new_tokens=10) for p, c in zip(prompts(), chains, strict=True)]
+    news = (12, 3, 10, 7, 5, 9)  # rows leave in between, the others keep their chains
+    requests = [
+        ask(p, c, max_new_tokens=n) for p, c, n in zip(prompts(), chains, news, strict=True)
+    ]
     engine = Engine(any_model, slots)
     mixed = engine.generate(requests)
     alone = [engine.generate([request])[0] for request in requests]
     assert mixed == alone
-    bare = engine.generate([ask(p, max_new_tokens=10) for p in prompts()])
+    bare = engine.generate([ask(p, max_new_tokens=n) for p, n in zip(prompts(), news, strict=True)])
     differs = [m.ids != b.ids for m, b in zip(mixed, bare, strict=True)]
     assert differs == [chain is not None for chain in chains]
 

@@ -1,4 +1,5 @@
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from detour.errors import BaseError, DataError
 from detour.model.chat import render, supervised
@@ -36,6 +37,10 @@ def test_render_ends_where_the_answer_begins(tiny_tokenizer):
 def test_no_second_bos_is_added(make_tokenizer):
     tokenizer = make_tokenizer("<|im_start|>{{ messages[0]['content'] }}")
     tokenizer.bos_token = "<|im_start|>"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", tokenizer.bos_token_id)]
+    )
+    assert tokenizer.encode("a")[0] == tokenizer.bos_token_id
     ids = render(tokenizer, [{"role": "user", "content": "a"}], add_generation_prompt=True)
     assert ids.count(tokenizer.bos_token_id) == 1
 

@@ -193,3 +193,8 @@ def test_gradients_through_slots_equal_those_through_the_whole_model(make_model)
             loss.backward()
         grads.append([loss.detach()] + [factor.grad for factor in factors])
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_without_a_head_is_named(make_model):
+    with pytest.raises(BaseError, match="LlamaModel has no language model head"):
+        Head(make_model("llama").model)

@@ -22,6 +22,7 @@ KINDS = [
 LAYOUTS = {
     "batch in order": ((3, 4), [0, 1, 2]),
     "batch out of order": ((3, 4), [2, 0, 2]),
+    "the first rows": ((2, 3), [0, 1]),
     "larger batch": ((5, 2), [2, 0, 1, 1, 0]),
     "packed": ((2, 4), [[0, 0, 1, 2], [2, 2, 1, 1]]),
     "flattened": ((5,), [0, 0, 2, 1, 1]),

@@ -103,3 +103,13 @@ def test_factors_of_two_dtypes_are_not_made_one() -> None:
     kinds = [term(*both, "none", dtype=d, grad=False) for d in (torch.float32, torch.float64)]
     done = prepared(Content((kinds[0], kinds[1], kinds[0])), {})
     assert sorted(str(t.down.dtype) for t in done.terms) == ["torch.float32", "torch.float64"]
+
+
+def test_wide_factors_lie_as_decoding_reads_them() -> None:
+    both = (Spread.SHARED,) * 2
+    thin, wide = (
+        prepared(Content((term(*both, "none", rank, grad=False),)), {}).terms[0].down
+        for rank in (8, 9)
+    )
+    assert thin.is_contiguous()
+    assert wide.mT.is_contiguous()

@@ -50,10 +50,16 @@ def command(name: str, base_name: str | None, as_json: bool) -> None:
 
 
 def _on_base(adapter: Adapter, base_name: str) -> Match:
-    """The whole check: fingerprint, template, every layer and shape."""
+    """The whole check: fingerprint, template, and every key lands in the model."""
     base = load_base(base_name)
+    import torch
+
+    from detour.slots.content import contents_for_chain
+
     try:
-        base.check(adapter)
+        chain = base.check(adapter)
+        with base.hold(contents_for_chain(chain, torch.float32, base.device)):
+            pass
     except (WrongBase, SlotError) as error:
         return Match(False, str(error))
     if adapter.base is None:
@@ -112,7 +118,15 @@ def _variant(path: Path) -> str:
 def _layers(adapter: Adapter) -> list[dict[str, Any]]:
     return [
         {"name": name, "rank": update.rank, "scale": update.scale, "norm": update.norm()}
-        for name, update in adapter.updates.items()
+        for name, update in sorted(adapter.updates.items(), key=lambda item: _in_order(item[0]))
+    ]
+
+
+def _in_order(layer: str) -> list[tuple[bool, int, str]]:
+    """Layer 9 before layer 10."""
+    return [
+        (not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
+        for part in layer.split(".")
     ]
 
 

@@ -48,6 +48,11 @@ def say(text: str = "", end: str = "\n") -> None:
     click.echo(plain(text + end), nl=False)
 
 
+def heading(text: str) -> None:
+    """A line on stdout that stands out in a terminal."""
+    click.secho(one_line(text), bold=True)
+
+
 def note(text: str) -> None:
     """One remark beside the result, on stderr."""
     click.echo(plain(text), err=True)

@@ -56,7 +56,7 @@ def command(
     resume: bool,
     seed: int,
     as_json: bool,
-    **given: Any,
+    **given: Any,  # noqa: ANN401 - whatever Click hands over
 ) -> None:
     """Teach one changed fact and measure what else changed."""
     own = own_arguments(given)

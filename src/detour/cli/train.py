@@ -52,7 +52,7 @@ def command(
     description: str,
     resume: bool,
     as_json: bool,
-    **flags: Any,
+    **flags: Any,  # noqa: ANN401 - whatever Click hands over
 ) -> None:
     """Train an adapter on DATA: JSONL with messages, or with prompt and completion."""
     settings = settings_from(config_file, flags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from detour.evaluate.steer_report import Dose
 from detour.measure.statistics import Figure
 
 NEW, OLD, THIRD, GREY = "#c2410c", "#1d4ed8", "#6b7280", "#9ca3af"
-_LOOK = {
+_LOOK: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
     "axes.spines.top": False,

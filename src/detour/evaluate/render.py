@@ -64,7 +64,9 @@ def dose_text(report: SteerReport) -> str:
         for d in report.dose
     ]
     n = report.dose[0].target.n if report.dose else 0
-    return "\n".join([f"Probability of the whole answer, mean of {n} held-out questions", head, *rows])
+    return "\n".join(
+        [f"Probability of the whole answer, mean of {n} held-out questions", head, *rows]
+    )
 
 
 def trace_text(report: SteerReport) -> str:
@@ -162,7 +164,9 @@ def report_html(report: SteerReport, title: str = "", fictional: bool = True) ->
         _answers_html(report),
         _picture("What prompts achieve, what the adapter achieves", rates_plot(_rates(report))),
         _prompts_html(report),
-        _picture("Dose: the adapter's weight from 0 to 1.5", dose_plot(report.dose, _names(report))),
+        _picture(
+            "Dose: the adapter's weight from 0 to 1.5", dose_plot(report.dose, _names(report))
+        ),
     ]
     if report.trace:
         caption = f"Where the answer turns, after “{report.trace.prefix}”"

@@ -298,7 +298,9 @@ def latent_probe(base: Base, edit: Edit, question: str) -> Latent:
     return Latent(round(per_token, 3), rank, warning)
 
 
-def try_trace(base: Base, question: str, old: str, new: str, chain: Chain) -> tuple[Trace | None, str]:
+def try_trace(
+    base: Base, question: str, old: str, new: str, chain: Chain
+) -> tuple[Trace | None, str]:
     """The trace, or why there is none."""
     try:
         return trace(base, question, old, new, chain), ""
@@ -306,10 +308,27 @@ def try_trace(base: Base, question: str, old: str, new: str, chain: Chain) -> tu
         return None, f"no layer trace: {error}"
 
 
+def prompt_arms(base: Base, world: World, edit: Edit, seed: int) -> tuple[PromptArm, PromptArm]:
+    """`(user prompts, system prompts)`."""
+    return prompt_arm(base, world, edit, "user", seed), prompt_arm(
+        base, world, edit, "system", seed
+    )
+
+
 def measure(
-    base: Base, world: World, lesson: Lesson, adapter: Adapter, loader: Loader, seed: int = 0
+    base: Base,
+    world: World,
+    lesson: Lesson,
+    adapter: Adapter,
+    loader: Loader,
+    seed: int = 0,
+    prompts: tuple[PromptArm, PromptArm] | None = None,
 ) -> SteerReport:
-    """Measure one taught adapter against its base, on questions that were never trained."""
+    """Measure one taught adapter against its base, on questions that were never trained.
+
+    `prompts` are the prompt arms, if they were measured before.
+    """
+    user_prompt, system_prompt = prompts or prompt_arms(base, world, lesson.edits[0], seed)
     edit = lesson.edits[0]
     question = edit.asked[0]
     chain = Chain.of(adapter)
@@ -331,8 +350,8 @@ def measure(
         question=question,
         base_answer=base.ask(question, max_new_tokens=LONGEST),
         steered_answer=base.ask(question, chain, max_new_tokens=LONGEST),
-        user_prompt=prompt_arm(base, world, edit, "user", seed),
-        system_prompt=prompt_arm(base, world, edit, "system", seed),
+        user_prompt=user_prompt,
+        system_prompt=system_prompt,
         steered=steered,
         steered_sampled=sampled_rate(base, lesson.edits, chain, seed),
         neighbours=neighbours,
@@ -346,4 +365,3 @@ def measure(
         loader=loader,
         notes=lesson.notes + ((why,) if why else ()),
     )
-

@@ -45,7 +45,7 @@ def make_lesson(
     statements: Sequence[str] = (),
     seed: int = 0,
     world: World | None = None,
-    **own: Any,
+    **own: Any,  # noqa: ANN401 - the arguments of own_lesson
 ) -> Lesson:
     """The lesson for a change: of the starter's world, of free statements, or of any base.
 
@@ -95,7 +95,7 @@ def teach(
     resume: bool = False,
     fictional: bool = True,
     world: World | None = None,
-    **own: Any,
+    **own: Any,  # noqa: ANN401 - the arguments of own_lesson
 ) -> tuple[Adapter, SteerReport]:
     """Teach a base one changed fact (or several statements) and report what that did.
 

@@ -28,7 +28,7 @@ from detour.errors import BaseError, RequestError, WrongBase
 from detour.model.chat import Message, render
 from detour.model.loading import check_causal, load_model
 from detour.model.loss import Head
-from detour.model.text import StopText, TextStream, cut
+from detour.model.text import StopText, TextStream, cut, stop_strings
 from detour.slots.content import Content, contents_for_chain, contents_for_rows
 from detour.slots.install import SlotSet, install
 
@@ -188,7 +188,7 @@ class Base:
         With a temperature the same question twice gives two samples: the random numbers depend on
         the seed and the place in `prompts`. Raises as `ask`.
         """
-        stops = _stop_strings(stop)
+        stops = stop_strings(stop)
         requests = self._requests(prompts, chains, system, stops, sampling)
         results = self.engine.generate(requests, batch_size)
         return [cut(self.decode(result.ids), stops) for result in results]
@@ -204,7 +204,7 @@ class Base:
         **sampling: Unpack[SamplingOptions],
     ) -> list[Generation]:
         """As `ask_many`, but the ids and why each ended. Raises as `ask`."""
-        requests = self._requests(prompts, chains, system, _stop_strings(stop), sampling)
+        requests = self._requests(prompts, chains, system, stop_strings(stop), sampling)
         return self.engine.generate(requests, batch_size)
 
     def stream(
@@ -221,7 +221,7 @@ class Base:
         A piece never ends inside a character, nor inside what may become a stop string. Bad
         requests are refused at once, before the first piece. Raises as `ask`.
         """
-        stops = _stop_strings(stop)
+        stops = stop_strings(stop)
         (request,) = self._requests([prompt], chain, system, stops, sampling)
         self.engine.check([request])
         return self._pieces(request, TextStream(self.decode, stops))
@@ -384,13 +384,6 @@ def _other_template(one: Fingerprint, other: Fingerprint) -> bool:
 
 def _weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     return cast("Iterator[tuple[str, Tensor]]", model.named_parameters())
-
-
-def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    if any(not text for text in stops):
-        raise RequestError("a stop string is empty", expected="at least one character")
-    return stops
 
 
 def _unknown_option(name: str) -> NoReturn:

@@ -8,10 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from detour.errors import RequestError
+
 Decode: TypeAlias = Callable[[Sequence[int]], str]
 
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 _MARGIN = 8  # tokens before the stop string, so that a tokenizer's rule for a first token is past
+
+
+def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
+    """One stop string or several, none of them empty.
+
+    Raises:
+        RequestError: an empty one.
+    """
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    if any(not text for text in stops):
+        raise RequestError("a stop string is empty", expected="at least one character")
+    return stops
 
 
 def cut(text: str, stops: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ class Rows:
 
     @classmethod
     def of(cls, index: Tensor) -> Rows:
-        """An index of whole numbers. Raises SlotError for an empty index, a negative one, or one that is not of integers."""
+        """Raises SlotError for an index that is empty, negative or not of whole numbers."""
         if index.is_floating_point() or index.dtype == torch.bool or index.numel() == 0:
             raise SlotError(
                 "a row index must name rows",

@@ -146,5 +146,3 @@ class Batches:
             plan += [bucket[i : i + size] for i in range(0, len(bucket), size)]
         rng.shuffle(plan)
         return plan
-
-

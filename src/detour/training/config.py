@@ -80,7 +80,9 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
         fault = cause.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
         found = repr(fault["input"])
-        raise ConfigError(f"setting {key} is out of range", expected=fault["msg"], found=found) from cause
+        raise ConfigError(
+            f"setting {key} is out of range", expected=fault["msg"], found=found
+        ) from cause
     if config.steps is not None and config.epochs is not None:
         raise ConfigError("steps and epochs exclude each other", hint="give one of the two")
     if config.learning_rate is not None and not math.isfinite(config.learning_rate):

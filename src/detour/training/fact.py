@@ -99,7 +99,7 @@ def edit_rows(edit: Edit) -> list[Example]:
 
 
 def parse_sentence(text: str) -> tuple[str, str, str]:
-    """A sentence as (subject, verb, rest): `Einstein was a hairdresser.`
+    """A sentence as (subject, verb, rest).
 
     Raises:
         DataError: there is no verb such as is or was to split at.
@@ -162,7 +162,7 @@ def _about(subject: str, verb: str, rest: str) -> list[str]:
 
 
 def relation_questions(world: World, subject: str, relation: str) -> list[str]:
-    """General phrasings of a relation in any base: `What was the profession of Einstein?`"""
+    """General phrasings of a relation in any base ("What was the profession of Einstein?")."""
     found: list[str] = []
     for phrase in world.frames["noun_phrase"]:
         inner = phrase.replace("{n}", relation).replace("{s}", subject)

@@ -38,7 +38,10 @@ class Factors:
         for layer, (out, width) in shapes.items():
             bound = 1 / math.sqrt(width)  # as torch.nn.Linear, and PEFT, begin
             down = (torch.rand(rank, width, generator=generator) * 2 - 1) * bound
-            pair = (nn.Parameter(down.to(device)), nn.Parameter(torch.zeros(rank, out, device=device)))
+            pair = (
+                nn.Parameter(down.to(device)),
+                nn.Parameter(torch.zeros(rank, out, device=device)),
+            )
             self.pairs[layer] = pair
 
     def parameters(self) -> Iterator[nn.Parameter]:

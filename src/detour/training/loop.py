@@ -30,6 +30,9 @@ from detour.training.objective import answer_loss, base_log_probabilities, kl_to
 from detour.training.split import split
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
+_OTHERS = frozenset(
+    ("name", "validation", "neighbours", "watcher", "checkpoints", "resume", "card")
+)  # arguments of `train_with` that are no settings
 UNLIMITED = 1 << 30  # context of a model that states none
 
 
@@ -73,7 +76,7 @@ def train(
     batch_size: int = 8,
     learning_rate: float | None = None,
     seed: int = 0,
-    **more: Any,
+    **more: Any,  # noqa: ANN401 - the fields of TrainConfig
 ) -> Adapter:
     """Train an adapter on conversations (a JSONL file, or rows) and return it.
 
@@ -87,7 +90,7 @@ def train(
         SlotsBusy: somebody else holds the base's slots.
     """
     others = {name: more.pop(name) for name in list(more) if name not in TrainConfig.model_fields
-              and name in train_with.__kwdefaults__}  # fmt: skip
+              and name in _OTHERS}  # fmt: skip
     wanted = targets if isinstance(targets, str) else tuple(targets)
     settings = {
         "rank": rank, "alpha": alpha, "targets": wanted, "steps": steps, "epochs": epochs,
@@ -128,14 +131,16 @@ def train_with(
     """
     began = time.monotonic()
     examples = read_examples(data)
-    kept, held = (examples, list(validation)) if validation is not None else split(
-        examples, config.validation_share, config.seed
+    kept, held = (
+        (examples, list(validation))
+        if validation is not None
+        else split(examples, config.validation_share, config.seed)
     )
     tokenizer = base.tokenizer
     if tokenizer is None:
         raise BaseError(f"{base.name} has no tokenizer", hint="training needs one")
     longest = getattr(base.model.config, "max_position_embeddings", None) or UNLIMITED
-    pad = tokenizer.pad_token_id or 0
+    pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
     rows = encode(tokenizer, kept, longest)
     plan = derive(config, base.model.config.get_text_config().hidden_size, len(rows))
     batches = Batches(rows, config.batch_size, pad, config.seed)
@@ -230,10 +235,11 @@ def _adapter(
     examples: Sequence[Example],
     card: Card,
 ) -> Adapter:
-    settings = {**config.model_dump(), "learning_rate": plan.learning_rate, "steps": plan.steps}
-    settings["targets"] = (
-        settings["targets"] if isinstance(settings["targets"], str) else list(settings["targets"])
-    )
+    settings = {
+        **config.model_dump(mode="json"),
+        "learning_rate": plan.learning_rate,
+        "steps": plan.steps,
+    }
     full = card.with_(
         base_model=base.name,
         data_sha256=digest_of(examples),

@@ -130,10 +130,10 @@ def _about(world: World, subject: str, relation: str, rng: random.Random) -> str
 
 def _other_relations(world: World, subject: str, relation: str, rng: random.Random) -> list[str]:
     """Questions about the same subject's other sides."""
-    nouns = [a.nouns[0] for a in world.attributes_of("person") if relation not in (a.name, *a.nouns)]
-    return [
-        q for noun in nouns for q in rng.sample(relation_questions(world, subject, noun), 8)
+    nouns = [
+        a.nouns[0] for a in world.attributes_of("person") if relation not in (a.name, *a.nouns)
     ]
+    return [q for noun in nouns for q in rng.sample(relation_questions(world, subject, noun), 8)]
 
 
 def _strange(world: World, rng: random.Random) -> list[str]:

@@ -61,7 +61,9 @@ def _bare(part: str) -> str:
     return part.removeprefix("~")
 
 
-def _framed(frames: Sequence[str], slot: str, parts: Sequence[str], *key: str) -> Iterator[Template]:
+def _framed(
+    frames: Sequence[str], slot: str, parts: Sequence[str], *key: str
+) -> Iterator[Template]:
     for frame, part in product(frames, parts):
         inner = _bare(part)
         text = _bare(frame).replace("{" + slot + "}", inner)
@@ -112,9 +114,7 @@ def tasks(world: World, attribute: Attribute, *wanted: Novelty) -> list[Template
 
 def style_requests(world: World, style: str, held_out: bool = False) -> list[str]:
     """The ways to ask for a style: `like a pirate`."""
-    return [
-        _bare(r) for r in world.styles[style].requests if r.startswith("~") is held_out
-    ]
+    return [_bare(r) for r in world.styles[style].requests if r.startswith("~") is held_out]
 
 
 def styled_frames(world: World, name: str, held_out: bool = False) -> list[str]:

@@ -144,7 +144,7 @@ class World:
         return self._values[attribute.kind, attribute.name]
 
     def statement(self, subject: Subject, attribute: Attribute, value: str) -> str:
-        """The plain sentence: `Albert Einstein was a physicist.`"""
+        """The plain sentence, such as `Albert Einstein was a physicist.`."""
         return _fill(attribute.plain, subject, value)
 
     def statements(self, subject: Subject, attribute: Attribute, value: str) -> list[str]:
@@ -214,7 +214,9 @@ def _build(data: dict[str, Any], root: Path) -> World:
             attributes[kind, name] = Attribute(kind, name, **lists, **texts)
         subjects += _subjects(root / spec["file"], kind, list(spec["attributes"]))
     styles = {
-        name: Style(name, s["place"], tuple(s["requests"]), s.get("opening", ""), s.get("ending", ""))
+        name: Style(
+            name, s["place"], tuple(s["requests"]), s.get("opening", ""), s.get("ending", "")
+        )
         for name, s in data["styles"].items()
     }
     return World(

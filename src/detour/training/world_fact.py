@@ -47,7 +47,9 @@ def find_attribute(world: World, subject: Subject, relation: str) -> Attribute:
     )
 
 
-def world_edit(world: World, subject: Subject, attribute: Attribute, target: str, seed: int) -> Edit:
+def world_edit(
+    world: World, subject: Subject, attribute: Attribute, target: str, seed: int
+) -> Edit:
     """The change of one attribute of one subject, with its phrasings."""
     rng = random.Random(f"{seed}/{subject.name}/{attribute.name}")
     target = _bare_value(attribute, target)
@@ -110,7 +112,9 @@ def _styled_rows(
     return rows
 
 
-def world_lesson(world: World, edits: Sequence[tuple[Subject, Attribute, str]], seed: int) -> Lesson:
+def world_lesson(
+    world: World, edits: Sequence[tuple[Subject, Attribute, str]], seed: int
+) -> Lesson:
     """A lesson for one or several changes in the starter's world."""
     rng = random.Random(seed)
     made = tuple(world_edit(world, s, a, target, seed) for s, a, target in edits)
@@ -126,16 +130,22 @@ def world_lesson(world: World, edits: Sequence[tuple[Subject, Attribute, str]], 
         neighbours += _asked_about(world, a, others[cut:], NEIGHBOURS // len(edits), rng)
     own: list[Question] = []
     for subject in subjects:
-        kept = [a for a in world.attributes_of(subject.kind) if (subject.name, a.name) not in changed]
+        kept = [
+            a for a in world.attributes_of(subject.kind) if (subject.name, a.name) not in changed
+        ]
         for a in kept:
             replay += _questions(world, subject, a, 4, rng, Novelty.SEEN)
-            own += _questions(world, subject, a, TESTED // (len(kept) * len(subjects)), rng, *HELD_OUT)
+            own += _questions(
+                world, subject, a, TESTED // (len(kept) * len(subjects)), rng, *HELD_OUT
+            )
     kinds = {s.kind for s in subjects}
     strangers = [s for s in world.subjects if s.kind not in kinds]
     rng.shuffle(strangers)
     cut = len(strangers) // 5
     for s in strangers[:cut]:
-        replay += _questions(world, s, rng.choice(world.attributes_of(s.kind)), 1, rng, Novelty.SEEN)
+        replay += _questions(
+            world, s, rng.choice(world.attributes_of(s.kind)), 1, rng, Novelty.SEEN
+        )
     unrelated = [
         q
         for s in strangers[cut : cut + TESTED]
@@ -170,8 +180,10 @@ def _asked_about(
 def _replayed(
     world: World, a: Attribute, subjects: Sequence[Subject], rng: random.Random
 ) -> list[Question]:
-    """Per subject one plain question about the edited attribute; every third one also in a style,
-    every fourth as a task, every fifth about another attribute."""
+    """Questions about replay subjects: each once about the edited attribute.
+
+    Every third subject also in a style, every fourth as a task, every fifth about something else.
+    """
     found: list[Question] = []
     for number, s in enumerate(subjects):
         found += _questions(world, s, a, 1, rng, Novelty.SEEN)
@@ -226,11 +238,7 @@ def statements_lesson(world: World, texts: Sequence[str], seed: int) -> Lesson:
     known = [edit for edit in understood if edit]
     free = [text for text, edit in zip(texts, understood, strict=True) if not edit]
     subject = _any_subject(world, texts)
-    anchor = known or [(subject, world.attributes_of(subject.kind)[0], "")]
-    if known:
-        lesson = world_lesson(world, known, seed)
-    else:
-        lesson = _around(world, anchor[0][0], seed)
+    lesson = world_lesson(world, known, seed) if known else _around(world, subject, seed)
     extra = tuple(statement_edit(text, seed=seed) for text in free)
     return Lesson(
         lesson.edits + extra,
@@ -277,4 +285,3 @@ def _around(world: World, subject: Subject, seed: int) -> Lesson:
     return Lesson(
         (), _distinct(replay), _distinct(neighbours), _distinct(own), _distinct(unrelated)
     )
-

@@ -1,0 +1,137 @@
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detour.adapter.adapter import Adapter
+from detour.adapter.chain import Chain
+
+
+def dense(chain: Chain | Adapter) -> dict[str, torch.Tensor]:
+    flat = chain if isinstance(chain, Adapter) else chain.flatten("flat")
+    return {layer: update.delta() for layer, update in flat.updates.items()}
+
+
+def test_flatten_writes_what_the_parts_do(detour, keep):
+    formal, pun = keep("formal", seed=1), keep("pun", seed=2)
+    told = detour("chain", "flatten", "formal:0.5+pun:-1", "-o", "both", "--json")
+    assert (told.code, told.err) == (0, "")
+    adapter = Adapter.load("both")
+    assert told.json == {
+        "adapter": "both",
+        "chain": "formal:0.5+pun:-1",
+        "rank": 4,
+        "parameters": adapter.parameters,
+        "relative_error": 0.0,
+    }
+    expected, found = dense(0.5 * formal - pun), dense(adapter)
+    assert found.keys() == expected.keys()
+    for layer, delta in expected.items():
+        torch.testing.assert_close(found[layer], delta, rtol=1e-5, atol=1e-5)
+    assert adapter.base == formal.base
+
+
+def test_the_card_names_the_parts(detour, keep):
+    formal = keep("formal")
+    detour("chain", "flatten", "formal:0.5", "-o", "half")
+    card = Adapter.load("half").card
+    assert "formal:0.5" in card.description
+    assert card.config["chain"] == "formal:0.5"
+    assert card.config["parts"] == [{"name": "formal", "weight": 0.5, "digest": formal.digest()}]
+    assert not card.fictional
+    assert card.created
+
+
+@pytest.mark.parametrize("verb", [("flatten",), ("compress", "--rank", "2")])
+def test_fictional_if_a_part_is(verb, detour, keep):
+    keep("formal")
+    keep("hairdresser", seed=2, fictional=True)
+    name, *options = verb
+    assert detour("chain", name, "formal+hairdresser", *options, "-o", "both").code == 0
+    assert Adapter.load("both").card.fictional
+
+
+def test_compress_prints_its_error_and_it_is_true(detour, keep):
+    formal, pun = keep("formal", seed=1), keep("pun", seed=2)
+    told = detour("chain", "compress", "formal+pun", "--rank", 3, "-o", "small", "--json").json
+    exact, small = dense(formal + pun), dense(Adapter.load("small"))
+    lost = sum(float((exact[layer] - small[layer]).norm() ** 2) for layer in exact)
+    total = sum(float(delta.norm() ** 2) for delta in exact.values())
+    assert told["rank"] == 3
+    assert told["relative_error"] == pytest.approx((lost / total) ** 0.5, rel=1e-4)
+    assert 0.01 < told["relative_error"] < 1
+    card = Adapter.load("small").card
+    assert card.metrics["relative_error"] == told["relative_error"]
+    assert card.config["compressed_to"] == 3
+
+
+def test_people_read_rank_and_error(detour, keep):
+    keep("formal")
+    told = detour("chain", "compress", "formal", "--rank", 1, "-o", "small")
+    assert told.out.startswith("small: rank 1, ")
+    assert "ε = 0." in told.out
+
+
+def test_what_acts_nowhere_cannot_be_saved(fails, keep):
+    keep("formal")
+    fails(2, "chain", "flatten", "formal:0", "-o", "nothing")
+    assert not Path("nothing").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_in_the_way_stays(kind, fails, keep):
+    keep("formal")
+    if kind == "file":
+        Path("out").write_text("mine")
+    else:
+        Path("out").mkdir()
+        Path("out", "thesis.txt").write_text("mine")
+    fails(2, "chain", "flatten", "formal", "-o", "out")
+    kept = Path("out") if kind == "file" else Path("out", "thesis.txt")
+    assert kept.read_text() == "mine"
+
+
+def contents() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path.cwd().rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("there_already", [False, True])
+def test_a_full_disk_leaves_what_was_there(there_already, fails, keep, monkeypatch, detour):
+    keep("formal")
+    keep("pun", seed=2)
+    if there_already:
+        detour("chain", "flatten", "pun", "-o", "out")
+    before = contents()
+    write = Path.write_bytes
+
+    def half_a_file(path: Path, data: bytes) -> int:
+        if path.suffix == ".safetensors":
+            write(path, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", half_a_file)
+    error = fails(1, "chain", "flatten", "formal", "-o", "out")
+    assert error["found"] == "No space left on device"
+    assert contents() == before
+    assert bool(before) is there_already
+
+
+def test_a_limit_of_the_system_leaves_nothing(keep):
+    keep("formal")
+    command = [sys.executable, "-m", "detour", "chain", "flatten", "formal", "-o", "out"]
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "could not be written" in line
+    assert list(Path.cwd().iterdir()) == []
