@@ -7,8 +7,8 @@ from phrasings that are not held out. Knows no tokens and no model.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 
 from detour.training import phrasing
 from detour.training.phrasing import Novelty
@@ -68,12 +68,22 @@ class Writer:
         self.kinds = list(world.kind_nouns)
         self.subjects = {kind: world.of_kind(kind) for kind in self.kinds}
         self.facts = [(s, a) for s in world.subjects for a in world.attributes_of(s.kind)]
-        self.people_facts = [(s, a) for s, a in self.facts if s.kind == "person"]
-        self.names = {w.casefold() for s in world.subjects for w in s.name.split()}
+        self.sorts: dict[str, Callable[[random.Random], Row]] = {
+            "statement": self._statement,
+            "question": self._question,
+            "styled": self._styled,
+            "styled_system": self._styled_system,
+            "task": self._task,
+            "note": self._note,
+            "conversation": self._conversation,
+            "bare": self._bare,
+            "unknown": self.unknown,
+            "greeting": self._greeting,
+        }
 
     def draw(self, rng: random.Random) -> Row:
         sort = rng.choices(list(SHARES), list(SHARES.values()))[0]
-        return getattr(self, f"_{sort}")(rng)
+        return self.sorts[sort](rng)
 
     def _fact(self, rng: random.Random) -> tuple[Subject, Attribute]:
         return rng.choice(self.facts)
@@ -175,7 +185,7 @@ class Writer:
         a = self.world.attributes_of(s.kind)[0]
         return Row((user(rng.choice(s.bare)), self._answer(s, a)))
 
-    def _unknown(self, rng: random.Random) -> Row:
+    def unknown(self, rng: random.Random) -> Row:
         name = rng.choice(FIRST) + rng.choice(LAST)
         if rng.random() < 0.6:
             name += " " + rng.choice(FIRST) + rng.choice(LAST)
@@ -200,8 +210,3 @@ def system(text: str) -> Message:
 def words_of(row: Row) -> str:
     """All text of a row, for the tokenizer."""
     return row.text or "\n".join(m["content"] for m in row.messages)
-
-
-def unique(rows: list[str]) -> list[str]:
-    """Sorted, without repeats."""
-    return [key for key, _ in groupby(sorted(rows))]

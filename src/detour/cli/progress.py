@@ -6,7 +6,7 @@ Knows how progress looks; trains nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ LINES = 5  # of a run that nobody watches
 
 
 @contextmanager
-def watched(title: str) -> Iterator[Watcher]:
+def watched(title: str) -> Generator[Watcher]:
     """A watcher for `train_with`, shown on stderr for as long as the context lasts."""
     if is_terminal(sys.stderr):
         with _live(title) as watcher:
@@ -29,7 +29,7 @@ def watched(title: str) -> Iterator[Watcher]:
 
 
 @contextmanager
-def _live(title: str) -> Iterator[Watcher]:
+def _live(title: str) -> Generator[Watcher]:
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 

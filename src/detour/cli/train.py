@@ -85,8 +85,10 @@ def command(
     if as_json:
         print_json(told)
     else:
-        say(f"{path}: loss {result.first_loss:.3f} to {result.best_loss:.3f} "
-            f"(step {result.best_step} of {result.plan.steps}, {result.seconds:.0f} s)")  # fmt: skip
+        say(
+            f"{path}: loss {result.first_loss:.3f} to {result.best_loss:.3f} "
+            f"(step {result.best_step} of {result.plan.steps}, {result.seconds:.0f} s)"
+        )
         say(f'Try: detour ask "…" --chain {path} --base {base_name} --compare')
 
 
