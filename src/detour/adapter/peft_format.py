@@ -158,7 +158,12 @@ def _factors(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         sides[match[2]] = tensor
     for layer, sides in factors.items():
         _check_pair(layer, sides)
-    return factors
+    return dict(sorted(factors.items(), key=lambda item: _as_counted(item[0])))
+
+
+def _as_counted(layer: str) -> list[tuple[int, str]]:
+    """A key that sorts layers.2 before layers.10; files keep their tensors in no fixed order."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in layer.split(".")]
 
 
 def _foreign_tensor(key: str) -> AdapterFormatError | UnsupportedVariant:

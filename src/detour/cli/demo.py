@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from detour.cli.options import json_option, seed_option
-from detour.cli.output import is_terminal, note, print_json, say
+from detour.cli.output import heading, note, print_json, say
 from detour.cli.progress import watched
 from detour.cli.teach import write_report
 
@@ -30,21 +30,19 @@ def command(output: Path | None, seed: int, as_json: bool) -> None:
     with watched("training") as watcher:
         for scene in story.scenes(watcher):
             if not as_json:
-                say(f"\n{_heading(scene.title)}\n{scene.text}")
+                say()
+                heading(scene.title)
+                say(scene.text)
     assert story.report is not None
     page = write_report(story.report, Path(story.report.adapter), fictional=True)
     if as_json:
         print_json({**story.to_json(), "report": str(page)})
         return
-    say(f"\n{_heading('9  Now with your own')}\n{_next(Path(story.report.adapter), page)}")
+    say()
+    heading("9  Now with your own")
+    say(_next(Path(story.report.adapter), page))
     say(f"\n{story.report.total_seconds:.0f} s, of which {story.report.train_seconds:.0f} s "
         "of training.")  # fmt: skip
-
-
-def _heading(title: str) -> str:
-    import sys
-
-    return click.style(title, bold=True) if is_terminal(sys.stdout) else title
 
 
 def _next(adapter: Path, page: Path) -> str:

@@ -284,6 +284,8 @@ class Base:
         whole = self._resolve(chain)
         for term in whole.terms:
             self._check_adapter(term.adapter)
+            updates = term.adapter.updates
+            self.slots.check({n: (u.out_features, u.in_features) for n, u in updates.items()})
         return whole
 
     def sha256(self) -> str:

@@ -169,22 +169,30 @@ class SlotSet:
         finally:
             self._lock.release()
 
+    def check(self, shapes: Mapping[str, tuple[int, int] | None]) -> None:
+        """Know that every layer has a slot of that shape (out, in); None fits any.
+
+        Raises SlotError listing every layer that has not.
+        """
+        faults = [f for name, shape in shapes.items() if (f := self._misfit(name, shape))]
+        _refuse(faults, len(shapes))
+
     def _check_fit(self, contents: Mapping[str, Content]) -> None:
         faults = [f for name, content in contents.items() if (f := self._fault(name, content))]
-        if faults:
-            raise SlotError(
-                f"{len(faults)} of {len(contents)} layers do not fit the model: "
-                + "; ".join(faults),
-                hint="use the base that these adapters were made for",
-            )
+        _refuse(faults, len(contents))
 
-    def _fault(self, name: str, content: Content) -> str:
+    def _misfit(self, name: str, shape: tuple[int, int] | None) -> str:
         slot = self._slots.get(name)
         if slot is None:
             return f"{name}: no slot of that name"
-        if content.shape not in (None, slot.shape):
-            return f"{name}: the layer is (out, in) = {slot.shape}, the content {content.shape}"
-        device = next(slot.module.parameters()).device
+        if shape not in (None, slot.shape):
+            return f"{name}: the layer is (out, in) = {slot.shape}, the content {shape}"
+        return ""
+
+    def _fault(self, name: str, content: Content) -> str:
+        if misfit := self._misfit(name, content.shape):
+            return misfit
+        device = next(self._slots[name].module.parameters()).device
         if content.terms and content.terms[0].down.device != device:
             return (
                 f"{name}: the layer is on {device}, the content on {content.terms[0].down.device}"
@@ -196,6 +204,14 @@ class SlotSet:
         for name, content in contents.items():
             if content.terms:
                 self._slots[name].content = prepared(content, gates)
+
+
+def _refuse(faults: Sequence[str], count: int) -> None:
+    if faults:
+        raise SlotError(
+            f"{len(faults)} of {count} layers do not fit the model: " + "; ".join(faults),
+            hint="use the base that these adapters were made for",
+        )
 
 
 def _rows(index: Int[Tensor, "..."] | Sequence[int] | None) -> Rows | None:

@@ -1,0 +1,278 @@
+"""Write the generated blocks of the documentation anew, or check that they are up to date.
+
+    python docs/update.py            write
+    python docs/update.py --check    write nothing; exit code 1 where a block is out of date
+
+A block stands between `<!-- KIND -->` or `<!-- KIND:ARGUMENT -->` and `<!-- end -->`. It is made
+from the code and the data that it tells of: help texts, signatures, settings, the starter's world,
+recipe and card. Knows Markdown and where these things lie; knows nothing of what the pages say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import json
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parents[1]
+CARD = ROOT / "src/detour/starter/weights/card.json"
+RECIPE = ROOT / "recipes/starter"
+WIDTH = 78  # columns of help in a terminal of 80
+LINE = 88  # columns of a signature before it is broken
+FIGURE = {"value", "low", "high", "n"}
+UNTOLD = frozenset({"sha256", "recipe", "config"})  # parts of the card that are no figures
+BLOCK = re.compile(r"(<!-- ([a-z-]+)(?::([^>]+?))? -->\n)((?:(?!<!--).)*?)(<!-- end -->)", re.DOTALL)
+
+
+# what blocks hold
+
+
+def verbs(_: str) -> str:
+    """All commands with one line each."""
+    from detour.cli.main import VERBS
+
+    rows = [(f"[`detour {name}`]({_anchor(name)})", verb.help) for name, verb in VERBS.items()]
+    return table(("command", "what it does"), rows)
+
+
+def _anchor(verb: str) -> str:
+    return f"docs/command-line.md#detour-{verb}"
+
+
+def commands() -> Iterator[tuple[str, click.Command, click.Context]]:
+    """Every command and what lies below it, as (path without `detour`, command, context)."""
+    from detour.cli.main import group
+
+    top = click.Context(
+        group, info_name="detour", terminal_width=WIDTH, **dict(group.context_settings)
+    )
+    yield "", group, top
+    yield from _below(group, top, "")
+
+
+def _below(
+    group: click.Group, above: click.Context, path: str
+) -> Iterator[tuple[str, click.Command, click.Context]]:
+    for name in group.list_commands(above):
+        command = group.get_command(above, name)
+        assert command is not None
+        context = click.Context(command, parent=above, info_name=name, terminal_width=WIDTH)
+        full = f"{path} {name}".strip()
+        yield full, command, context
+        if isinstance(command, click.Group):
+            yield from _below(command, context, full)
+
+
+def help_of(path: str) -> str:
+    """What `detour PATH --help` prints in a terminal of 80 columns."""
+    wanted = "" if path == "detour" else path
+    for name, command, context in commands():
+        if name == wanted:
+            return f"```text\n{command.get_help(context).rstrip()}\n```\n"
+    raise KeyError(f"there is no command {path!r}")
+
+
+def signature(name: str) -> str:
+    """A name of `detour` (`Base.ask`), or `module:name`, with its parameters."""
+    target = pkgutil.resolve_name(name if ":" in name else f"detour:{name}")
+    told = inspect.signature(target)
+    shown = name.partition(":")[2] or name
+    parts = list(_parameters(told))
+    returns = "" if told.return_annotation is told.empty else f" -> {told.return_annotation}"
+    text = f"{shown}({', '.join(parts)}){returns}"
+    if len(text) > LINE:
+        text = f"{shown}(\n" + "".join(f"    {part},\n" for part in parts) + f"){returns}"
+    return f"```python\n{text}\n```\n"
+
+
+def _parameters(told: inspect.Signature) -> Iterator[str]:
+    marks = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    is_marked = False
+    for name, parameter in told.parameters.items():
+        if name == "self":
+            continue
+        is_marked |= parameter.kind is parameter.VAR_POSITIONAL
+        if parameter.kind is parameter.KEYWORD_ONLY and not is_marked:
+            is_marked = True
+            yield "*"
+        text = marks.get(parameter.kind, "") + name
+        if parameter.annotation is not parameter.empty:
+            text += f": {parameter.annotation}"
+        yield text if parameter.default is parameter.empty else f"{text} = {_shown(parameter)}"
+
+
+def _shown(parameter: inspect.Parameter) -> str:
+    text = repr(parameter.default)
+    return "..." if text.startswith("<") else text
+
+
+def settings(_: str) -> str:
+    """The fields of `TrainConfig`."""
+    from detour.cli.train import command
+    from detour.training.config import TrainConfig
+
+    flags = {parameter.name: parameter.opts[0] for parameter in command.params}
+    rows = [
+        (
+            f"`{name}`",
+            "derived" if field.default is None else f"`{field.default}`",
+            " and ".join(_bounds(field.metadata)),
+            f"`{flags[name]}`" if name in flags else "",
+            str(field.description),
+        )
+        for name, field in TrainConfig.model_fields.items()
+    ]
+    return table(("setting", "default", "allowed", "flag", "meaning"), rows)
+
+
+def _bounds(metadata: list[Any]) -> Iterator[str]:
+    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    for bound in metadata:
+        for name, words in signs.items():
+            if hasattr(bound, name):
+                yield f"{words} {getattr(bound, name)}"
+
+
+def world(_: str) -> str:
+    """How many subjects, facts and phrasings the starter's world has."""
+    from detour.training.phrasing import Novelty, templates
+    from detour.training.world import World
+
+    known = World.load()
+    rows: list[tuple[str, ...]] = []
+    for kind in known.kind_nouns:
+        attributes, count = known.attributes_of(kind), len(known.of_kind(kind))
+        told = [
+            str(sum(len(templates(known, a, novelty)) for a in attributes)) for novelty in Novelty
+        ]
+        names = ", ".join(a.name for a in attributes)
+        rows.append((kind, str(count), names, str(count * len(attributes)), *told))
+    facts = sum(int(row[3]) for row in rows)
+    head = ("kind", "subjects", "attributes", "facts", *(novelty.value for novelty in Novelty))
+    total = f"\n{len(known.subjects)} subjects and {facts:,} facts in all.\n"
+    return table(head, rows) + total
+
+
+def styles(_: str) -> str:
+    """The styles of the starter's world by place."""
+    from detour.training.world import PLACES, World
+
+    known = World.load()
+    rows = [
+        (place, ", ".join(n for n, s in known.styles.items() if s.place == place))
+        for place in PLACES
+    ]
+    return table(("place", "styles"), rows)
+
+
+def recipe(name: str) -> str:
+    """Literal values of the recipe: the class `Recipe`, or a dictionary such as `SHARES`."""
+    for path in sorted(RECIPE.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return table(("setting", "value"), list(_fields(node)))
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+                told: dict[str, object] = ast.literal_eval(node.value)
+                return table(("what", "value"), [(k, str(v)) for k, v in told.items()])
+    raise KeyError(f"the recipe has no {name!r}")
+
+
+def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign) and field.value is not None:
+            yield f"`{ast.unparse(field.target)}`", f"`{ast.unparse(field.value)}`"
+
+
+def card(_: str) -> str:
+    """The figures on the starter's card, or that there is none."""
+    return figures(json.loads(CARD.read_text(encoding="utf-8"))) if CARD.is_file() else (
+        "The packaged model has no card yet, so there are no figures to show.\n"
+    )  # fmt: skip
+
+
+def figures(told: Mapping[str, Any]) -> str:
+    """A card as a table: figures with interval and n, other numbers and texts alone."""
+    return table(("what", "value", "95 % interval", "n"), list(_told(told, "")))
+
+
+def _told(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, ...]]:
+    for key, item in value.items():
+        name = f"{path} {key}".strip().replace("_", " ")
+        if isinstance(item, Mapping) and set(item) == FIGURE:
+            interval = f"{item['low']:.3f} … {item['high']:.3f}"
+            yield name, f"{item['value']:.3f}", interval, str(item["n"])
+        elif isinstance(item, Mapping) and key not in UNTOLD:
+            yield from _told(item, name)
+        elif isinstance(item, str | int | float):
+            yield name, f"{item:,}" if isinstance(item, int) else str(item), "", ""
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |\n" for row in lines)
+
+
+MAKERS: dict[str, Callable[[str], str]] = {
+    "verbs": verbs,
+    "help": help_of,
+    "signature": signature,
+    "settings": settings,
+    "world": world,
+    "styles": styles,
+    "recipe": recipe,
+    "card": card,
+}
+
+
+# pages
+
+
+def pages() -> list[Path]:
+    """README.md and every page of the documentation."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """(kind, argument) of every generated block of a page."""
+    return [(match[2], match[3] or "") for match in BLOCK.finditer(text)]
+
+
+def updated(text: str) -> str:
+    """The page with every block made anew.
+
+    Raises:
+        KeyError: a block of an unknown kind, or about something that is not there.
+    """
+    return BLOCK.sub(lambda m: m[1] + MAKERS[m[2]](m[3] or "") + m[5], text)
+
+
+def main() -> int:
+    """Write or check; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    is_check = parser.parse_args().check
+    stale = 0
+    for page in pages():
+        before = page.read_text(encoding="utf-8")
+        after = updated(before)
+        if after != before:
+            stale += 1
+            if not is_check:
+                page.write_text(after, encoding="utf-8")
+            said = "is out of date" if is_check else "written"
+            sys.stderr.write(f"{page.relative_to(ROOT)} {said}\n")
+    return 1 if is_check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
