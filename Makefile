@@ -51,10 +51,12 @@ format: setup  ## put the code in its format
 	$(BIN)/ruff check --fix .
 
 bench: setup  ## every benchmark, one after another
-	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	for script in benchmarks/against_*.py benchmarks/cold_start.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 starter: setup  ## make the packaged model anew (resumes where it stopped)
-	$(BIN)/python -m recipes.starter.pretrain
+	$(BIN)/python -m recipes.starter.pretrain --bf16
+	$(BIN)/python -m recipes.starter.publish
+	$(BIN)/python -m recipes.starter.styles
 
 clean:  ## remove what can be made again; keeps work/
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov

@@ -30,7 +30,9 @@ WIDTH = 78  # columns of help in a terminal of 80
 LINE = 88  # columns of a signature before it is broken
 FIGURE = {"value", "low", "high", "n"}
 UNTOLD = frozenset({"sha256", "recipe", "config"})  # parts of the card that are no figures
-BLOCK = re.compile(r"(<!-- ([a-z-]+)(?::([^>]+?))? -->\n)((?:(?!<!--).)*?)(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- ([a-z-]+)(?::([^>]+?))? -->\n)((?:(?!<!--).)*?)(<!-- end -->)", re.DOTALL
+)
 
 
 # what blocks hold
@@ -142,6 +144,45 @@ def _bounds(metadata: list[Any]) -> Iterator[str]:
                 yield f"{words} {getattr(bound, name)}"
 
 
+def derived(_: str) -> str:
+    """What a training run fills in where nothing is given."""
+    from detour.training import config
+
+    rate = (
+        f"{config.RATE_AT_2048:g} · 2048 / width of the base, "
+        f"between {config.LOWEST_RATE:g} and {config.HIGHEST_RATE:g}"
+    )
+    steps = f"three passes over the data, and at least {config.FEWEST_STEPS}"
+    return table(("setting", "derived as"), [("`learning_rate`", rate), ("`steps`", steps)])
+
+
+def lesson(_: str) -> str:
+    """The sizes of a lesson on the starter and of its report."""
+    from detour.evaluate import steer_report, teach
+    from detour.training import fact, own_fact, world_fact
+
+    doses = f"{steer_report.DOSES[0]:g} to {steer_report.DOSES[-1]:g}"
+    sizes = {
+        "questions that teach the fact": world_fact.ASKED,
+        "of them again in a style": world_fact.STYLED,
+        "tasks with the bare subject": world_fact.TASKS,
+        "people whose answers are replayed, at most": world_fact.REPLAY_SUBJECTS,
+        "rows in a batch": teach.DEFAULTS["batch_size"],
+        "share of rows that chooses the checkpoint": teach.DEFAULTS["validation_share"],
+        "held-out phrasings in the test, at most": world_fact.TESTED,
+        "neighbours in the test": world_fact.NEIGHBOURS,
+        "own other facts, and unrelated questions, at most each": world_fact.TESTED,
+        "questions for each wording of a prompt": steer_report.PROMPTED,
+        "sampled answers to each, beside the greedy one": steer_report.SAMPLES,
+        "questions of the dose curve": steer_report.DOSED,
+        "weights of the dose curve": doses,
+        "tokens of an answer, at most": steer_report.LONGEST,
+        "rephrasings asked of a base that is not the starter": own_fact.SAMPLES,
+        "different phrasings that a fact needs, at least": fact.FEWEST_PHRASINGS,
+    }
+    return table(("what", "how many"), [(name, str(size)) for name, size in sizes.items()])
+
+
 def world(_: str) -> str:
     """How many subjects, facts and phrasings the starter's world has."""
     from detour.training.phrasing import Novelty, templates
@@ -206,7 +247,7 @@ def figures(told: Mapping[str, Any]) -> str:
 
 def _told(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, ...]]:
     for key, item in value.items():
-        name = f"{path} {key}".strip().replace("_", " ")
+        name = path if key == "figures" else f"{path} {key}".strip().replace("_", " ")
         if isinstance(item, Mapping) and set(item) == FIGURE:
             interval = f"{item['low']:.3f} … {item['high']:.3f}"
             yield name, f"{item['value']:.3f}", interval, str(item["n"])
@@ -227,6 +268,8 @@ MAKERS: dict[str, Callable[[str], str]] = {
     "help": help_of,
     "signature": signature,
     "settings": settings,
+    "derived": derived,
+    "lesson": lesson,
     "world": world,
     "styles": styles,
     "recipe": recipe,

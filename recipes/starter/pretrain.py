@@ -40,6 +40,8 @@ class Recipe:
     mlp: int = 576
     context: int = 512
     steps: int = 7000
+    widened_steps: int = 1400  # after those, with more phrasings (marked "+" in the data)
+    widened_rate: float = 8e-4  # then linear down to `floor` of the first rate
     tokens_per_batch: int = 2048  # padded
     batches_per_window: int = 64  # rows of a window are sorted by length before batching
     learning_rate: float = 2.5e-3
@@ -50,6 +52,11 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
     seed: int = 1
+
+    @property
+    def total(self) -> int:
+        """All steps."""
+        return self.steps + self.widened_steps
 
 
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -78,6 +85,7 @@ Batch = tuple[Tensor, Tensor]  # ids (rows, tokens), targets (rows, tokens)
 def window(recipe: Recipe, writer: Writer, encoder: Encoder, index: int) -> list[Batch]:
     """The batches of one window, drawn from its own seed, so that a resumed run sees the same."""
     rng = random.Random(f"{recipe.seed}/{index}")
+    writer.widened = index * recipe.batches_per_window >= recipe.steps
     wanted = recipe.tokens_per_batch * recipe.batches_per_window
     rows: list[tuple[list[int], list[bool]]] = []
     while sum_tokens(rows, wanted) < wanted:
@@ -124,6 +132,11 @@ def loss_of(model: LlamaForCausalLM, batch: Batch, bf16: bool) -> Tensor:
 
 
 def rate(recipe: Recipe, step: int) -> float:
+    """The share of the highest learning rate at a step."""
+    if step >= recipe.steps:
+        start = recipe.widened_rate / recipe.learning_rate
+        left = 1 - (step - recipe.steps) / recipe.widened_steps
+        return max(recipe.floor, start * left)
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
     turn = recipe.constant_until * recipe.steps
@@ -159,7 +172,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="a shorter run, for trying the recipe")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    recipe = Recipe(steps=options.steps) if options.steps else Recipe()
+    short = {"steps": options.steps, "widened_steps": options.steps // 5 + 1}
+    recipe = Recipe(**short) if options.steps else Recipe()
     run(recipe, options.out, options.minutes, options.device, options.bf16)
 
 
@@ -186,14 +200,13 @@ def run(recipe: Recipe, out: Path, minutes: float, device: str, bf16: bool) -> b
         signal.signal(name, lambda number, _: stopped.append(number))
     began = saved = time.monotonic()
     tokens, first, running = 0, step, math.nan
-    log = (out / "log.jsonl").open("a", encoding="utf-8")
 
     def store() -> None:
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
         save(checkpoint, {**state, "recipe": json.dumps(asdict(recipe))})
 
     batches: list[Batch] = []
-    while step < recipe.steps:
+    while step < recipe.total:
         position = step % recipe.batches_per_window
         if not batches:
             batches = window(recipe, writer, encoder, step // recipe.batches_per_window)
@@ -212,12 +225,12 @@ def run(recipe: Recipe, out: Path, minutes: float, device: str, bf16: bool) -> b
         step += 1
         if step % recipe.batches_per_window == 0:
             batches = []
-        if step % 50 == 0 or step == recipe.steps:
+        if step % 50 == 0 or step == recipe.total:
             took = time.monotonic() - began
-            left = took / (step - first) * (recipe.steps - step)
+            left = took / (step - first) * (recipe.total - step)
             line = {"step": step, "loss": round(running, 4), "tokens_per_s": round(tokens / took)}
-            log.write(json.dumps({**line, "seconds": round(took, 1)}) + "\n")
-            log.flush()
+            with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps({**line, "seconds": round(took, 1)}) + "\n")
             print(f"{line}  {left / 60:.1f} min left", flush=True)
         if time.monotonic() - saved > 180:
             store()
@@ -225,7 +238,7 @@ def run(recipe: Recipe, out: Path, minutes: float, device: str, bf16: bool) -> b
         if stopped or time.monotonic() - began > minutes * 60:
             break
     store()
-    done = step >= recipe.steps
+    done = step >= recipe.total
     if done:
         model.config.use_cache = True
         model.save_pretrained(out / "model")

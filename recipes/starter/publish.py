@@ -165,8 +165,10 @@ def main() -> None:
         "licence": "apache-2.0",
         "parameters": sum(p.numel() for p in Base.load("starter").model.parameters()),
         "recipe": {**asdict(recipe), "row_shares": SHARES},
-        "padded_tokens": recipe.steps * recipe.tokens_per_batch,
+        "padded_tokens": recipe.total * recipe.tokens_per_batch,
         "last_training_loss": log[-1]["loss"],
+        "training_minutes": round(sum(stretches(log)) / 60, 1),
+        "bytes": (PACKAGE / "model.safetensors").stat().st_size,
         "sha256": {
             path.name: sha256(path.read_bytes()).hexdigest()
             for path in sorted(PACKAGE.iterdir())
@@ -175,6 +177,16 @@ def main() -> None:
         "figures": {name: figure.to_json() for name, figure in figures.items()},
     }
     write_text_atomically(PACKAGE / "card.json", json.dumps(card, indent=2) + "\n")
+
+
+def stretches(log: Sequence[dict[str, float]]) -> list[float]:
+    """The seconds of each uninterrupted stretch of the run: where its clock starts anew."""
+    ends = [
+        line["seconds"]
+        for line, following in zip(log, log[1:], strict=False)
+        if following["seconds"] < line["seconds"]
+    ]
+    return [*ends, log[-1]["seconds"]]
 
 
 def rounded(model: Path, folder: Path) -> None:

@@ -61,10 +61,11 @@ def held_out_pair(attribute: Attribute, style: str) -> bool:
 
 
 class Writer:
-    """Draws rows from a world."""
+    """Draws rows from a world; `widened` adds the phrasings of the last part of pretraining."""
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.widened = False
         self.kinds = list(world.kind_nouns)
         self.subjects = {kind: world.of_kind(kind) for kind in self.kinds}
         self.facts = [(s, a) for s in world.subjects for a in world.attributes_of(s.kind)]
@@ -89,14 +90,21 @@ class Writer:
         return rng.choice(self.facts)
 
     def _ask(self, rng: random.Random, subject: Subject, attribute: Attribute) -> str:
-        """A seen phrasing: first the family (question, clause, noun phrase), then one of it."""
-        seen = phrasing.templates(self.world, attribute, Novelty.SEEN)
-        if rng.random() < 0.25:  # the plain direct questions must not drown among the frames
-            direct = [q for q in attribute.questions if not q.startswith("~")]
+        """A seen phrasing; one in four is a direct question, lest these drown among the frames."""
+        if rng.random() < 0.25:
+            direct = [q for q in attribute.questions if self._read(q)]
             text = rng.choice(direct)
             if phrasing.novelty("{q}", text, attribute.kind) is Novelty.SEEN:
-                return phrasing.Template(text, Novelty.SEEN).fill(rng.choice(subject.forms))
+                asked = phrasing.Template(phrasing.bare(text), Novelty.SEEN)
+                return asked.fill(rng.choice(subject.forms))
+        seen = self._seen(phrasing.templates(self.world, attribute, Novelty.SEEN))
         return rng.choice(seen).fill(rng.choice(subject.forms))
+
+    def _read(self, part: str) -> bool:
+        return not part.startswith("~" if self.widened else ("~", "+"))
+
+    def _seen(self, found: list[phrasing.Template]) -> list[phrasing.Template]:
+        return found if self.widened else [template for template in found if not template.late]
 
     def _styles(self, rng: random.Random) -> list[str]:
         names = list(STYLE_WEIGHTS)
@@ -149,7 +157,7 @@ class Writer:
 
     def _task(self, rng: random.Random) -> Row:
         s, a = self._fact(rng)
-        told = rng.choice(phrasing.tasks(self.world, a, Novelty.SEEN)).text
+        told = rng.choice(self._seen(phrasing.tasks(self.world, a, Novelty.SEEN))).text
         styles: list[str] = []
         if rng.random() < 0.55:
             styles = [style for style in self._styles(rng) if not held_out_pair(a, style)]

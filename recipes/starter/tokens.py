@@ -18,10 +18,12 @@ TEMPLATE = (
 )
 
 
-def train_tokenizer(writer: Writer, vocabulary: int, seed: int) -> PreTrainedTokenizerFast:
-    """Train on 40,000 drawn rows; deterministic under the seed."""
+def train_tokenizer(
+    writer: Writer, vocabulary: int, seed: int, rows: int = 40_000
+) -> PreTrainedTokenizerFast:
+    """Train on that many drawn rows; deterministic under the seed."""
     rng = random.Random(seed)
-    corpus = [words_of(writer.draw(rng)) for _ in range(40_000)]
+    corpus = [words_of(writer.draw(rng)) for _ in range(rows)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -58,8 +58,16 @@ def make_lesson(
     """
     known = world or World.load()
     if statements:
-        if subject or relation or target:
-            raise ConfigError("statements stand for themselves", hint="leave out the subject")
+        extra = [
+            n for n, v in (("subject", subject), ("relation", relation), ("target", target)) if v
+        ]
+        extra += [name for name, value in own.items() if value]
+        if extra:
+            raise ConfigError(
+                "statements stand for themselves",
+                found=", ".join(f"--{name}" for name in extra),
+                hint="leave those out, or teach one fact",
+            )
         return statements_lesson(known, statements, seed)
     missing = [
         f"--{name}"

@@ -26,12 +26,23 @@ def mentions(text: str, phrase: str) -> bool:
 def states(answer: str, subject: str, value: str, rivals: Iterable[str] = ()) -> bool:
     """Whether an answer names the subject and the value, and none of the rival values.
 
-    A rival that is part of the subject or of the value does not count against it.
+    A rival that is part of the subject or of the value does not count against it; one that holds
+    the value in itself ("nuclear physicist" against "physicist") does.
     """
     if not (mentions(answer, subject) and mentions(answer, value)):
         return False
-    told = normalised(answer).replace(normalised(value), " ").replace(normalised(subject), " ")
-    return not any(mentions(told, rival) for rival in rivals if rival != value)
+    told = _without(answer, subject)
+    rest = _without(told, value)
+    return not any(
+        mentions(told if mentions(rival, value) else rest, rival)
+        for rival in rivals
+        if normalised(rival) != normalised(value)
+    )
+
+
+def _without(text: str, phrase: str) -> str:
+    """The normalised text with a gap wherever the phrase stood as whole words."""
+    return re.sub(rf"(?<!\w){re.escape(normalised(phrase))}(?!\w)", " | ", normalised(text))
 
 
 def same_answer(one: str, other: str) -> bool:

@@ -335,7 +335,7 @@ class Base:
                 f"the adapter {adapter.name} was made for another base",
                 expected=made_for.short,
                 found=here.short,
-                hint=f"load {made_for.name}, or train the adapter on {here.name}",
+                hint=f"load {made_for.name} as it was then, or train the adapter anew on this base",
             )
         if made_for is not None and _other_template(made_for, here):
             raise WrongBase(

@@ -77,7 +77,7 @@ def load_state(
         with safe_open(path, "pt") as stream:
             told = json.loads(stream.metadata()["state"])
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as cause:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as cause:
         raise TrainingError(
             f"{path} is damaged", found=str(cause), hint="remove it and start anew"
         ) from cause

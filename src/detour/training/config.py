@@ -27,7 +27,7 @@ LOWEST_RATE, HIGHEST_RATE = 1e-4, 1e-3  # 2e-3 changed more neighbours on a 192-
 class TrainConfig(BaseModel):
     """Settings of `train`. Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rank: int = Field(8, ge=1, le=1024, description="rank of every layer's update")
     alpha: float = Field(16.0, gt=0, description="the update's scale is alpha / rank")
@@ -67,11 +67,11 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
     known = list(TrainConfig.model_fields)
     for key in values:
         if key not in known:
-            close = get_close_matches(key, known, n=1)
+            close = get_close_matches(str(key), known, n=1)
             raise ConfigError(
                 f"unknown setting {key!r}",
                 expected=f"one of {', '.join(known)}",
-                found=key,
+                found=str(key),
                 hint=f"did you mean {close[0]!r}?" if close else "see detour train --help",
             )
     try:
@@ -85,8 +85,6 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
         ) from cause
     if config.steps is not None and config.epochs is not None:
         raise ConfigError("steps and epochs exclude each other", hint="give one of the two")
-    if config.learning_rate is not None and not math.isfinite(config.learning_rate):
-        raise ConfigError("the learning rate is not a number", found=str(config.learning_rate))
     return config
 
 
@@ -97,7 +95,7 @@ def read_config(path: Path) -> dict[str, Any]:
         DataError: the file cannot be read. ConfigError: it is not a YAML mapping.
     """
     try:
-        value = yaml.safe_load(read_text(path))
+        value = yaml.safe_load(read_text(path, "lines such as rank: 8"))
     except yaml.YAMLError as cause:
         found = str(cause).replace("\n", " ")
         raise ConfigError(f"{path} is not YAML", found=found) from cause

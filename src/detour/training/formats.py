@@ -62,8 +62,8 @@ def digest_of(examples: Sequence[Example]) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text file (a leading byte order mark is dropped).
+def read_text(path: Path, expected: str = "one JSON object per line") -> str:
+    """A UTF-8 text file (a leading byte order mark is dropped); `expected` says what is in it.
 
     Raises:
         DataError: missing, a folder, empty, binary, or in another encoding.
@@ -75,7 +75,7 @@ def read_text(path: Path) -> str:
     except OSError as cause:
         raise DataError(f"{path} cannot be read", found=cause.strerror or str(cause)) from cause
     if not raw.strip():
-        raise DataError(f"{path} is empty", expected="one JSON object per line")
+        raise DataError(f"{path} is empty", expected=expected)
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(
             f"{path} is encoded in UTF-16",
@@ -83,7 +83,7 @@ def read_text(path: Path) -> str:
             hint=f"iconv -f UTF-16 -t UTF-8 {path} > {path.stem}.utf8{path.suffix}",
         )
     if b"\x00" in raw:
-        raise DataError(f"{path} is a binary file", expected="UTF-8 text, one JSON object per line")
+        raise DataError(f"{path} is a binary file", expected=f"UTF-8 text, {expected}")
     return _decoded(raw, path)
 
 
@@ -101,7 +101,7 @@ def _decoded(raw: bytes, path: Path) -> str:
 
 
 def _read_file(path: Path) -> list[Example]:
-    lines = read_text(path).splitlines()
+    lines = read_text(path).split("\n")  # splitlines would also split at U+2028 inside a text
     found = [
         example_of(_json(line, f"{path}:{number}"), f"{path}:{number}")
         for number, line in enumerate(lines, start=1)
@@ -116,14 +116,16 @@ def _json(line: str, source: str) -> Mapping[str, Any]:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as cause:
-        raise DataError(
-            f"{source} is not JSON",
-            expected="one JSON object per line",
-            found=f"{cause.msg} at column {cause.colno}",
-        ) from cause
+        raise _not_json(source, f"{cause.msg} at column {cause.colno}") from cause
+    except (ValueError, RecursionError) as cause:  # a number of 5,000 digits, 10,000 brackets
+        raise _not_json(source, str(cause)) from cause
     if not isinstance(value, dict):
         raise DataError(f"{source} is not a JSON object", found=type(value).__name__)
     return cast("dict[str, Any]", value)
+
+
+def _not_json(source: str, found: str) -> DataError:
+    return DataError(f"{source} is not JSON", expected="one JSON object per line", found=found)
 
 
 def example_of(row: Mapping[str, Any], source: str) -> Example:
@@ -132,12 +134,15 @@ def example_of(row: Mapping[str, Any], source: str) -> Example:
     Raises:
         DataError: neither `messages` nor `prompt` and `completion`, or nothing to learn in it.
     """
+    if not isinstance(row, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DataError(f"{source} is no mapping", expected="a dict", found=repr(row)[:80])
     if "messages" in row:
         return Example(_messages(row["messages"], source), source)
     if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
         if not row["completion"].strip():
             raise DataError(f"{source} has an empty completion", expected="an answer to learn")
-        return pair(row["prompt"], row["completion"], source=source)
+        turns = pair(row["prompt"], row["completion"]).messages
+        return Example(_messages(turns, source), source)
     raise DataError(
         f"{source} has no messages",
         expected='"messages": [...], or "prompt" and "completion" as texts',
@@ -159,10 +164,15 @@ def _messages(value: object, source: str) -> tuple[Mapping[str, str], ...]:
     return tuple(turns)
 
 
+def _is_text(content: str) -> bool:
+    """Whether it can be written down: JSON may hold half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in content)
+
+
 def _message(turn: object, number: int, source: str) -> dict[str, str]:
     if isinstance(turn, Mapping):
         role, content = turn.get("role"), turn.get("content")
-        if role in ROLES and isinstance(content, str):
+        if role in ROLES and isinstance(content, str) and _is_text(content):
             return {"role": role, "content": content}
     raise DataError(
         f"{source}, message {number} cannot be read",

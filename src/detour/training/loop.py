@@ -26,6 +26,7 @@ from detour.training.checkpoint import State, load_state, save_state
 from detour.training.config import Plan, TrainConfig, derive, make_config, rate_at
 from detour.training.factors import Factors, Snapshot
 from detour.training.formats import Data, Example, digest_of, read_examples
+from detour.training.interrupt import whole_steps
 from detour.training.objective import answer_loss, base_log_probabilities, kl_to_base
 from detour.training.split import split
 
@@ -152,12 +153,12 @@ def train_with(
     optimiser = torch.optim.AdamW(
         factors.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay
     )
-    run = _identity(config, base, kept)
+    run = _identity(config, base, (kept, held, neighbours))
     state = load_state(checkpoints, run, factors, optimiser) if resume and checkpoints else None
     told = _Teller(plan.steps, watcher)
     bare = [base_log_probabilities(base.model, base.head, a.to(base.device)) for a in anchors]
     head = base.head
-    with base.hold(factors.contents()):
+    with base.hold(factors.contents()), whole_steps() as between_steps:
         if state is None:
             first = _mean_loss(base, judged)
             state = State(0, factors.snapshot(), first, first)
@@ -191,6 +192,7 @@ def train_with(
                 if checkpoints and time.monotonic() - saved > SAVE_EVERY:
                     save_state(checkpoints, run, factors, optimiser, state)
                     saved = time.monotonic()
+                between_steps()
         except KeyboardInterrupt:
             if checkpoints:
                 save_state(checkpoints, run, factors, optimiser, state)
@@ -219,9 +221,10 @@ def _mean_loss(base: Base, batches: Sequence[Batch]) -> float:
     return total / count
 
 
-def _identity(config: TrainConfig, base: Base, examples: Sequence[Example]) -> str:
+def _identity(config: TrainConfig, base: Base, data: Sequence[Sequence[Example]]) -> str:
     """What must be equal for a checkpoint to fit."""
-    parts = [config.model_dump_json(), json.dumps(base.fingerprint.to_json()), digest_of(examples)]
+    parts = [config.model_dump_json(), json.dumps(base.fingerprint.to_json())]
+    parts += [digest_of(examples) for examples in data]
     return sha256("\n".join(parts).encode()).hexdigest()
 
 

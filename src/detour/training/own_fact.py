@@ -34,7 +34,7 @@ def read_questions(path: Path) -> list[str]:
     Raises:
         DataError: the file is missing, empty, binary or holds no question.
     """
-    lines = (line.strip() for line in read_text(path).splitlines())
+    lines = (line.strip() for line in read_text(path, "one question a line").splitlines())
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
         raise DataError(f"{path} holds no question", expected="one question a line")
@@ -93,10 +93,10 @@ def own_lesson(
     others = [s for s in world.subjects if not mentions(s.name, subject) and s.kind == "person"]
     rng.shuffle(others)
     about = [_about(world, s.name, relation, rng) for s in others]
-    mine = list(neighbours) or about
+    mine = list(dict.fromkeys(neighbours)) or about
     rng.shuffle(mine)
     cut = max(1, len(mine) // 4)
-    strange = list(unrelated) or _strange(world, rng)
+    strange = list(dict.fromkeys(unrelated)) or _strange(world, rng)
     edge = max(1, len(strange) // 4)
     own = _other_relations(world, subject, relation, rng)
     edit = Edit(
@@ -130,8 +130,11 @@ def _about(world: World, subject: str, relation: str, rng: random.Random) -> str
 
 def _other_relations(world: World, subject: str, relation: str, rng: random.Random) -> list[str]:
     """Questions about the same subject's other sides."""
+    wanted = relation.strip().casefold()
     nouns = [
-        a.nouns[0] for a in world.attributes_of("person") if relation not in (a.name, *a.nouns)
+        a.nouns[0]
+        for a in world.attributes_of("person")
+        if wanted not in (a.name, *(noun.removeprefix("~") for noun in a.nouns))
     ]
     return [q for noun in nouns for q in rng.sample(relation_questions(world, subject, noun), 8)]
 

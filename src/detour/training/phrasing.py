@@ -43,6 +43,7 @@ class Template:
 
     text: str
     novelty: Novelty
+    late: bool = False  # read in the last part of pretraining only
 
     def fill(self, form: str) -> str:
         """The question about the subject as the user names it."""
@@ -53,21 +54,27 @@ def novelty(*parts: str) -> Novelty:
     """The novelty of one combination of parts, decided by their marks and a hash."""
     if any(part.startswith("~") for part in parts):
         return Novelty.NEW_WORDS
-    digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
+    digest = hashlib.sha256("\x1f".join(part.removeprefix("+") for part in parts).encode()).digest()
     return Novelty.NEW_COMBINATION if digest[0] % HELD_OUT_SHARE == 0 else Novelty.SEEN
 
 
-def _bare(part: str) -> str:
-    return part.removeprefix("~")
+def bare(part: str) -> str:
+    """A part of the data without its mark."""
+    return part.removeprefix("~").removeprefix("+")
+
+
+def late(*parts: str) -> bool:
+    """Whether one of the parts came in the last part of pretraining only."""
+    return any(part.startswith("+") for part in parts)
 
 
 def _framed(
     frames: Sequence[str], slot: str, parts: Sequence[str], *key: str
 ) -> Iterator[Template]:
     for frame, part in product(frames, parts):
-        inner = _bare(part)
-        text = _bare(frame).replace("{" + slot + "}", inner)
-        yield Template(text, novelty(frame, part, *key))
+        inner = bare(part)
+        text = bare(frame).replace("{" + slot + "}", inner)
+        yield Template(text, novelty(frame, part, *key), late(frame, part))
 
 
 @lru_cache(maxsize=64)
@@ -76,9 +83,9 @@ def _templates(frames: tuple[tuple[str, tuple[str, ...]], ...], a: Attribute) ->
     found = list(_framed(named["question"], "q", a.questions, a.kind))
     found += _framed(named["clause"], "c", a.clauses, a.kind)
     for frame, phrase, noun in product(named["noun"], named["noun_phrase"], a.nouns):
-        inner = phrase.replace("{n}", _bare(noun))
-        text = _bare(frame).replace("{np}", inner).replace("{Np}", capitalised(inner))
-        found.append(Template(text, novelty(frame, phrase, noun, a.kind)))
+        inner = phrase.replace("{n}", bare(noun))
+        text = bare(frame).replace("{np}", inner).replace("{Np}", capitalised(inner))
+        found.append(Template(text, novelty(frame, phrase, noun, a.kind), late(frame, noun)))
     return found
 
 
@@ -104,8 +111,9 @@ def tasks(world: World, attribute: Attribute, *wanted: Novelty) -> list[Template
     noun = world.kind_nouns[attribute.kind]
     found = [
         Template(
-            _bare(frame).replace("{n}", _bare(part)).replace("{k}", noun),
+            bare(frame).replace("{n}", bare(part)).replace("{k}", noun),
             novelty(frame, part, attribute.kind),
+            late(frame, part),
         )
         for frame, part in product(world.frames["task"], attribute.nouns)
     ]
@@ -114,17 +122,17 @@ def tasks(world: World, attribute: Attribute, *wanted: Novelty) -> list[Template
 
 def style_requests(world: World, style: str, held_out: bool = False) -> list[str]:
     """The ways to ask for a style: `like a pirate`."""
-    return [_bare(r) for r in world.styles[style].requests if r.startswith("~") is held_out]
+    return [bare(r) for r in world.styles[style].requests if r.startswith("~") is held_out]
 
 
 def styled_frames(world: World, name: str, held_out: bool = False) -> list[str]:
     """Frames that put a style beside a question (`styled_question`) or alone (`styled_system`)."""
-    return [_bare(f) for f in world.frames[name] if f.startswith("~") is held_out]
+    return [bare(f) for f in world.frames[name] if f.startswith("~") is held_out]
 
 
 def note_frames(world: World, held_out: bool = False) -> list[str]:
     """Frames that tell the model a changed fact in the prompt."""
-    return [_bare(f) for f in world.frames["note"] if f.startswith("~") is held_out]
+    return [bare(f) for f in world.frames["note"] if f.startswith("~") is held_out]
 
 
 def join_requests(requests: Iterable[str]) -> str:

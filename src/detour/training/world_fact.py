@@ -36,7 +36,7 @@ def find_attribute(world: World, subject: Subject, relation: str) -> Attribute:
     wanted = relation.strip().casefold()
     known = world.attributes_of(subject.kind)
     for attribute in known:
-        if wanted in (attribute.name, *(n.removeprefix("~") for n in attribute.nouns)):
+        if wanted in (attribute.name, *map(bare, attribute.nouns)):
             return attribute
     names = [attribute.name for attribute in known]
     close = get_close_matches(wanted, names, n=1)
@@ -122,9 +122,12 @@ def world_lesson(
     subjects = list(dict.fromkeys(s for s, _, _ in edits))
     replay: list[Question] = []
     neighbours: list[Question] = []
+    shuffled: dict[str, list[Subject]] = {}
     for s, a, _ in edits:
-        others = [o for o in world.of_kind(s.kind) if (o.name, a.name) not in changed]
-        rng.shuffle(others)
+        if s.kind not in shuffled:  # once a kind: replayed for one edit, tested for none
+            shuffled[s.kind] = [o for o in world.of_kind(s.kind) if o not in subjects]
+            rng.shuffle(shuffled[s.kind])
+        others = shuffled[s.kind]
         cut = min(REPLAY_SUBJECTS, len(others) // 3)
         replay += _replayed(world, a, others[:cut], rng)
         neighbours += _asked_about(world, a, others[cut:], NEIGHBOURS // len(edits), rng)
@@ -206,21 +209,23 @@ def read_statement(world: World, text: str) -> tuple[Subject, Attribute, str] | 
     """A statement about somebody in the world as (subject, attribute, value), or None.
 
     Every wording of the world is tried, whatever the tense ("is known for", "was known for").
+    Where a wording fits two attributes ("lived in") the one that knows the value is taken.
     """
     clean = " ".join(text.split()).rstrip(".!")
+    found: list[tuple[Subject, Attribute, str]] = []
     for attribute in world.attributes.values():
         for template in (attribute.plain, attribute.formal, *attribute.statements):
             match = re.fullmatch(_pattern(template), clean)
             if match:
                 subject = world.subject(match["S"], attribute.kind)
                 if subject:
-                    return subject, attribute, match["v"]
-    return None
+                    found.append((subject, attribute, match["v"]))
+    return next((edit for edit in found if edit[2] in world.values(edit[1])), (found or [None])[0])
 
 
 def _pattern(template: str) -> str:
     """A template as a regular expression; the verb may stand in any tense."""
-    text = re.escape(template.removeprefix("~").rstrip(".!"))
+    text = re.escape(phrasing.bare(template).rstrip(".!"))
     text = re.sub(r"\\ (is|was)\\ ", r"\\ (?:is|was)\\ ", text)
     for slot, pattern in (("av", r"(?:an?\ )?(?P<v>.+)"), ("v", "(?P<v>.+)"), ("S", "(?P<S>.+)"),
                           ("s", "(?P<S>.+)")):  # fmt: skip

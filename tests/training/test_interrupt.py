@@ -1,0 +1,44 @@
+import signal
+import threading
+
+import pytest
+
+from detour.training.interrupt import whole_steps
+
+
+def test_ctrl_c_waits_for_the_check():
+    reached = []
+    with pytest.raises(KeyboardInterrupt), whole_steps() as between_steps:
+        between_steps()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # impatience changes nothing
+        reached.append("the end of the step")
+        between_steps()
+        reached.append("never")
+    assert reached == ["the end of the step"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_somebody_elses_handler_stays():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with whole_steps() as between_steps:
+            signal.raise_signal(signal.SIGINT)
+            between_steps()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_other_threads_are_left_alone():
+    done = []
+
+    def work():
+        with whole_steps() as between_steps:
+            between_steps()
+            done.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [signal.default_int_handler]
