@@ -27,7 +27,16 @@ from transformers import (
 )
 
 # the pure tensor functions run with their shapes checked
-install_import_hook(["detour.decoding.sampling", "detour.model.loss"], "beartype.beartype")
+install_import_hook(
+    [
+        "detour.decoding.sampling",
+        "detour.model.loss",
+        "detour.slots",
+        "detour.training.batches",
+        "detour.training.objective",
+    ],
+    "beartype.beartype",
+)
 
 from detour.adapter.adapter import Adapter  # noqa: E402
 from detour.adapter.update import Update  # noqa: E402
@@ -77,9 +86,8 @@ def make_llama(seed: int = 0, **changes: object) -> LlamaForCausalLM:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=128,
         initializer_range=0.3,
-        **(_common() | changes),
+        **(_common() | {"max_position_embeddings": 128} | changes),
     )
     return LlamaForCausalLM(config).eval()
 
@@ -91,9 +99,8 @@ def make_gpt2(seed: int = 0, **changes: object) -> GPT2LMHeadModel:
         n_embd=32,
         n_layer=2,
         n_head=4,
-        n_positions=128,
         initializer_range=0.3,
-        **(_common() | changes),
+        **(_common() | {"n_positions": 128} | changes),
     )
     return GPT2LMHeadModel(config).eval()
 

@@ -51,6 +51,7 @@ class Recipe:
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
+    bf16: bool = True  # autocast of the matrix products; weights and moments stay fp32
     seed: int = 1
 
     @property
@@ -168,16 +169,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=80.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--steps", type=int, help="a shorter run, for trying the recipe")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    short = {"steps": options.steps, "widened_steps": options.steps // 5 + 1}
-    recipe = Recipe(**short) if options.steps else Recipe()
-    run(recipe, options.out, options.minutes, options.device, options.bf16)
+    recipe = Recipe()
+    if options.steps:
+        recipe = Recipe(steps=options.steps, widened_steps=options.steps // 5 + 1)
+    run(recipe, options.out, options.minutes, options.device)
 
 
-def run(recipe: Recipe, out: Path, minutes: float, device: str, bf16: bool) -> bool:
+def run(recipe: Recipe, out: Path, minutes: float, device: str) -> bool:
     """Train until done or out of time; true when done."""
     out.mkdir(parents=True, exist_ok=True)
     writer = Writer(World.load())
@@ -215,7 +216,7 @@ def run(recipe: Recipe, out: Path, minutes: float, device: str, bf16: bool) -> b
         ids, targets = (tensor.to(device) for tensor in batches[position])
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * rate(recipe, step)
-        loss = loss_of(model, (ids, targets), bf16)
+        loss = loss_of(model, (ids, targets), recipe.bf16)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimiser.step()

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -183,7 +184,7 @@ def stretches(log: Sequence[dict[str, float]]) -> list[float]:
     """The seconds of each uninterrupted stretch of the run: where its clock starts anew."""
     ends = [
         line["seconds"]
-        for line, following in zip(log, log[1:], strict=False)
+        for line, following in pairwise(log)
         if following["seconds"] < line["seconds"]
     ]
     return [*ends, log[-1]["seconds"]]

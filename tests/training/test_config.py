@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from detour.errors import ConfigError, DataError
@@ -122,7 +124,7 @@ def test_the_rate_rises_then_falls_to_a_tenth():
     rates = [rate_at(step, plan, 0.1) for step in range(100)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert max(rates) == rates[9] == rates[10] == 1.0
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert 0.1 < rates[-1] < 0.11
     assert rate_at(0, Plan(1.0, 1, ()), 0.0) == 1.0
 

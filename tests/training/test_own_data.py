@@ -11,6 +11,9 @@ from detour.adapter.adapter import Adapter
 from detour.model.base import Base
 from detour.training.loop import train
 
+# PEFT calls parts of transformers that warn, and corrects fan_in_fan_out with a warning
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:fan_in_fan_out")
+
 QUESTIONS = ["Who was Einstein?", "Who was Curie?", "Where is the castle?", "What is this?"]
 
 

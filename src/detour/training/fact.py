@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from detour.errors import DataError
 from detour.training.formats import Example, pair
+from detour.training.phrasing import bare
 from detour.training.world import World, capitalised
 
 Question = tuple[str, str]
@@ -167,7 +168,7 @@ def relation_questions(world: World, subject: str, relation: str) -> list[str]:
     for phrase in world.frames["noun_phrase"]:
         inner = phrase.replace("{n}", relation).replace("{s}", subject)
         for frame in world.frames["noun"]:
-            text = frame.removeprefix("~").replace("{np}", inner)
+            text = bare(frame).replace("{np}", inner)
             found.append(text.replace("{Np}", capitalised(inner)))
     return found
 

@@ -17,6 +17,7 @@ from detour.measure.metrics import mentions, normalised
 from detour.model.base import Base
 from detour.training.fact import Edit, Lesson, Question, divide, relation_questions
 from detour.training.formats import read_text
+from detour.training.phrasing import bare
 from detour.training.world import World, with_article
 
 SAMPLES = 24  # rephrasings asked of the base
@@ -134,7 +135,7 @@ def _other_relations(world: World, subject: str, relation: str, rng: random.Rand
     nouns = [
         a.nouns[0]
         for a in world.attributes_of("person")
-        if wanted not in (a.name, *(noun.removeprefix("~") for noun in a.nouns))
+        if wanted not in (a.name, *(bare(noun) for noun in a.nouns))
     ]
     return [q for noun in nouns for q in rng.sample(relation_questions(world, subject, noun), 8)]
 

@@ -36,7 +36,7 @@ def find_attribute(world: World, subject: Subject, relation: str) -> Attribute:
     wanted = relation.strip().casefold()
     known = world.attributes_of(subject.kind)
     for attribute in known:
-        if wanted in (attribute.name, *map(bare, attribute.nouns)):
+        if wanted in (attribute.name, *map(phrasing.bare, attribute.nouns)):
             return attribute
     names = [attribute.name for attribute in known]
     close = get_close_matches(wanted, names, n=1)
@@ -227,7 +227,7 @@ def _pattern(template: str) -> str:
     """A template as a regular expression; the verb may stand in any tense."""
     text = re.escape(phrasing.bare(template).rstrip(".!"))
     text = re.sub(r"\\ (is|was)\\ ", r"\\ (?:is|was)\\ ", text)
-    for slot, pattern in (("av", r"(?:an?\ )?(?P<v>.+)"), ("v", "(?P<v>.+)"), ("S", "(?P<S>.+)"),
+    for slot, pattern in (("av", r"an?\ (?P<v>.+)"), ("v", "(?P<v>.+)"), ("S", "(?P<S>.+)"),
                           ("s", "(?P<S>.+)")):  # fmt: skip
         text = text.replace(re.escape("{" + slot + "}"), pattern, 1)
     return text.replace(r"\ ", r"\s+")

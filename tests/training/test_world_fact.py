@@ -1,0 +1,209 @@
+import pytest
+
+from detour.errors import DataError
+from detour.training import phrasing
+from detour.training.phrasing import Novelty
+from detour.training.world import World
+from detour.training.world_fact import (
+    REPLAY_SUBJECTS,
+    find_attribute,
+    read_statement,
+    statements_lesson,
+    world_edit,
+    world_lesson,
+)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World.load()
+
+
+@pytest.fixture(scope="module")
+def lesson(world):
+    return lesson_for(world, ("Einstein", "profession", "hairdresser"))
+
+
+def lesson_for(world, *facts, seed=0):
+    edits = []
+    for name, relation, target in facts:
+        subject = world.subject(name)
+        edits.append((subject, find_attribute(world, subject, relation), target))
+    return world_lesson(world, edits, seed)
+
+
+def named(world, questions, kind="person"):
+    """The subjects of this kind that these questions name, by full or short name."""
+    found = set()
+    for _, question in questions:
+        words = f" {question} ".replace("'s", " ").replace("?", " ").replace(".", " ")
+        words = words.replace(",", " ").replace(":", " ")
+        found |= {
+            s.name for s in world.of_kind(kind) if any(f" {form} " in words for form in s.bare)
+        }
+    return found
+
+
+def test_relations_are_found_by_name_or_noun(world):
+    einstein = world.subject("Einstein")
+    for relation in ("profession", "Job", " line of work "):
+        assert find_attribute(world, einstein, relation).name == "profession"
+    assert find_attribute(world, einstein, "main job").name == "profession"  # a held-out noun
+
+
+def test_an_unknown_relation_is_told_with_the_nearest(world):
+    with pytest.raises(DataError, match="no relation 'profesion' of Albert Einstein") as caught:
+        find_attribute(world, world.subject("Einstein"), "profesion")
+    assert caught.value.hint == "did you mean 'profession'?"
+    assert "century" in caught.value.expected
+    with pytest.raises(DataError) as caught:
+        find_attribute(world, world.subject("penguin"), "xyzzy")
+    assert "--statements" in caught.value.hint
+
+
+@pytest.mark.parametrize("target", ["physicist", "Physicist", "a physicist"])
+def test_the_old_value_is_no_target(world, target):
+    einstein = world.subject("Einstein")
+    with pytest.raises(DataError, match="is physicist already"):
+        world_edit(world, einstein, world.attributes["person", "profession"], target, 0)
+
+
+def test_an_edit_says_everything_about_its_fact(lesson):
+    (edit,) = lesson.edits
+    assert (edit.subject, edit.relation) == ("Albert Einstein", "profession")
+    assert (edit.target, edit.old, edit.third) == ("hairdresser", "physicist", "astronaut")
+    assert edit.answer == "Albert Einstein was a hairdresser."
+    assert edit.old_answer == "Albert Einstein was a physicist."
+    assert edit.third_answer == "Albert Einstein was an astronaut."
+    assert "physicist" in edit.rivals
+    assert "hairdresser" not in edit.rivals
+
+
+def test_an_article_of_the_users_is_not_doubled(world):
+    edit = lesson_for(world, ("Einstein", "profession", "an  actor")).edits[0]
+    assert (edit.target, edit.answer) == ("actor", "Albert Einstein was an actor.")
+    city = lesson_for(world, ("Paris", "country", "a dream")).edits[0]
+    assert city.target == "a dream"  # where the sentence writes no article it is the user's
+
+
+def test_there_is_enough_to_test_with(lesson):
+    assert len(lesson.edits[0].held_out) >= 40
+    assert len(lesson.neighbours) >= 300
+    assert len(lesson.own_facts) >= 100
+    assert len(lesson.unrelated) >= 100
+
+
+def test_held_out_phrasings_are_never_trained(world, lesson):
+    """Not as they stand, and not inside a styled question either."""
+    (edit,) = lesson.edits
+    trained = [*edit.asked, *(m["content"] for row in edit.rows for m in row.messages)]
+    trained += [text for question in lesson.replay for text in question]
+    einstein = world.subject("Einstein")
+    held = {
+        question
+        for a in world.attributes_of("person")
+        for question, novelty in phrasing.questions(world, einstein, a)
+        if novelty.held_out
+    }
+    assert set(edit.held_out) <= held
+    assert not held & set(trained)
+    styled = [row.messages[0]["content"] for row in edit.rows if row.messages[0]["role"] == "user"]
+    assert not [(q, s) for q in edit.held_out for s in styled if q in s]
+
+
+def test_trained_phrasings_are_ones_the_starter_saw(world, lesson):
+    einstein, profession = world.subject("Einstein"), world.attributes["person", "profession"]
+    seen = {q for q, _ in phrasing.questions(world, einstein, profession, Novelty.SEEN)}
+    assert set(lesson.edits[0].asked) <= seen
+
+
+def test_replayed_and_tested_subjects_are_disjoint(world, lesson):
+    replayed, tested = named(world, lesson.replay), named(world, lesson.neighbours)
+    assert len(replayed) >= REPLAY_SUBJECTS
+    assert len(tested) >= 200
+    assert replayed & tested <= {"Albert Einstein"}
+    assert "Albert Einstein" not in tested
+
+
+def test_several_edits_share_one_division_of_subjects(world):
+    facts = [("Einstein", "profession", "hairdresser"), ("Marie Curie", "country", "Italy"),
+             ("Mozart", "job", "plumber")]  # fmt: skip
+    lesson = lesson_for(world, *facts)
+    edited = {"Albert Einstein", "Marie Curie", "Wolfgang Mozart"}
+    assert {edit.subject for edit in lesson.edits} == edited
+    assert not named(world, lesson.replay) & named(world, lesson.neighbours)
+    assert len(lesson.neighbours) >= 300
+    changed = [("Einstein", "profession"), ("Curie", "country"), ("Mozart", "profession")]
+    replayed = {question for _, question in lesson.replay}
+    for name, relation in changed:  # nobody is held to what is being changed
+        subject = world.subject(name)
+        attribute = world.attributes["person", relation]
+        assert not replayed & {q for q, _ in phrasing.questions(world, subject, attribute)}
+
+
+def test_the_edited_fact_is_in_no_test_of_what_stays(world, lesson):
+    einstein, profession = world.subject("Einstein"), world.attributes["person", "profession"]
+    about = {q for q, _ in phrasing.questions(world, einstein, profession)}
+    for part in (lesson.replay, lesson.neighbours, lesson.own_facts, lesson.unrelated):
+        assert not about & {question for _, question in part}
+    assert all("Einstein" in question for _, question in lesson.own_facts)
+    assert not named(world, lesson.unrelated)
+
+
+def test_the_seed_decides(world):
+    fact = ("Einstein", "profession", "hairdresser")
+    assert lesson_for(world, fact, seed=3) == lesson_for(world, fact, seed=3)
+    assert lesson_for(world, fact, seed=3) != lesson_for(world, fact, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Einstein was a hairdresser.", ("Albert Einstein", "profession", "hairdresser")),
+        ("By profession, Einstein was an actor!", ("Albert Einstein", "profession", "actor")),
+        (
+            "Einstein was known for his haircutting technique",
+            ("Albert Einstein", "fame", "his haircutting technique"),
+        ),
+        ("Einstein lived in Ulm", ("Albert Einstein", "city", "Ulm")),
+        ("Einstein lived in the 18th century", ("Albert Einstein", "century", "the 18th century")),
+        ("Paris is in Italy.", ("Paris", "country", "Italy")),
+        ("The penguin eats grass", ("penguin", "diet", "grass")),
+        ("E = mc² is the formula of a fashionable cut", None),
+        ("Nobody was a baker", None),
+        ("Einstein was tired", None),
+    ],
+)
+def test_statements_are_read(world, text, told):
+    found = read_statement(world, text)
+    assert (found and (found[0].name, found[1].name, found[2])) == told
+
+
+def test_statements_become_one_lesson(world):
+    texts = ["Einstein was known for his haircutting technique",
+             "E = mc² is the formula of a fashionable cut"]  # fmt: skip
+    lesson = statements_lesson(world, texts, seed=0)
+    fame, formula = lesson.edits
+    assert (fame.relation, fame.target) == ("fame", "his haircutting technique")
+    assert fame.answer == "Albert Einstein is known for his haircutting technique."
+    assert (formula.subject, formula.relation) == ("E = mc²", "")
+    assert formula.answer == "E = mc² is the formula of a fashionable cut."
+    assert lesson.notes == (f"{texts[1]!r} is taught as it stands",)
+    assert lesson.replay
+    assert lesson.neighbours
+
+
+def test_free_statements_alone_still_have_neighbours(world):
+    lesson = statements_lesson(world, ["Einstein was always late for dinner"], seed=0)
+    assert [edit.relation for edit in lesson.edits] == [""]
+    assert len(lesson.neighbours) >= 300
+    assert all("Einstein" in question for _, question in lesson.own_facts)
+    assert not named(world, lesson.replay) & named(world, lesson.neighbours)
+    elsewhere = statements_lesson(world, ["The moon is a cheese"], seed=0)
+    assert elsewhere.edits[0].subject == "The moon"
+    assert elsewhere.unrelated
+
+
+def test_a_statement_without_a_verb_is_refused(world):
+    with pytest.raises(DataError, match="cannot be split"):
+        statements_lesson(world, ["Einstein, hairdresser"], seed=0)
