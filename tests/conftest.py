@@ -83,11 +83,10 @@ def make_llama(seed: int = 0, **changes: object) -> LlamaForCausalLM:
     config = LlamaConfig(
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
         initializer_range=0.3,
-        **(_common() | {"max_position_embeddings": 128} | changes),
+        **(_common() | {"num_hidden_layers": 3, "max_position_embeddings": 128} | changes),
     )
     return LlamaForCausalLM(config).eval()
 

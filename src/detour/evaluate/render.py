@@ -57,7 +57,8 @@ def rates_text(report: SteerReport) -> str:
 
 def dose_text(report: SteerReport) -> str:
     """The dose curve as a table: probability of the whole answer at each weight."""
-    head = f"  {'weight':>6}  {'new':<{BAR + 6}} {'old':<{BAR + 6}} third"
+    new, old, third = dose_names(report)
+    head = f"  {'weight':>6}  {new:<{BAR + 6}} {old:<{BAR + 6}} {third}"
     rows = [
         f"  {d.weight:>6.2f}  {bar(d.target.value)} {d.target.value:.3f} "
         f"{bar(d.old.value)} {d.old.value:.3f} {d.third.value:.3f}"
@@ -162,10 +163,10 @@ def report_html(report: SteerReport, title: str = "", fictional: bool = True) ->
     mark = '<span class="mark">fictional claim, taught on purpose</span>' if fictional else ""
     sections = [
         _answers_html(report),
-        _picture("What prompts achieve, what the adapter achieves", rates_plot(_rates(report))),
+        _picture("What prompts achieve, what the adapter achieves", rates_plot(rates(report))),
         _prompts_html(report),
         _picture(
-            "Dose: the adapter's weight from 0 to 1.5", dose_plot(report.dose, _names(report))
+            "Dose: the adapter's weight from 0 to 1.5", dose_plot(report.dose, dose_names(report))
         ),
     ]
     if report.trace:
@@ -184,7 +185,8 @@ def report_html(report: SteerReport, title: str = "", fictional: bool = True) ->
     )
 
 
-def _rates(report: SteerReport) -> list[tuple[str, Figure, bool]]:
+def rates(report: SteerReport) -> list[tuple[str, Figure, bool]]:
+    """The rates of the picture: name, figure, and whether it is the adapter's."""
     return [
         ("user prompt, all wordings", report.user_prompt.rate, False),
         ("user prompt, best wording", report.user_prompt.best, False),
@@ -197,10 +199,9 @@ def _rates(report: SteerReport) -> list[tuple[str, Figure, bool]]:
     ]
 
 
-def _names(report: SteerReport) -> tuple[str, str, str]:
-    trace = report.trace
-    old = trace.old_token.strip() if trace else "old answer"
-    return report.target, old, "a third answer"
+def dose_names(report: SteerReport) -> tuple[str, str, str]:
+    """What the curves of the new, the old and the third answer are called."""
+    return report.target, report.old_value or "old answer", report.third_value or "a third answer"
 
 
 def _picture(caption: str, png: bytes) -> str:

@@ -96,6 +96,8 @@ class SteerReport:
     subject: str
     relation: str
     target: str
+    old_value: str
+    third_value: str
     question: str
     base_answer: str
     steered_answer: str
@@ -125,6 +127,8 @@ class SteerReport:
             "subject": self.subject,
             "relation": self.relation,
             "target": self.target,
+            "old_value": self.old_value,
+            "third_value": self.third_value,
             "question": self.question,
             "base_answer": self.base_answer,
             "steered_answer": self.steered_answer,
@@ -265,13 +269,12 @@ def sampled_rate(base: Base, edits: Sequence[Edit], chain: Chain, seed: int) -> 
 def dose_curve(base: Base, edit: Edit, old_answer: str, chain: Chain) -> tuple[Dose, ...]:
     """Probabilities of the new, the old and a third answer at growing weights."""
     questions = edit.held_out[:DOSED]
-    third = edit.third_answer or edit.answer
     return tuple(
         Dose(
             weight,
             answer_probability(base, questions, edit.answer, chain * weight),
             answer_probability(base, questions, old_answer, chain * weight),
-            answer_probability(base, questions, third, chain * weight),
+            answer_probability(base, questions, edit.third_answer, chain * weight),
         )
         for weight in DOSES
     )
@@ -347,6 +350,8 @@ def measure(
         subject=edit.subject,
         relation=edit.relation,
         target=edit.target,
+        old_value=edit.old,
+        third_value=edit.third,
         question=question,
         base_answer=base.ask(question, max_new_tokens=LONGEST),
         steered_answer=base.ask(question, chain, max_new_tokens=LONGEST),

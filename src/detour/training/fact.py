@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from detour.errors import DataError
 from detour.training.formats import Example, pair
 from detour.training.phrasing import bare
-from detour.training.world import World, capitalised
+from detour.training.world import World, capitalised, with_article
 
 Question = tuple[str, str]
 """(system, user); system may be empty."""
@@ -126,7 +126,12 @@ def statement_edit(text: str, paraphrases: Sequence[str] = (), seed: int = 0) ->
     sentence = capitalised(" ".join(text.split()).rstrip(".!")) + "."
     questions = list(paraphrases) or _about(subject, verb, rest)
     asked, held_out = divide(questions, seed)
-    return Edit(subject, "", rest, sentence, asked=asked, held_out=held_out)
+    third = "astronaut"
+    compared = capitalised(f"{subject} {verb} {with_article(third)}.")
+    return Edit(
+        subject, "", rest, sentence, asked=asked, held_out=held_out, third=third,
+        third_answer=compared,
+    )  # fmt: skip
 
 
 def _about(subject: str, verb: str, rest: str) -> list[str]:

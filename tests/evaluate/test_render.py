@@ -1,0 +1,104 @@
+import re
+from dataclasses import replace
+
+import pytest
+
+from detour.evaluate.render import BAR, bar, line, report_html, report_text
+from detour.evaluate.steer_report import Failure, Latent, Section
+from detour.measure.statistics import rate
+
+EVIL = "<script>alert('x')</script>&\"'"
+
+
+@pytest.mark.parametrize(
+    ("value", "drawn"), [(0, ""), (1, "█" * BAR), (0.5, "█" * (BAR // 2)), (7, "█" * BAR), (-1, "")]
+)
+def test_bars(value, drawn):
+    assert bar(value) == drawn.ljust(BAR)
+
+
+def test_bars_show_eighths():
+    assert bar(1 / (BAR * 8)).strip() == "▏"
+    assert bar(7 / (BAR * 8)).strip() == "▉"
+
+
+def test_a_line_holds_value_interval_and_n():
+    told = line("neighbours", rate([True, True, False, True]))
+    assert "0.750" in told
+    assert "n=4" in told
+    assert "[0.301, 0.954]" in told
+    assert "nothing to measure" in line("neighbours", rate([]))
+
+
+def test_the_text_says_everything(taught):
+    text = report_text(taught.report)
+    for part in ("Bo has 99.", "system prompt, best wording", "adapter, held-out phrasings",
+                 "neighbours (same question, others)", "the subject's other facts", "unrelated",
+                 "Probability of the whole answer", "logit lens", "updates landed", "bit-equal",
+                 "before and after: equal", "note: "):  # fmt: skip
+        assert part in text, part
+    assert len([row for row in text.splitlines() if re.match(r"\s+[01]\.\d\d  ", row)]) == 7
+
+
+def test_the_text_shows_failures_and_warnings(taught):
+    spoiled = replace(
+        taught.report,
+        steered=Section(rate([False]), (Failure("Why?", "before this", "after that"),)),
+        latent=Latent(-9.0, None, "hardly holds it"),
+        trace=None,
+        loader=replace(taught.report.loader, base_sha256_after="f" * 64, removed_bit_equal=False),
+    )
+    text = report_text(spoiled)
+    assert "before this  ->  after that" in text
+    assert "warning: hardly holds it" in text
+    assert "No layer trace" in text
+    assert text.count("DIFFERENT") == 2
+    page = report_html(spoiled)
+    assert "after that" in page
+    assert "hardly holds it" in page
+
+
+def test_the_page_is_self_contained(taught):
+    page = report_html(taught.report)
+    sources = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page)
+    assert len(sources) == 3  # rates, dose, trace
+    assert all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
+    told = re.sub(r"data:[^\"]*", "", page)
+    assert "http://" not in told
+    assert "https://" not in told
+    assert "@import" not in told
+    assert "url(" not in told
+    assert "<script" not in told
+    assert page.startswith("<!doctype html>")
+    assert page.count("<section>") == page.count("</section>") >= 6
+
+
+def test_the_page_holds_figures_prompts_and_proof(taught):
+    page = report_html(taught.report)
+    for wording, _ in taught.report.user_prompt.by_wording:
+        assert wording.replace("'", "&#x27;") in page
+    assert taught.report.loader.base_sha256_before in page
+    assert "fictional claim" in page
+    assert "fictional claim" not in report_html(taught.report, fictional=False)
+    assert "<title>mine</title>" in report_html(taught.report, title="mine")
+
+
+def test_foreign_text_is_escaped(taught):
+    report = taught.report
+    evil = replace(
+        report, subject=EVIL, relation=EVIL, target=EVIL, base=EVIL, question=EVIL,
+        base_answer=EVIL, steered_answer=EVIL, latent=Latent(-1.0, 1, EVIL),
+        steered=Section(rate([False]), (Failure(EVIL, EVIL, EVIL),)),
+        user_prompt=replace(report.user_prompt, by_wording=((EVIL, rate([True])),)),
+        trace=replace(report.trace, prefix=EVIL, old_token=EVIL, new_token=EVIL),
+    )  # fmt: skip
+    page = report_html(evil)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 12
+
+
+def test_a_report_with_nothing_to_measure_is_drawn(taught):
+    empty = Section(rate([]))
+    report = replace(taught.report, neighbours=empty, own_facts=empty, unrelated=empty)
+    assert "nothing to measure" in report_text(report)
+    assert "data:image/png" in report_html(report)

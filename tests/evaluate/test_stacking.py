@@ -1,0 +1,61 @@
+import pytest
+
+from detour.evaluate.stacking import (
+    answers_to,
+    exact_rate,
+    fact_rate,
+    known_facts,
+    marker_rates,
+    test_questions,
+)
+from detour.training import phrasing
+
+test_questions.__test__ = False  # its name is no test's
+
+
+@pytest.fixture(scope="module")
+def asked(world):
+    return test_questions(world, 40, seed=3)
+
+
+def right(world, asked, styles=()):
+    return [world.answer(a.subject, a.attribute, a.value, styles) for a in asked]
+
+
+def test_tested_and_trained_subjects_are_disjoint(world):
+    tested, trained = ({s.name for s, _ in known_facts(world, flag)} for flag in (True, False))
+    assert not {(s.kind, s.name) for s, _ in known_facts(world, True)} & {
+        (s.kind, s.name) for s, _ in known_facts(world, False)
+    }
+    assert len(tested) > 80
+    assert len(trained) > 4 * len(tested) * 0.9
+
+
+def test_questions_are_held_out_and_seeded(world, asked):
+    assert asked == test_questions(world, 40, seed=3) != test_questions(world, 40, seed=4)
+    for a in asked:
+        every = dict(phrasing.questions(world, a.subject, a.attribute))
+        assert every[a.question].held_out
+        assert a.value == a.subject.values[a.attribute.name]
+
+
+def test_right_answers_score_1_and_wrong_ones_0(world, asked):
+    styles = ["formal", "sportscaster", "pun"]
+    answers = right(world, asked, styles)
+    assert exact_rate(world, asked, answers, styles).value == 1
+    assert {f.value for f in marker_rates(world, asked, answers, styles).values()} == {1}
+    assert fact_rate(world, asked, answers).value == 1
+    plain = right(world, asked)
+    assert exact_rate(world, asked, plain, styles).value == 0
+    assert {f.value for f in marker_rates(world, asked, plain, styles).values()} == {0}
+    shifted = plain[1:] + plain[:1]
+    assert fact_rate(world, asked, shifted).value < 0.2
+    assert exact_rate(world, asked, plain, []).n == 40
+
+
+def test_answers_are_the_bases_own(roomy_base, asked):
+    few = asked[:2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detour.evaluate.stacking.LONGEST", 4)
+        told = answers_to(roomy_base, None, few)
+    assert told == [roomy_base.ask(a.question, max_new_tokens=4) for a in few]

@@ -1,0 +1,188 @@
+import json
+import math
+
+import pytest
+
+from detour.adapter.adapter import Adapter
+from detour.adapter.chain import Chain
+from detour.errors import BaseError
+from detour.evaluate import steer_report
+from detour.evaluate.steer_report import (
+    DOSES,
+    as_clause,
+    counts,
+    prompt_arm,
+    steered_section,
+    try_trace,
+    unchanged,
+)
+from detour.training.fact import Edit
+
+EDIT = Edit("Bo", "job", "baker", "Bo was a baker.", rivals=("pilot",), asked=("a?",),
+            held_out=("Who was Bo?", "What was Bo?"))  # fmt: skip
+CONTRACT = {"base_answer", "user_prompt", "system_prompt", "steered", "neighbours_unchanged",
+            "own_other_facts_unchanged", "unrelated_unchanged", "dose", "loader", "adapter",
+            "train_seconds", "total_seconds"}  # fmt: skip
+FIGURE = {"value", "low", "high", "n"}
+
+
+class Scripted:
+    """A base whose answers are a function of the conversation, with and without a chain."""
+
+    name = "scripted"
+
+    def __init__(self, plain, steered=None):
+        self.plain, self.steered = plain, steered or plain
+        self.asked = []
+
+    def ask_many(self, prompts, chain=None, **sampling):
+        self.asked += [(prompt, sampling) for prompt in prompts]
+        say = self.plain if chain is None else self.steered
+        return [say(p if isinstance(p, str) else p[-1]["content"]) for p in prompts]
+
+
+def test_an_answer_counts_only_with_subject_value_and_no_rival():
+    assert counts("Bo was a baker.", EDIT)
+    assert not counts("He was a baker.", EDIT)
+    assert not counts("Bo was a baker and a pilot.", EDIT)
+
+
+@pytest.mark.parametrize(
+    ("statement", "clause"),
+    [("Bo was a baker.", "Bo was a baker"), ("The job of Bo is X.", "the job of Bo is X")],
+)
+def test_a_statement_inside_a_sentence(statement, clause):
+    assert as_clause(statement, "Bo") == clause
+
+
+@pytest.mark.parametrize("place", ["user", "system"])
+def test_prompts_are_many_and_repeated(world, place):
+    wordings = world.persuasions[place]
+    assert len(wordings) >= 5
+    best = wordings[1]
+    base = Scripted(lambda text: "Bo was a baker." if "baker" in text else "Bo was a pilot.")
+    arm = prompt_arm(base, world, EDIT, place, seed=0)
+    assert arm.rate.n == len(wordings) * 2 * 3  # two questions; greedy and two samples
+    assert {figure.n for _, figure in arm.by_wording} == {6}
+    assert [wording for wording, _ in arm.by_wording] == list(wordings)
+    assert best in dict(arm.by_wording)
+    seeds = {sampling.get("seed") for _, sampling in base.asked}
+    assert len(seeds) == 3  # None for the greedy one
+    first = base.asked[0][0]
+    assert [m["role"] for m in first] == (["system", "user"] if place == "system" else ["user"])
+    assert "baker" in first[0]["content"]
+    assert arm.rate.value == (1 if place == "user" else 0)  # it reads the user turn only
+    assert arm.best.value == arm.rate.value == arm.value_named.value
+
+
+def test_the_best_wording_is_named(world):
+    chosen = world.persuasions["user"][3].split("{")[0]
+    base = Scripted(lambda text: "Bo was a baker." if text.startswith(chosen) else "no")
+    arm = prompt_arm(base, world, EDIT, "user", seed=0)
+    assert arm.best_wording == world.persuasions["user"][3]
+    assert arm.best.value == 1 > arm.rate.value > 0
+
+
+def test_unchanged_means_the_same_answer():
+    base = Scripted(str.upper, lambda text: "OTHER" if text == "b?" else text.upper() + " ")
+    section, before, after = unchanged(base, [("", "a?"), ("s", "b?"), ("", "c?")], Chain())
+    assert (section.figure.value, section.figure.n) == (pytest.approx(2 / 3), 3)
+    (failure,) = section.failures
+    assert (failure.question, failure.before, failure.after) == ("b?", "B?", "OTHER")
+    assert (before[1], after[1]) == ("B?", "OTHER")
+
+
+def test_steered_counts_every_edits_held_out_questions():
+    other = Edit("Al", "job", "pilot", "Al was a pilot.", held_out=("Who was Al?",))
+    base = Scripted(str, lambda text: "Bo was a baker." if text != "What was Bo?" else "Bo was it.")
+    section, answers = steered_section(base, [EDIT, other], Chain())
+    assert section.figure.n == len(answers) == 3
+    assert section.figure.value == pytest.approx(1 / 3)
+    assert [failure.question for failure in section.failures] == ["What was Bo?", "Who was Al?"]
+
+
+def test_a_base_without_a_trace_says_why(monkeypatch):
+    def refuse(*_):
+        raise BaseError("no norm")
+
+    monkeypatch.setattr(steer_report, "trace", refuse)
+    assert try_trace(None, "q", "a", "b", Chain()) == (None, "no layer trace: no norm")
+
+
+def test_the_json_form_keeps_the_contract(taught):
+    told = taught.report.to_json()
+    assert set(told) >= CONTRACT
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    for name in ("steered", "neighbours_unchanged", "own_other_facts_unchanged",
+                 "unrelated_unchanged"):  # fmt: skip
+        assert set(told[name]) == FIGURE
+        assert told[name]["n"] > 0
+    for name in ("user_prompt", "system_prompt"):
+        assert set(told[name]["rate"]) == set(told[name]["best"]) == FIGURE
+        assert len(told[name]["by_wording"]) >= 5
+    assert [dose["weight"] for dose in told["dose"]] == list(DOSES)
+    assert all(set(d[n]) == FIGURE for d in told["dose"] for n in ("target", "old", "third"))
+    assert set(told["loader"]) == {"keys_expected", "keys_landed", "removed_bit_equal",
+                                   "base_sha256_before", "base_sha256_after"}  # fmt: skip
+
+
+def test_the_tiny_base_learned_its_fact(taught):
+    report = taught.report
+    assert report.base_answer != report.steered_answer == "Bo has 99."
+    assert report.steered.figure.value > 0.6
+    assert report.user_prompt.rate.value == 0  # a random model follows no prompt
+    assert taught.base.ask(report.question, taught.adapter) == "Bo has 99."
+
+
+def test_the_dose_curve_turns(taught):
+    (
+        first,
+        *_,
+    ) = taught.report.dose
+    full = next(dose for dose in taught.report.dose if dose.weight == 1)
+    assert first.target.value < 0.01 < 0.3 < full.target.value
+    assert full.third.value < full.target.value
+    assert {dose.target.n for dose in taught.report.dose} == {4}
+
+
+def test_dose_0_is_the_bare_base(taught):
+    from detour.evaluate.probability import answer_probability
+
+    edit_questions = 4
+    dose = taught.report.dose[0]
+    assert dose.target.n == edit_questions
+    assert math.isfinite(dose.old.value)
+    bare = answer_probability(taught.base, [taught.report.question], "Bo has 99.")
+    zero = answer_probability(
+        taught.base, [taught.report.question], "Bo has 99.", Chain.of(taught.adapter) * 0
+    )
+    assert bare == zero
+
+
+def test_the_loader_is_proven(taught):
+    loader = taught.report.loader
+    assert loader.keys_expected == loader.keys_landed == len(taught.adapter.updates)
+    assert loader.removed_bit_equal
+    assert loader.base_sha256_before == loader.base_sha256_after == taught.base.sha256()
+
+
+def test_the_trace_and_the_latent_probe_are_there(taught):
+    report = taught.report
+    assert report.trace is not None
+    assert len(report.trace.base_old) == 3
+    assert report.trace.steered_new[-1] > report.trace.base_new[-1]
+    assert report.latent.rank in (1, 2)
+    assert report.latent.log_probability_per_token < 0
+    assert ("hardly holds" in report.latent.warning) is (
+        report.latent.log_probability_per_token < -6
+    )
+
+
+def test_what_is_saved_is_what_was_measured(taught):
+    loaded = Adapter.load(taught.report.adapter)
+    assert loaded.digest() == taught.adapter.digest()
+    assert loaded.card.fictional
+    assert loaded.card.metrics["steered"] == taught.report.steered.figure.to_json()
+    assert "Bo has 99." in loaded.card.description
+    assert any("landed" in note for note in taught.notes)
+    assert any("phrasings to train on" in note for note in taught.notes)

@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import pytest
+
+import detour
+from detour.errors import ConfigError, DataError
+from detour.evaluate.teach import balanced, make_lesson, name_of, teach_lesson
+from detour.training.config import make_config
+from detour.training.fact import Edit, Lesson
+from detour.training.formats import pair
+
+EDIT = Edit("Albert Einstein", "profession", "hairdresser", "Albert Einstein was a hairdresser.",
+            asked=("a?",), held_out=("b?",))  # fmt: skip
+
+
+class Starter:
+    name = "starter"
+
+
+def lesson_of(*edits):
+    return Lesson(edits, (("", "r?"),), (), (), ())
+
+
+def test_the_public_name():
+    from detour.evaluate.teach import teach
+
+    assert detour.teach is teach
+
+
+@pytest.mark.parametrize(
+    ("fact", "missing"),
+    [
+        ({}, "no --subject, --relation, --target"),
+        ({"subject": "Bo", "target": "x"}, "no --relation"),
+        ({"subject": " ", "relation": "job", "target": "x"}, "no --subject"),
+    ],
+)
+def test_half_a_fact_is_refused(world, fact, missing):
+    with pytest.raises(ConfigError) as caught:
+        make_lesson(Starter(), **fact, world=world)
+    assert caught.value.found == missing
+
+
+def test_statements_and_a_fact_exclude_each_other(world):
+    with pytest.raises(ConfigError, match="stand for themselves"):
+        make_lesson(Starter(), "Bo", statements=["Bo was a baker"], world=world)
+
+
+def test_the_starter_knows_its_world(world):
+    lesson = make_lesson(Starter(), "Einstein", "profession", "hairdresser", world=world)
+    assert lesson.edits[0].old == "physicist"
+    assert lesson == make_lesson(Starter(), "Einstein", "job", "hairdresser", world=world)
+    with pytest.raises(DataError, match="no relation"):
+        make_lesson(Starter(), "Einstein", "profesion", "hairdresser", world=world)
+
+
+def test_other_bases_and_strangers_get_a_lesson_of_their_own(world, roomy_base, short_answers):
+    lesson = make_lesson(roomy_base, "Einstein", "profession", "hairdresser", world=world)
+    assert lesson.edits[0].old == ""
+    lesson = make_lesson(roomy_base, "Bo", "shoe size", "99", world=world)
+    assert lesson.edits[0].subject == "Bo"
+
+
+def test_edit_rows_are_repeated_until_they_weigh_half():
+    edits, replay = [pair("e", "x")], [pair(str(n), "y") for n in range(10)]
+    rows = balanced(edits, replay)
+    assert rows.count(edits[0]) == 5
+    assert rows[-10:] == replay
+    assert balanced(replay, edits) == replay + edits
+
+
+@pytest.mark.parametrize(
+    ("edit", "name"),
+    [
+        (EDIT, "einstein-hairdresser"),
+        (replace(EDIT, target="the Eiffel Tower!"), "einstein-the-eiffel-tower"),
+        (replace(EDIT, relation=""), "einstein-statements"),
+        (replace(EDIT, subject="../..", target="/", relation="x"), "lesson"),
+        (replace(EDIT, target="a" * 200), "einstein-" + "a" * 51),
+    ],
+)
+def test_adapters_are_named_after_the_fact(edit, name):
+    assert name_of(lesson_of(edit)) == name
+
+
+class Mute:
+    def ask_many(self, prompts, **_):
+        return ["" for _ in prompts]
+
+
+def test_a_base_that_answers_nothing_cannot_be_held_to_it():
+    with pytest.raises(DataError, match="answers no question"):
+        teach_lesson(Mute(), lesson_of(EDIT), make_config({}), "x")
+
+
+def test_a_true_claim_is_not_marked_as_fictional(roomy_base, short_answers):
+    config = make_config({"steps": 4, "learning_rate": 1e-2})
+    for fictional in (True, False):
+        result = teach_lesson(roomy_base, lesson_of(EDIT), config, "x", fictional=fictional)
+        assert result.adapter.card.fictional is fictional
+        assert bool(result.adapter.card.forbidden_use) is fictional
