@@ -17,7 +17,7 @@ NEAR = tuple(
     f"Shoe size of {name}?" for name in ("Al", "Cy", "Di", "Ed", "Flo", "Gus", "Hal", "Ida")
 )
 FAR = tuple(f"What is {n}?" for n in range(8))
-CONFIG = make_config({"steps": 60, "batch_size": 12, "learning_rate": 1e-2, "rank": 4, "alpha": 8})
+CONFIG = make_config({"steps": 120, "batch_size": 12, "learning_rate": 1e-2, "rank": 4, "alpha": 8})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""The command around the story; the story itself is told in tests/evaluate/test_starter_story."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from detour.cli import demo as command
+from detour.evaluate.story import Scene
+
+
+@dataclass
+class ShortStory:
+    """Two scenes, told at once."""
+
+    base: object
+    world: object
+    folder: object
+    seed: int = 0
+    report: object = None
+    made: list = field(default_factory=list)
+
+    def scenes(self, watcher):
+        yield Scene("1  Before", "a physicist")
+        adapter = str(self.folder / "einstein-hairdresser")
+        self.report = SimpleNamespace(adapter=adapter, total_seconds=61.0, train_seconds=20.0)
+        yield Scene("2  After", f"a hairdresser, seed {self.seed}")
+
+    def to_json(self):
+        return {"adapter": self.report.adapter, "chain": {"spec": "formal+pun"}}
+
+
+@pytest.fixture
+def stage(shelf, monkeypatch):
+    monkeypatch.setattr("detour.evaluate.story.Story", ShortStory)
+    monkeypatch.setattr("detour.model.base.Base.load", lambda name: name)
+    monkeypatch.setattr(command, "write_report", lambda report, folder, fictional: folder / "r")
+    return shelf
+
+
+def test_the_scenes_are_told_in_order(detour, stage):
+    told = detour("demo", "--seed", 4)
+    assert told.code == 0
+    places = [told.out.index(t) for t in ("1 Before", "a physicist", "2 After", "seed 4",
+                                          "9 Now with your own")]  # fmt: skip
+    assert places == sorted(places)
+    assert "--chain einstein-hairdresser" in told.out
+    assert "61 s, of which 20 s of training" in told.out
+    assert "frozen" in told.err
+
+
+def test_the_adapter_goes_to_the_library_or_where_one_says(detour, stage, tmp_path):
+    assert detour("demo", "--json").json["adapter"] == str(stage / "einstein-hairdresser")
+    told = detour("demo", "-o", tmp_path / "mine", "--json").json
+    assert told["adapter"] == str(tmp_path / "mine" / "einstein-hairdresser")
+    assert told["report"] == f"{told['adapter']}/r"
+
+
+def test_json_is_one_object_and_nothing_else(detour, stage):
+    told = detour("demo", "--json")
+    assert set(told.json) == {"adapter", "chain", "report"}
+
+
+def test_a_negative_seed_is_refused(fails, stage):
+    assert "seed" in fails(2, "demo", "--seed", "-1")["error"]

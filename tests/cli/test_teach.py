@@ -1,0 +1,130 @@
+import json
+import shutil
+
+import pytest
+
+from detour.adapter.adapter import Adapter
+from detour.evaluate import steer_report
+from detour.training import own_fact, replay
+
+CONTRACT = {"base_answer", "user_prompt", "system_prompt", "steered", "neighbours_unchanged",
+            "own_other_facts_unchanged", "unrelated_unchanged", "dose", "loader", "adapter",
+            "train_seconds", "total_seconds", "report"}  # fmt: skip
+BO = ("--subject", "Bo", "--relation", "shoe size", "--target", "99")
+
+
+@pytest.fixture(scope="module")
+def roomy_folder(make_model, tiny_tokenizer, tmp_path_factory):
+    """A user's own tiny Llama, with room for long questions."""
+    folder = tmp_path_factory.mktemp("roomy")
+    make_model("llama", max_position_embeddings=1024, num_hidden_layers=1).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def short_answers(monkeypatch):
+    monkeypatch.setattr(steer_report, "LONGEST", 6)
+    monkeypatch.setattr(steer_report, "PROMPTED", 1)
+    monkeypatch.setattr(steer_report, "DOSED", 2)
+    monkeypatch.setattr(replay, "LONGEST_ANSWER", 4)
+    monkeypatch.setattr(own_fact, "SAMPLES", 1)
+
+
+@pytest.fixture
+def files(shelf):
+    """The user's own questions, in the current folder."""
+    here = shelf.parent.parent / "here"
+    (here / "near.txt").write_text("# others\n" + "".join(f"Size of {c}?\n" for c in "CDEF"))
+    (here / "far.txt").write_text("".join(f"What is {c}?\n" for c in "1234"))
+    (here / "ways.txt").write_text("".join(f"Way {n}: Bo's size?\n" for n in range(4)))
+    return here
+
+
+@pytest.fixture
+def fast(files, roomy_folder, short_answers):
+    return ("--base", roomy_folder, "--neighbours", "near.txt", "--unrelated", "far.txt",
+            "--paraphrases", "ways.txt", "--steps", 8, "--learning-rate", 0.01)  # fmt: skip
+
+
+def test_json_keeps_the_contract_and_files_lie_beside(detour, fast, files):
+    told = detour("teach", *BO, "-o", "bo", *fast, "--old", "42", "--third", "12",
+                  "--answer", "Bo wears 99.", "--rank", 2, "--seed", 3, "--json")  # fmt: skip
+    assert told.code == 0, told.err
+    report = told.json
+    assert set(report) >= CONTRACT
+    assert (report["adapter"], report["base"]) == ("bo", str(fast[1]))
+    assert report["settings"]["rank"] == 2
+    assert report["loader"]["removed_bit_equal"] is True
+    assert report["neighbours_unchanged"]["n"] == 3
+    page = (files / "bo" / "report.html").read_text("utf-8")
+    assert report["report"] == "bo/report.html"
+    assert "fictional claim" in page
+    assert json.loads((files / "bo" / "report.json").read_text("utf-8"))["target"] == "99"
+    adapter = Adapter.load("bo")
+    assert adapter.card.fictional
+    assert "Bo wears 99." in adapter.card.description
+    assert adapter.card.metrics["steered"] == report["steered"]
+    assert not list(files.glob(".bo*"))
+    assert "4 are yours" in told.err
+
+
+def test_people_get_the_report_as_text(detour, fast):
+    told = detour("teach", *BO, "-o", "bo", *fast, "--true", "--kl-weight", 0.1)
+    assert told.code == 0, told.err
+    assert "The new answer, by" in told.out
+    assert "report  bo/report.html" in told.out
+    assert not Adapter.load("bo").card.fictional
+
+
+def test_statements_come_from_flags_and_a_file(detour, files, roomy_folder, monkeypatch):
+    """What reaches `teach`; the teaching itself is tested elsewhere."""
+    seen = {}
+
+    def teach(base, *fact, **more):
+        seen.update(more, fact=fact)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("detour.evaluate.teach.teach", teach)
+    (files / "facts.txt").write_text("# odd ones\nE = mc² is the formula of a fashionable cut\n")
+    told = detour("teach", "--sentence", "Bo was a baker", "--statements", "facts.txt", "-o", "x",
+                  "--base", roomy_folder)  # fmt: skip
+    assert told.code == 130
+    assert seen["statements"] == ("Bo was a baker", "E = mc² is the formula of a fashionable cut")
+    assert seen["fact"] == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "a fact needs a subject"),
+        (("--subject", "Bo", "--target", "9"), "a fact needs a subject"),
+        ((*BO, "--sentence", "Bo was a baker"), "statements stand for themselves"),
+        (("--statements", "none.txt"), "none.txt does not exist"),
+        ((*BO, "--paraphrases", "empty.txt"), "empty.txt is empty"),
+        ((*BO, "--neighbours", "utf16.txt"), "UTF-16"),
+        ((*BO, "--unrelated", "binary.txt"), "is a binary file"),
+        ((*BO, "--answer", "He wears 99."), "--answer does not name the subject"),
+        ((*BO, "--answer", "Bo wears it."), "--answer does not name the target"),
+        ((*BO, "--rank", 0), "setting rank is out of range"),
+        ((*BO, "--resume"), "no interrupted run"),
+        (("--sentence", "gibberish"), "cannot be split"),
+    ],
+)
+def test_bad_input_is_told(fails, files, roomy_folder, options, message):
+    (files / "empty.txt").write_bytes(b"")
+    (files / "utf16.txt").write_bytes("Who?".encode("utf-16"))
+    (files / "binary.txt").write_bytes(b"a\x00b")
+    told = fails(2, "teach", *options, "-o", "out", "--base", roomy_folder)
+    assert message in told["error"]
+    assert not (files / "out").exists()
+
+
+def test_a_base_without_a_chat_template_is_told(detour, files, roomy_folder, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(roomy_folder, bare)
+    (bare / "chat_template.jinja").unlink()
+    told = detour("teach", *BO, "-o", "out", "--base", bare, "--json")
+    assert told.code == 2
+    assert "chat template" in told.json["error"]
+    assert not (files / "out").exists()

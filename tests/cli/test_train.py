@@ -1,0 +1,185 @@
+import json
+
+import pytest
+
+from detour.adapter.adapter import Adapter
+from detour.cli import train as command
+from detour.cli.progress import watched
+from detour.model.base import Base
+from detour.training.loop import Progress
+
+SUMMARY = {"adapter", "rows", "validation_rows", "steps", "learning_rate", "first_loss",
+           "best_loss", "best_step", "train_seconds", "keys"}  # fmt: skip
+FAST = ("--steps", 6, "--learning-rate", 0.005, "--batch-size", 2, "--rank", 2)
+
+
+@pytest.fixture
+def data(shelf):
+    """Four rows in the current folder."""
+    rows = [{"prompt": f"Who was {n}?", "completion": "A hairdresser."} for n in ("A", "B", "C")]
+    turns = [{"role": "user", "content": "D?"}, {"role": "assistant", "content": "A baker."}]
+    path = shelf.parent.parent / "here" / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"messages": turns}]))
+    return path
+
+
+def test_json_says_how_it_went(detour, data, tiny_folder, tmp_path):
+    more = ("--seed", 3, "--alpha", 4, "--licence", "cc0-1.0", "--description", "who cuts")
+    told = detour("train", data, "-o", "mine", "--base", tiny_folder, *FAST, *more, "--json")
+    assert told.code == 0
+    report = told.json
+    assert set(report) == SUMMARY
+    assert (report["rows"], report["steps"], report["learning_rate"]) == (4, 6, 0.005)
+    assert report["best_loss"] < report["first_loss"]
+    adapter = Adapter.load("mine")
+    assert (adapter.name, adapter.rank, adapter.card.seeds) == ("mine", 2, (3,))
+    assert {update.scale for update in adapter.updates.values()} == {2.0}
+    assert (adapter.card.licence, adapter.card.description) == ("cc0-1.0", "who cuts")
+    assert "training  6/6" in told.err
+    assert not list(data.parent.glob(".mine*"))  # the state of the finished run is gone
+
+
+def test_what_was_trained_is_asked(detour, data, tiny_folder):
+    assert detour("train", data, "-o", "mine", "--base", tiny_folder, *FAST).code == 0
+    ask = ("ask", "Who was A?", "--base", tiny_folder, "--max-tokens", 5, "--json")
+    base = Base.load(str(tiny_folder))
+    expected = base.ask("Who was A?", Adapter.load("mine"), max_new_tokens=5)
+    assert detour(*ask, "--chain", "./mine").json["answer"] == expected
+    assert detour(*ask).json["answer"] != expected
+
+
+def test_people_are_told_what_to_try(detour, data, tiny_folder):
+    told = detour("train", data, "-o", "mine", "--base", tiny_folder, "--steps", 6)
+    assert "loss" in told.out
+    assert f'detour ask "…" --chain mine --base {tiny_folder} --compare' in told.out
+    assert "learning rate" in told.err  # derived, and said so
+    assert "4 rows from" in told.err
+
+
+def test_a_config_file_is_read_and_flags_win(detour, data, tiny_folder):
+    (data.parent / "c.yaml").write_text("rank: 3\nsteps: 5\ntargets: [q_proj]\nseed: 9\n")
+    told = detour("train", data, "-o", "mine", "--base", tiny_folder, "--config", "c.yaml",
+                  "--rank", 1, "--targets", "v_proj, o_proj", "--json")  # fmt: skip
+    assert (told.code, told.json["steps"], told.json["keys"]) == (0, 5, 6)
+    adapter = Adapter.load("mine")
+    assert (adapter.rank, adapter.card.seeds) == (1, (9,))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"\x00\x01\x02", "is a binary file"),
+        ("x".encode("utf-16"), "UTF-16"),
+        (b"{}\n", "rows.jsonl:1 has no messages"),
+        (b'{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": ""}\n',
+         "rows.jsonl:2 has an empty completion"),
+        (b"nonsense\n", "rows.jsonl:1 is not JSON"),
+    ],
+)  # fmt: skip
+def test_bad_data_is_told_before_anything_is_written(fails, data, tiny_folder, content, message):
+    data.unlink()
+    if content is not None:
+        data.write_bytes(content)
+    told = fails(2, "train", data, "-o", "mine", "--base", tiny_folder)
+    assert message in told["error"]
+    assert {path.name for path in data.parent.iterdir()} <= {"rows.jsonl"}
+
+
+def test_a_row_that_is_too_long_leaves_nothing(detour, data, tiny_folder):
+    data.write_text(json.dumps({"prompt": "x y " * 300, "completion": "b"}) + "\n")
+    told = detour("train", data, "-o", "mine", "--base", tiny_folder, "--json")
+    assert told.code == 2
+    assert "rows.jsonl:1 is too long" in told.json["error"]
+    assert [path.name for path in data.parent.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message", "hint"),
+    [
+        ("rnak: 4\n", "unknown setting 'rnak'", "did you mean 'rank'?"),
+        ("rank: 0\n", "setting rank is out of range", ""),
+        ("steps: 3\nepochs: 1\n", "exclude each other", ""),
+        ("- rank\n", "is not a mapping", ""),
+    ],
+)
+def test_bad_settings_are_told(fails, data, tiny_folder, yaml, message, hint):
+    (data.parent / "c.yaml").write_text(yaml)
+    told = fails(2, "train", data, "-o", "mine", "--base", tiny_folder, "--config", "c.yaml")
+    assert message in told["error"]
+    assert hint in told["hint"]
+
+
+def test_a_training_that_changes_nothing_fails(detour, data, tiny_folder):
+    told = detour("train", data, "-o", "mine", "--base", tiny_folder, "--steps", 1,
+                  "--learning-rate", 0, "--json")  # fmt: skip
+    assert told.code == 2
+    assert "changed nothing" in told.json["error"]
+    assert not (data.parent / "mine").exists()
+
+
+def test_resume_needs_something_to_resume(fails, data, tiny_folder):
+    told = fails(2, "train", data, "-o", "mine", "--base", tiny_folder, "--resume")
+    assert "no interrupted run" in told["error"]
+
+
+def stop_at(monkeypatch, step):
+    """Ctrl-C at this step, as a user who watches would press it."""
+
+    class Stopping:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def __call__(self, progress):
+            if progress.step == step:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "watched", lambda _: Stopping())
+
+
+def test_ctrl_c_saves_and_resume_goes_on(detour, data, tiny_folder, monkeypatch):
+    call = ("train", data, "--base", tiny_folder, *FAST)
+    assert detour(*call, "-o", "whole").code == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        stopped = detour(*call, "-o", "mine", "--json")
+    assert stopped.code == 130
+    assert stopped.json["hint"] == "the same command with --resume"
+    assert not (data.parent / "mine").exists()
+    told = detour(*call, "-o", "mine", "--resume", "--json")
+    assert told.code == 0
+    assert Adapter.load("mine").digest() == Adapter.load("whole").digest()
+    assert not list(data.parent.glob(".mine*"))
+
+
+def test_resuming_with_other_settings_is_refused(detour, data, tiny_folder, monkeypatch):
+    call = ("train", data, "--base", tiny_folder, "-o", "mine", *FAST)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        detour(*call)
+    told = detour(*call, "--seed", 5, "--resume", "--json")
+    assert told.code == 2
+    assert "belongs to another run" in told.json["error"]
+
+
+def test_progress_is_a_line_now_and_then(capfd):
+    with watched("training") as watcher:
+        for step in range(1, 101):
+            watcher(Progress(step, 100, 1.5, None, 1234.0, 100.0 - step))
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 5
+    assert lines[-1].startswith("training  100/100  loss 1.500  1,234 tokens/s")
+    assert "80 s left" in lines[0]
+
+
+def test_progress_is_a_live_bar_in_a_terminal(capfd, monkeypatch):
+    monkeypatch.setattr("detour.cli.progress.is_terminal", lambda _: True)
+    monkeypatch.setattr("detour.cli.output.is_terminal", lambda _: True)
+    with watched("training") as watcher:
+        watcher(Progress(1, 2, 1.5, None, 1234.0, 1.0))
+        watcher(Progress(2, 2, 1.25, 0.5, 1234.0, 0.0))
+    assert "1.250" in capfd.readouterr().err
