@@ -76,11 +76,29 @@ def test_the_order_of_rows_changes_from_epoch_to_epoch():
     assert first != [list(range(100 + 8 * n, 108 + 8 * n)) for n in range(8)]
 
 
+def test_rows_meet_other_rows_in_every_epoch():
+    """Not only the batches are shuffled, the rows are too."""
+    batches = Batches([row(100 + n, 1) for n in range(64)], 8, PAD, 0)
+    first, second = (
+        {frozenset(firsts(batches[epoch * 8 + step])) for step in range(8)} for epoch in range(2)
+    )
+    in_file_order = {frozenset(range(100 + 8 * n, 108 + 8 * n)) for n in range(8)}
+    assert first != second
+    assert not first & in_file_order
+
+
 def test_rows_of_like_length_stand_together():
     bucketed = Batches(rows_of(64), 8, PAD, 0)
     waste = sum(int((bucketed[step].mask == 0).sum()) for step in range(8))
     plain = sum(int((padded(rows_of(64)[n : n + 8], PAD).mask == 0).sum()) for n in range(0, 64, 8))
     assert waste < plain / 4
+
+
+def test_short_rows_do_not_all_come_first():
+    batches = Batches(rows_of(64), 8, PAD, 0)
+    widths = [batches[step].ids.shape[1] for step in range(8)]
+    assert sorted(widths) == list(range(2, 10))
+    assert widths != sorted(widths)
 
 
 def test_fewer_rows_than_a_batch_are_one_batch():

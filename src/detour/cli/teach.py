@@ -66,7 +66,9 @@ def command(
 
     flags = {n: given[n] for n in ("rank", "alpha", "steps", "batch_size", "learning_rate",
                                    "kl_weight")}  # fmt: skip
-    config = make_config({**DEFAULTS, "seed": seed, **settings_from(config_file, flags)})
+    settings = settings_from(config_file, flags)
+    seed = seed if _given("seed") else settings.get("seed", seed)
+    config = make_config({**DEFAULTS, **settings, "seed": seed})
     base = load_base(base_name, device, dtype)
     state = state_folder(output)
     if resume and not state.exists():
@@ -89,6 +91,12 @@ def command(
 
     say(report_text(report))
     say(f"\nadapter {output}\nreport  {files}")
+
+
+def _given(option: str) -> bool:
+    """Whether the user gave this flag, rather than its default."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def write_report(report: SteerReport, folder: Path, fictional: bool) -> Path:

@@ -114,7 +114,7 @@ def interrupted(state: Path) -> Interrupted:
     """The error that says how to go on."""
     if (state / "state.safetensors").exists():
         return Interrupted("stopped; the state is saved", hint="the same command with --resume")
-    return Interrupted("stopped before the first step")
+    return Interrupted("stopped; there is nothing to resume", hint="run it again")
 
 
 def drop_state(state: Path) -> None:

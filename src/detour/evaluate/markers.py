@@ -49,5 +49,5 @@ def unwrapped(answer: str) -> str:
 def _words_of(template: str, plain: str) -> bool:
     """Whether the fixed words of a template occur in order, whatever stands in its places."""
     fixed = [normalised(part).strip(" .") for part in re.split(r"\{\w+\}", template)]
-    pattern = ".+".join(re.escape(part) for part in fixed if part)
-    return re.search(pattern, plain) is not None
+    pattern = r"\b.+\b".join(re.escape(part) for part in fixed if part)
+    return re.search(rf"\b{pattern}\b", plain) is not None

@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from detour.errors import DataError
+from detour.errors import DataError, RequestError
 from detour.measure.metrics import mentions, normalised
 from detour.model.base import Base
 from detour.training.fact import Edit, Lesson, Question, divide, relation_questions
@@ -89,7 +89,7 @@ def own_lesson(
     rng = random.Random(seed)
     sentence = answer or f"The {relation} of {subject} is {target}."
     asked = [*paraphrases, *relation_questions(world, subject, relation)]
-    offered = rephrased(base, asked[0], subject, seed)
+    offered, silent = _offered(base, asked[0], subject, seed)
     training, held_out = divide([*asked, *offered], seed)
     others = [s for s in world.subjects if not mentions(s.name, subject) and s.kind == "person"]
     rng.shuffle(others)
@@ -117,8 +117,19 @@ def own_lesson(
         notes=(
             f"{len(training)} phrasings to train on, {len(held_out)} to test with; "
             f"{len(paraphrases)} are yours, {len(offered)} the base's own",
+            *silent,
         ),
     ).check()
+
+
+def _offered(
+    base: Base, question: str, subject: str, seed: int
+) -> tuple[list[str], tuple[str, ...]]:
+    """The base's rephrasings; or none, and a note why it could not be asked."""
+    try:
+        return rephrased(base, question, subject, seed), ()
+    except RequestError as error:  # a short context has no room for request and answer
+        return [], (f"the base was not asked to rephrase: {error}",)
 
 
 def _plain(questions: Sequence[str]) -> tuple[Question, ...]:
