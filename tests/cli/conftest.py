@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from detour.adapter import library
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.adapter.fingerprint import fingerprint_folder
@@ -73,6 +74,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DETOUR_HOME", str(tmp_path / "home"))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(library, "_STARTER", tmp_path / "nothing packaged")
     return tmp_path / "home" / "adapters"
 
 
