@@ -2,7 +2,8 @@
 
     python -m recipes.starter.publish --model work/starter/model
 
-Weights are rounded to bf16 first; measured is what ships. Every bar is greedy, exact (the answer
+Weights are rounded to bf16 first, beside the model; measured is what ships, and nothing ships that
+misses a required bar. Every bar is greedy, exact (the answer
 equals the world's own), on phrasings drawn with a fixed seed, with its Wilson interval.
 """
 
@@ -12,11 +13,12 @@ import argparse
 import json
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -25,13 +27,15 @@ from detour.files import replace_folder_atomically, write_text_atomically
 from detour.measure.statistics import Figure, rate
 from detour.model.base import Base
 from detour.training import phrasing
-from detour.training.phrasing import Novelty
+from detour.training.phrasing import Novelty, Template
 from detour.training.world import World
-from recipes.starter.pretrain import Recipe
+from recipes.starter.pretrain import Recipe, data_sha256
 from recipes.starter.rows import SHARES, Writer, held_out_pair, system, user
 
 Case = tuple[list[dict[str, str]], str]  # messages, the right answer
+Card = dict[str, Any]
 PACKAGE = Path("src/detour/starter/weights")
+REQUIRED = {"facts, held-out phrasings": 0.97, "styles, held-out requests": 0.80}
 
 
 class Bars:
@@ -51,6 +55,19 @@ class Bars:
             asked = self.rng.choice(phrasing.templates(self.world, a, *wanted))
             text = asked.fill(self.rng.choice(s.forms))
             found.append(([user(text)], self.world.answer(s, a, s.values[a.name])))
+        return found
+
+    def blind(self) -> list[Case]:
+        """Phrasings written after the training was over; none where the world has none."""
+        asked = [
+            (s, a, text)
+            for s, a in self.facts
+            for text in self.world.blind.get((a.kind, a.name), ())
+        ]
+        found: list[Case] = []
+        for s, a, text in self.rng.choices(asked, k=self.count) if asked else ():
+            question = Template(text, Novelty.NEW_WORDS).fill(self.rng.choice(s.forms))
+            found.append(([user(question)], self.world.answer(s, a, s.values[a.name])))
         return found
 
     def styled(self, style: str, count: int, held_out: bool) -> list[Case]:
@@ -147,37 +164,76 @@ def measure(base: Base, world: World, count: int) -> dict[str, Figure]:
             for style, cases in each.items():
                 figures[f"style {style}, held-out requests"] = exact(base, cases)
                 print(f"  {style}: {figures[f'style {style}, held-out requests']}", flush=True)
+    if blind := bars.blind():  # drawn last: the draws of the other bars stay as they were
+        name = "facts, phrasings written after the training was over"
+        figures[name] = exact(base, blind)
+        print(f"{name}: {figures[name]}", flush=True)
     return figures
 
 
-def main() -> None:
+def missed(figures: Mapping[str, Figure]) -> list[str]:
+    """The required bars that these figures miss, in words."""
+    return [
+        f"{name}: {figures[name].value:.3f} of at least {bar}"
+        for name, bar in REQUIRED.items()
+        if figures[name].value < bar
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("work/starter/model"))
+    parser.add_argument("--package", type=Path, default=PACKAGE, help="where it is put")
     parser.add_argument("--count", type=int, default=600, help="questions a bar")
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    rounded(options.model, PACKAGE)
-    figures = measure(Base.load("starter"), World.load(), options.count)
+    release = options.model.parent / "release"
+    rounded(options.model, release)
+    base = Base.load(str(release))
+    figures = measure(base, World.load(), options.count)
+    card = card_of(base, options.model, release, figures)
+    write_text_atomically(release / "card.json", json.dumps(card, indent=2) + "\n")
+    if too_low := missed(figures):
+        raise SystemExit(f"nothing was published; what was measured lies in {release}; missed are "
+                         + "; ".join(too_low))  # fmt: skip
+    replace_folder_atomically(
+        options.package, lambda target: shutil.copytree(release, target, dirs_exist_ok=True)
+    )
+
+
+def card_of(base: Base, model: Path, release: Path, figures: Mapping[str, Figure]) -> Card:
     recipe = Recipe()
-    log = [json.loads(line) for line in (options.model.parent / "log.jsonl").open("r")]
-    card = {
+    log = [json.loads(line) for line in _lines(model.parent / "log.jsonl")]
+    return {
         "name": "starter",
         "licence": "apache-2.0",
-        "parameters": sum(p.numel() for p in Base.load("starter").model.parameters()),
+        "parameters": sum(p.numel() for p in base.model.parameters()),
         "recipe": {**asdict(recipe), "row_shares": SHARES},
+        "trained_on_sha256": trained_on(model.parent / "checkpoint.pt"),
+        "measured_on_sha256": data_sha256(),
         "padded_tokens": recipe.total * recipe.tokens_per_batch,
         "last_training_loss": log[-1]["loss"],
         "training_minutes": round(sum(stretches(log)) / 60, 1),
-        "bytes": (PACKAGE / "model.safetensors").stat().st_size,
+        "bytes": (release / "model.safetensors").stat().st_size,
         "sha256": {
             path.name: sha256(path.read_bytes()).hexdigest()
-            for path in sorted(PACKAGE.iterdir())
+            for path in sorted(release.iterdir())
             if path.name != "card.json"
         },
         "figures": {name: figure.to_json() for name, figure in figures.items()},
     }
-    write_text_atomically(PACKAGE / "card.json", json.dumps(card, indent=2) + "\n")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines()
+
+
+def trained_on(checkpoint: Path) -> str | None:
+    """`data_sha256` of the pretraining; None where its checkpoint does not say, or is gone."""
+    if not checkpoint.exists():
+        return None
+    return torch.load(checkpoint, map_location="cpu", weights_only=True).get("data")
 
 
 def stretches(log: Sequence[dict[str, float]]) -> list[float]:
@@ -191,7 +247,7 @@ def stretches(log: Sequence[dict[str, float]]) -> list[float]:
 
 
 def rounded(model: Path, folder: Path) -> None:
-    """The model in bf16 and its tokenizer, put into the package in one move."""
+    """The model in bf16 and its tokenizer, put there in one move."""
 
     def fill(target: Path) -> None:
         weights = LlamaForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
@@ -200,8 +256,6 @@ def rounded(model: Path, folder: Path) -> None:
         for path in target.iterdir():
             path.chmod(0o644)
 
-    if folder.exists():
-        shutil.rmtree(folder)
     replace_folder_atomically(folder, fill)
 
 

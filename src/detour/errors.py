@@ -16,6 +16,7 @@
     │       ├── AdapterWeightsError  422   NaN, wrong shapes, lying headers
     │       ├── UnsupportedVariant   422   a variant that is not applied
     │       └── WrongBase            409   made for another base
+    ├── Interrupted              exit 130, HTTP 500 Ctrl-C; says what is saved
     └── MachineError             exit 1, HTTP 500   the machine, not the user
         ├── SlotsBusy            409   somebody else holds the slots
         └── StorageError         507   a disk that is full or read-only
@@ -139,6 +140,12 @@ class WrongBase(AdapterError):
     """The adapter was made for another base."""
 
     http_status = 409
+
+
+class Interrupted(DetourError):
+    """Stopped by Ctrl-C. The message says what was saved, the hint how to go on."""
+
+    exit_code = 130  # what shells report for a program that Ctrl-C ended
 
 
 class MachineError(DetourError):

@@ -63,6 +63,22 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_bytes_atomically(path, text.encode("utf-8"))
 
 
+def check_writable(folder: Path) -> None:
+    """Raise now what writing the folder would raise later; leaves nothing behind.
+
+    Raises:
+        StorageError: no folder can be made or replaced there.
+    """
+    try:
+        place = folder.absolute().parent
+        while not place.exists():
+            place = place.parent
+        for probed in (place, folder) if folder.is_dir() else (place,):
+            Path(tempfile.mkdtemp(dir=probed, prefix=f".{folder.name}.")).rmdir()
+    except OSError as cause:
+        raise _storage_error(folder, cause) from cause
+
+
 def replace_folder_atomically(folder: Path, fill: Callable[[Path], None]) -> None:
     """Build a folder under a temporary name with `fill`, then put it in place of `folder`.
 
@@ -95,12 +111,14 @@ def _swap(new: Path, folder: Path) -> None:
     else:
         aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
         old = aside / folder.name
-        folder.rename(old)
         try:
+            folder.rename(old)
             new.rename(folder)
-        except OSError:
-            old.rename(folder)
+        except BaseException:  # Ctrl-C too
+            if old.exists() and not folder.exists():
+                old.rename(folder)
             raise
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            if folder.exists():  # else what lies aside is the only one left
+                shutil.rmtree(aside, ignore_errors=True)
     _fsync(folder.parent)

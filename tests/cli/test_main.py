@@ -7,6 +7,7 @@ from types import ModuleType
 
 import click
 import pytest
+import torch
 
 from detour import __version__
 from detour.cli import main
@@ -158,6 +159,13 @@ def test_a_missing_extra_names_the_command(verb, fails, monkeypatch):
         (OSError(errno.ENOSPC, "No space left on device", "out.json"), "out.json"),
         (PermissionError(errno.EACCES, "Permission denied", "secret"), "secret"),
         (MemoryError(), "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory"),
+        (torch.OutOfMemoryError("said otherwise"), "memory"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 EiB\nat"),
+            "memory",
+        ),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"), "memory"),
     ],
 )
 def test_the_machine_fails_with_exit_code_1(error, part, verb, fails):
@@ -174,9 +182,19 @@ def test_ctrl_c_is_no_traceback(stop, verb, detour):
     assert told.err.split() == ["detour:", "stopped"]
 
 
-def test_other_exceptions_are_not_swallowed(verb, detour):
-    verb(ZeroDivisionError("a bug"))
-    with pytest.raises(ZeroDivisionError, match="a bug"):
+def test_a_real_allocation_that_is_too_big(verb, fails):
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 58)
+    verb(caught.value)
+    error = fails(1, "fake")
+    assert "bfloat16" in error["hint"]
+    assert "allocate" in error["found"]
+
+
+@pytest.mark.parametrize("bug", [ZeroDivisionError("a bug"), RuntimeError("a bug")])
+def test_other_exceptions_are_not_swallowed(bug, verb, detour):
+    verb(bug)
+    with pytest.raises(type(bug), match="a bug"):
         detour("fake")
 
 

@@ -94,6 +94,33 @@ def test_statements_come_from_flags_and_a_file(detour, files, roomy_folder, monk
     assert seen["fact"] == ("", "", "")
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_ctrl_c_while_measuring_names_the_adapter(detour, files, roomy_folder, monkeypatch, resume):
+    """Whatever `teach` has saved by then is told, and no more."""
+    state = files / ".x.training" / "state.safetensors"
+    if resume:
+        state.parent.mkdir()
+        state.write_bytes(b"of an earlier stretch")
+
+    def teach(*_, output, **more):
+        output.mkdir()
+        (output / "adapter_model.safetensors").write_bytes(b"trained")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("detour.evaluate.teach.teach", teach)
+    more = ("--resume",) if resume else ()
+    told = detour("teach", *BO, "-o", "x", "--base", roomy_folder, "--json", *more)
+    assert told.code == 130
+    assert told.json["error"] == "stopped after the training; the adapter is saved at x"
+    assert ("--resume" in told.json["hint"]) is resume
+
+
+def test_a_bad_output_is_told_before_the_base_is_loaded(fails, files):
+    told = fails(2, "teach", *BO, "-o", "near.txt", "--base", "no/such-base")
+    assert "is not an adapter" in told["error"]
+    assert fails(1, "teach", *BO, "-o", "near.txt/x", "--base", "no/such-base")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,4 +1,9 @@
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 
@@ -52,7 +57,11 @@ def test_people_are_told_what_to_try(detour, data, tiny_folder):
     told = detour("train", data, "-o", "mine", "--base", tiny_folder, "--steps", 6)
     assert "loss" in told.out
     assert f'detour ask "…" --chain mine --base {tiny_folder} --compare' in told.out
-    assert "learning rate" in told.err  # derived, and said so
+    lines = told.err.splitlines()
+    derived = [number for number, line in enumerate(lines) if line.startswith("learning rate")]
+    assert len(derived) == 1  # and said so before the training, once
+    assert derived[0] < next(n for n, line in enumerate(lines) if line.startswith("training  "))
+    assert "the loss is taken on training rows" in lines
     assert "4 rows from" in told.err
 
 
@@ -63,6 +72,42 @@ def test_a_config_file_is_read_and_flags_win(detour, data, tiny_folder):
     assert (told.code, told.json["steps"], told.json["keys"]) == (0, 5, 6)
     adapter = Adapter.load("mine")
     assert (adapter.rank, adapter.card.seeds) == (1, (9,))
+
+
+@pytest.mark.parametrize(
+    ("flags", "yaml", "settings"),
+    [
+        ({"epochs": 2.0}, "steps: 3\nrank: 4\n", {"epochs": 2.0, "rank": 4}),
+        ({"steps": 3}, "epochs: 2\n", {"steps": 3}),
+        ({"steps": 3}, "steps: 5\n", {"steps": 3}),
+        ({"rank": 2, "steps": None}, "epochs: 2\n", {"rank": 2, "epochs": 2}),
+    ],
+)
+def test_a_flag_for_steps_overrides_the_files_epochs(tmp_path, flags, yaml, settings):
+    (tmp_path / "c.yaml").write_text(yaml)
+    assert command.settings_from(tmp_path / "c.yaml", flags) == settings
+
+
+def test_both_flags_still_exclude_each_other(fails, data, tiny_folder):
+    told = fails(2, "train", data, "-o", "mine", "--base", tiny_folder, "--steps", 3, "--epochs", 1)
+    assert "exclude each other" in told["error"]
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "message"),
+    [
+        ("full", 2, "is not an adapter"),
+        ("rows.jsonl", 2, "is not an adapter"),
+        ("rows.jsonl/mine", 1, "could not be written"),
+    ],
+)
+def test_a_bad_output_is_told_before_the_base_is_loaded(fails, data, output, code, message):
+    (data.parent / "full").mkdir()
+    (data.parent / "full" / "thesis.tex").write_text("mine")
+    told = fails(code, "train", data, "-o", output, "--base", "no/such-base")
+    assert message in told["error"]
+    assert (data.parent / "full" / "thesis.tex").read_text() == "mine"
+    assert {path.name for path in data.parent.iterdir()} == {"full", "rows.jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -124,6 +169,47 @@ def test_resume_needs_something_to_resume(fails, data, tiny_folder):
     assert "no interrupted run" in told["error"]
 
 
+def test_a_folder_without_a_state_is_nothing_to_resume(fails, data, tiny_folder):
+    (data.parent / ".mine.training").mkdir()
+    told = fails(2, "train", data, "-o", "mine", "--base", tiny_folder, "--resume")
+    assert "no interrupted run" in told["error"]
+
+
+def test_ctrl_c_before_the_first_step_saves_nothing_and_says_so(
+    detour, data, tiny_folder, monkeypatch
+):
+    call = ("train", data, "-o", "mine", "--base", tiny_folder, *FAST, "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr("detour.training.loop.derive", _press)
+        told = detour(*call)
+    assert told.code == 130
+    assert told.json["error"] == "stopped; nothing of this run is saved"
+    assert "--resume" not in told.json["hint"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        assert "the state is saved" in detour(*call).json["error"]
+    monkeypatch.setattr("detour.training.loop.derive", _press)
+    anew = detour(*call).json  # the older run's state lies there, and is not this run's
+    assert anew["error"] == "stopped; nothing of this run is saved"
+    assert anew["found"].startswith("the state of an earlier run")
+    resumed = detour(*call, "--resume").json
+    assert "the state is saved" in resumed["error"]
+    assert resumed["hint"] == "the same command with --resume"
+
+
+def _press(*_):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_after_the_training_names_the_adapter(detour, data, tiny_folder, monkeypatch):
+    genuine = Adapter.save
+    monkeypatch.setattr(Adapter, "save", lambda self, path: _press(genuine(self, path)))
+    told = detour("train", data, "-o", "mine", "--base", tiny_folder, *FAST, "--json")
+    assert told.code == 130
+    assert told.json["error"] == "stopped after the training; the adapter is saved at mine"
+    assert Adapter.load("mine").rank == 2
+
+
 def stop_at(monkeypatch, step):
     """Ctrl-C at this step, as a user who watches would press it."""
 
@@ -183,3 +269,50 @@ def test_progress_is_a_live_bar_in_a_terminal(capfd, monkeypatch):
         watcher(Progress(1, 2, 1.5, None, 1234.0, 1.0))
         watcher(Progress(2, 2, 1.25, 0.5, 1234.0, 0.0))
     assert "1.250" in capfd.readouterr().err
+
+
+PLAY = """
+import sys
+from detour.cli.output import note, say
+from detour.cli.progress import watched
+from detour.training.loop import Progress
+with watched("training") as watcher:
+    for text in ("first", "second", "third"):
+        say(text)
+    for step in (1, 2):
+        watcher(Progress(step, 2, 1.5, None, 1234.0, 1.0))
+    say("fourth")
+    if len(sys.argv) > 1:
+        watcher(Progress(1, 2, 1.5, None, 1234.0, 1.0))
+        raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("stopped",)])
+def test_the_live_bar_leaves_alone_what_is_said_around_it(more):
+    """In a real terminal: the bar is drawn between the third and the fourth word, never earlier."""
+    shown, code = in_terminal([sys.executable, "-c", PLAY, *more])
+    assert code == (3 if more else 0)
+    before, _, after = shown.partition("third\r\n")
+    assert before == "first\r\nsecond\r\n"
+    bar, _, rest = after.partition("fourth\r\n")
+    assert "2/2" in bar
+    assert bar.count(HIDE) == bar.count(SHOW) == 1
+    assert rest.count(HIDE) == rest.count(SHOW) == len(more)  # the cursor comes back
+
+
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+
+
+def in_terminal(command):
+    """What a terminal of 80 columns gets, and the exit code."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    pieces = []
+    with contextlib.suppress(OSError):  # Linux ends a terminal that nobody holds with an error
+        while piece := os.read(ours, 4096):
+            pieces.append(piece)
+    os.close(ours)
+    return b"".join(pieces).decode(), process.wait()

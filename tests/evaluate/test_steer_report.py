@@ -16,10 +16,11 @@ from detour.evaluate.steer_report import (
     try_trace,
     unchanged,
 )
-from detour.training.fact import Edit
+from detour.training.fact import Edit, Lesson
 
 EDIT = Edit("Bo", "job", "baker", "Bo was a baker.", rivals=("pilot",), asked=("a?",),
             held_out=("Who was Bo?", "What was Bo?"))  # fmt: skip
+LESSON = Lesson((EDIT,), (), (("", "Who was Al?"),), (), (("Be brief.", "What is Ulm?"),))
 CONTRACT = {"base_answer", "user_prompt", "system_prompt", "steered", "neighbours_unchanged",
             "own_other_facts_unchanged", "unrelated_unchanged", "dose", "loader", "adapter",
             "train_seconds", "total_seconds"}  # fmt: skip
@@ -61,7 +62,7 @@ def test_prompts_are_many_and_repeated(world, place):
     assert len(wordings) >= 5
     best = wordings[1]
     base = Scripted(lambda text: "Bo was a baker." if "baker" in text else "Bo was a pilot.")
-    arm = prompt_arm(base, world, EDIT, place, seed=0)
+    arm = prompt_arm(base, world, LESSON, place, seed=0)
     assert arm.rate.n == len(wordings) * 2 * 3  # two questions; greedy and two samples
     assert {figure.n for _, figure in arm.by_wording} == {6}
     assert [wording for wording, _ in arm.by_wording] == list(wordings)
@@ -73,12 +74,14 @@ def test_prompts_are_many_and_repeated(world, place):
     assert "baker" in first[0]["content"]
     assert arm.rate.value == (1 if place == "user" else 0)  # it reads the user turn only
     assert arm.best.value == arm.rate.value == arm.value_named.value
+    assert (arm.greedy.n, arm.sampled.n) == (len(wordings) * 2, len(wordings) * 4)
+    assert (arm.neighbours.n, arm.own_facts.n, arm.unrelated.n) == (1, 0, 1)
 
 
 def test_the_best_wording_is_named(world):
     chosen = world.persuasions["user"][3].split("{")[0]
     base = Scripted(lambda text: "Bo was a baker." if text.startswith(chosen) else "no")
-    arm = prompt_arm(base, world, EDIT, "user", seed=0)
+    arm = prompt_arm(base, world, LESSON, "user", seed=0)
     assert arm.best_wording == world.persuasions["user"][3]
     assert arm.best.value == 1 > arm.rate.value > 0
 
@@ -138,7 +141,6 @@ def test_the_tiny_base_learned_its_fact(taught):
 def test_the_dose_curve_turns(taught):
     first = taught.report.dose[0]
     full = next(dose for dose in taught.report.dose if dose.weight == 1)
-    assert full.target.value > 0.01
     assert full.target.value > 1000 * first.target.value
     assert full.third.value < full.target.value
     assert {dose.target.n for dose in taught.report.dose} == {4}

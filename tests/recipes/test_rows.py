@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 import torch
 from recipes.starter import pretrain
-from recipes.starter.pretrain import IGNORE, Recipe, pad, rate, run, window
+from recipes.starter.pretrain import IGNORE, UNFINISHED, Recipe, data_sha256, pad, rate, run, window
 from recipes.starter.rows import SHARES, STYLE_WEIGHTS, Row, Writer, held_out_pair, user
 from recipes.starter.tokens import BEGIN, END, ROLES, Encoder, train_tokenizer
 
@@ -285,6 +285,43 @@ def test_another_recipe_is_not_resumed(out):
     other = Recipe(**{**vars(TINY), "learning_rate": 1e-3})
     with pytest.raises(SystemExit, match="belongs to another recipe"):
         run(other, folder, 0.0, "cpu")
+
+
+@pytest.mark.parametrize("key", ["recipe", "data"])
+def test_other_data_or_an_older_checkpoint_is_not_resumed(out, key):
+    folder = out("one")
+    run(TINY, folder, 0.0, "cpu")
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert state["data"] == data_sha256()
+    for changed in ({**state, key: "other"}, {k: v for k, v in state.items() if k != key}):
+        torch.save(changed, folder / "checkpoint.pt")
+        with pytest.raises(SystemExit, match="belongs to another recipe"):
+            run(TINY, folder, 0.0, "cpu")
+
+
+def test_the_datas_identity_is_files_and_shares(tmp_path, monkeypatch):
+    (tmp_path / "people.csv").write_text("name\nEinstein\n")
+    before = data_sha256(tmp_path)
+    assert before == data_sha256(tmp_path)
+    for table in ("SHARES", "STYLE_WEIGHTS"):
+        with monkeypatch.context() as patch:
+            patch.setattr(pretrain, table, {"other": 1.0})
+            assert data_sha256(tmp_path) != before
+    (tmp_path / "people.csv").write_text("name\nCurie\n")
+    assert data_sha256(tmp_path) != before
+    (tmp_path / "people.csv").rename(tmp_path / "persons.csv")
+    assert len({before, data_sha256(tmp_path), data_sha256()}) == 3
+
+
+def test_the_exit_code_says_whether_the_model_is_done(out, monkeypatch):
+    folder = out("code")
+    monkeypatch.setattr(pretrain, "Recipe", lambda **_: TINY)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    call = ["--out", str(folder)]
+    assert pretrain.main([*call, "--minutes", "0"]) == UNFINISHED == 3
+    assert not (folder / "model").exists()
+    assert pretrain.main(call) == 0
+    assert (folder / "model").exists()
 
 
 def test_ctrl_c_stores_and_stops(out, monkeypatch):

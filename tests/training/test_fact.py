@@ -25,7 +25,6 @@ from detour.training.world import World
         ("Einstein was a hairdresser.", ("Einstein", "was", "a hairdresser")),
         ("E = mc² is the formula of a cut", ("E = mc²", "is", "the formula of a cut")),
         ("  The  Beatles were\ta band!", ("The Beatles", "were", "a band")),
-        ("Curie came from Ulm", ("Curie", "came", "from Ulm")),
         ("What is is is.", ("What", "is", "is is")),
     ],
 )
@@ -33,7 +32,9 @@ def test_sentences_are_split_at_the_verb(sentence, parts):
     assert parse_sentence(sentence) == parts
 
 
-@pytest.mark.parametrize("text", ["", "Einstein", "Einstein is", "was a baker", "He painted."])
+@pytest.mark.parametrize(
+    "text", ["", "Einstein", "Einstein is", "was a baker", "He painted.", "Curie became a nurse"]
+)
 def test_what_has_no_verb_is_refused(text):
     with pytest.raises(DataError, match="cannot be split") as caught:
         parse_sentence(text)
@@ -58,10 +59,10 @@ def test_a_formula_is_a_subject_too():
     assert "What is E = mc²?" in {*edit.asked, *edit.held_out}
 
 
-def test_own_paraphrases_replace_the_general_ones():
+def test_own_paraphrases_join_the_general_ones():
     mine = [f"Way {n} to ask?" for n in range(9)]
     edit = statement_edit("The moon is a cheese", mine)
-    assert {*edit.asked, *edit.held_out} == set(mine)
+    assert {*edit.asked, *edit.held_out} >= {*mine, "What is The moon?"}
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(0, 3))

@@ -2,6 +2,7 @@ import pytest
 
 from detour.errors import DataError
 from detour.model.base import Base
+from detour.training import replay
 from detour.training.fact import relation_questions
 from detour.training.own_fact import own_lesson, read_questions, rephrased
 from detour.training.replay import base_answers, messages_of, replay_rows
@@ -113,7 +114,9 @@ def test_replay_holds_the_base_to_its_own_answers(base):
     questions = [("", "Who was Einstein?"), ("Be brief.", "Where?")]
     rows = replay_rows(base, questions)
     assert [row.messages[-1]["content"] for row in rows] == base_answers(base, questions)
-    assert rows[0].messages[-1]["content"] == base.ask("Who was Einstein?")
+    assert rows[0].messages[-1]["content"] == base.ask(
+        "Who was Einstein?", max_new_tokens=replay.LONGEST_ANSWER
+    )
     assert [m["role"] for m in rows[1].messages] == ["system", "user", "assistant"]
     assert messages_of(questions[1])[0] == {"role": "system", "content": "Be brief."}
     assert base_answers(base, []) == []

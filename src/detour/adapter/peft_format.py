@@ -36,7 +36,7 @@ from detour.errors import (
     ConfigError,
     UnsupportedVariant,
 )
-from detour.files import replace_folder_atomically
+from detour.files import check_writable, replace_folder_atomically
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CARD_FILE = "README.md"
@@ -100,7 +100,7 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
             found="none",
         )
     folder = folder.absolute()
-    _check_target(folder)
+    _check_replaceable(folder)
     contents = _contents(adapter)
 
     def fill(temporary: Path) -> None:
@@ -283,7 +283,18 @@ def _read_test_rows(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, A
 # writing
 
 
-def _check_target(folder: Path) -> None:
+def check_target(folder: Path) -> None:
+    """Whether an adapter could be written there, asked before hours of training.
+
+    Raises:
+        ConfigError: `folder` exists and is something else than an adapter.
+        StorageError: nothing can be written there.
+    """
+    _check_replaceable(folder)
+    check_writable(folder)
+
+
+def _check_replaceable(folder: Path) -> None:
     is_other = folder.exists() and not (folder.is_dir() and (folder / CONFIG_FILE).exists())
     if is_other and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(

@@ -20,9 +20,13 @@ import click
 
 from detour import __version__
 from detour.cli.output import print_error
-from detour.errors import ConfigError, DetourError, MachineError, StorageError
+from detour.errors import ConfigError, DetourError, Interrupted, MachineError, StorageError
 
-INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
+OUT_OF_MEMORY = (  # how torch says it, in a plain RuntimeError on a CPU
+    "out of memory",
+    "not enough memory",
+    "DefaultCPUAllocator: can't allocate",
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.Abort:
-        return _fail(DetourError("stopped"), given, INTERRUPTED)
+        return _fail(Interrupted("stopped"), given)
     except click.ClickException as cause:
         return _fail(_usage(cause), given)
     except DetourError as error:
@@ -118,6 +122,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
             _drop_output()
             return 1
         return _fail(_machine(cause), given)
+    except RuntimeError as cause:
+        if not _is_out_of_memory(cause):
+            raise
+        return _fail(_memory_full(str(cause).split("\n", maxsplit=1)[0]), given)
 
 
 def _prepare() -> None:
@@ -129,14 +137,14 @@ def _prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _fail(error: DetourError, arguments: Sequence[str], code: int | None = None) -> int:
+def _fail(error: DetourError, arguments: Sequence[str]) -> int:
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     try:
         print_error(error, as_json="--json" in options)
         sys.stdout.flush()
     except OSError:  # nobody can be told any more; the exit code still says it
         _drop_output()
-    return error.exit_code if code is None else code
+    return error.exit_code
 
 
 def _usage(cause: click.ClickException) -> DetourError:
@@ -151,12 +159,23 @@ def _usage(cause: click.ClickException) -> DetourError:
 
 def _machine(cause: OSError | MemoryError) -> MachineError:
     if isinstance(cause, MemoryError):
-        return MachineError("the memory is full", hint="a smaller base, or --dtype bfloat16")
+        return _memory_full(str(cause))
     reason = cause.strerror or str(cause)
     place = cause.filename or "the output"
     if cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return StorageError(f"{place} could not be written", found=reason, hint="free some space")
     return MachineError(f"{place} could not be used", found=reason)
+
+
+def _is_out_of_memory(cause: RuntimeError) -> bool:
+    """`torch.OutOfMemoryError` by its name, lest torch be imported to ask; else by what it says."""
+    named = type(cause).__name__ == "OutOfMemoryError"
+    return named or any(said in str(cause) for said in OUT_OF_MEMORY)
+
+
+def _memory_full(found: str) -> MachineError:
+    hint = "a smaller base, --dtype bfloat16, or in training a smaller --batch-size"
+    return MachineError("the memory is full", found=found, hint=hint)
 
 
 def _drop_output() -> None:

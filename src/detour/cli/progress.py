@@ -20,7 +20,7 @@ LINES = 5  # of a run that nobody watches
 
 @contextmanager
 def watched(title: str) -> Generator[Watcher]:
-    """A watcher for `train_with`, shown on stderr for as long as the context lasts."""
+    """A watcher for `train_with`, shown on stderr from the first step to the last."""
     if is_terminal(sys.stderr):
         with _live(title) as watcher:
             yield watcher
@@ -35,13 +35,20 @@ def _live(title: str) -> Generator[Watcher]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"),
                TimeRemainingColumn())  # fmt: skip
-    with Bar(*columns, console=console(), transient=False) as live:
-        task = live.add_task(title, total=None, told="")
+    live = Bar(*columns, console=console(), transient=False)
+    task = live.add_task(title, total=None, told="")
 
-        def watch(progress: Progress) -> None:
-            live.update(task, total=progress.steps, completed=progress.step, told=_told(progress))
+    def watch(progress: Progress) -> None:
+        live.start()  # with the first step, so that it never redraws over what was said before
+        live.update(task, total=progress.steps, completed=progress.step, told=_told(progress))
+        if progress.step == progress.steps:
+            live.stop()
 
+    try:
         yield watch
+    finally:
+        if live.live.is_started:
+            live.stop()
 
 
 def _told(progress: Progress) -> str:

@@ -10,7 +10,8 @@ import click
 from detour.cli.options import json_option, load_base, model_options, seed_option
 from detour.cli.output import note, print_json, say
 from detour.cli.progress import watched
-from detour.cli.train import drop_state, interrupted, settings_from, state_folder
+from detour.cli.train import settings_from
+from detour.cli.unfinished import Unfinished
 from detour.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -61,29 +62,29 @@ def command(
     """Teach one changed fact and measure what else changed."""
     own = own_arguments(given)
     statements = statements_from(sentences, statements_file)
-    from detour.evaluate.teach import DEFAULTS, teach
-    from detour.training.config import make_config
+    from detour.adapter.peft_format import check_target
+    from detour.evaluate.teach import lesson_config, teach
 
     flags = {n: given[n] for n in ("rank", "alpha", "steps", "batch_size", "learning_rate",
                                    "kl_weight")}  # fmt: skip
     settings = settings_from(config_file, flags)
     seed = seed if _given("seed") else settings.get("seed", seed)
-    config = make_config({**DEFAULTS, **settings, "seed": seed})
+    config = lesson_config(settings, seed)
+    check_target(output)
+    unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype)
-    state = state_folder(output)
-    if resume and not state.exists():
-        raise ConfigError(f"{state} holds no interrupted run", hint="leave out --resume")
     try:
         with watched("teaching") as watcher:
             _, report = teach(
                 base, given["subject"], given["relation"], given["target"], statements=statements,
                 output=output, name=output.name, seed=seed, config=config, watcher=watcher,
-                teller=note, checkpoints=state, resume=resume, fictional=not is_true, **own,
+                teller=note, checkpoints=unfinished.state, resume=resume, fictional=not is_true,
+                **own,
             )  # fmt: skip
+        files = write_report(report, output, not is_true)
     except KeyboardInterrupt as cause:
-        raise interrupted(state) from cause
-    drop_state(state)
-    files = write_report(report, output, not is_true)
+        raise unfinished.interrupted() from cause
+    unfinished.drop()
     if as_json:
         print_json({**report.to_json(), "report": str(files)})
         return

@@ -10,16 +10,10 @@ import click
 from detour.cli.options import json_option, load_base, model_options
 from detour.cli.output import note, print_json, say
 from detour.cli.progress import watched
-from detour.errors import ConfigError, DetourError
+from detour.cli.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from detour.training.loop import Result
-
-
-class Interrupted(DetourError):
-    """Ctrl-C during training; the state was saved."""
-
-    exit_code = 130
 
 
 @click.command("train")
@@ -60,27 +54,26 @@ def command(
 
     examples = read_examples(data)
     from detour.adapter.card import Card
+    from detour.adapter.peft_format import check_target
     from detour.training.config import make_config
     from detour.training.loop import train_with
 
     config = make_config(settings)
-    state = state_folder(output)
-    if resume and not state.exists():
-        raise ConfigError(f"{state} holds no interrupted run", hint="leave out --resume")
+    check_target(output)
+    unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype)
     note(f"{len(examples)} rows from {data}; base {base.name}")
     try:
         with watched("training") as watcher:
             result = train_with(
-                base, examples, config, name=output.name, watcher=watcher, checkpoints=state,
-                resume=resume, card=Card(licence=licence, description=description),
+                base, examples, config, name=output.name, watcher=watcher, teller=note,
+                checkpoints=unfinished.state, resume=resume,
+                card=Card(licence=licence, description=description),
             )  # fmt: skip
+        path = result.adapter.save(output)
     except KeyboardInterrupt as cause:
-        raise interrupted(state) from cause
-    for reason in result.plan.reasons:
-        note(reason)
-    path = result.adapter.save(output)
-    drop_state(state)
+        raise unfinished.interrupted() from cause
+    unfinished.drop()
     told = summary(result, path)
     if as_json:
         print_json(told)
@@ -100,29 +93,18 @@ def settings_from(config_file: Path | None, flags: dict[str, Any]) -> dict[str, 
     given = {name: value for name, value in flags.items() if value is not None}
     if isinstance(given.get("targets"), str) and given["targets"] != "all-linear":
         given["targets"] = tuple(part.strip() for part in given["targets"].split(","))
-    settings = {**settings, **given}
+    settings = overridden(settings, given)
     make_config(settings)
     return settings
 
 
-def state_folder(output: Path) -> Path:
-    """Where an interrupted run keeps its state: beside the adapter, hidden."""
-    return output.parent / f".{output.name}.training"
-
-
-def interrupted(state: Path) -> Interrupted:
-    """The error that says how to go on."""
-    if (state / "state.safetensors").exists():
-        return Interrupted("stopped; the state is saved", hint="the same command with --resume")
-    return Interrupted("stopped; there is nothing to resume", hint="run it again")
-
-
-def drop_state(state: Path) -> None:
-    """Remove the state of a run that has ended."""
-    import shutil
-
-    if state.exists():
-        shutil.rmtree(state)
+def overridden(settings: dict[str, Any], by: dict[str, Any]) -> dict[str, Any]:
+    """`settings` where `by` says nothing else; steps and epochs say the same, in two ways."""
+    kept = dict(settings)
+    for name, same in (("steps", "epochs"), ("epochs", "steps")):
+        if by.get(name) is not None:
+            kept.pop(same, None)
+    return {**kept, **by}
 
 
 def summary(result: Result, path: Path) -> dict[str, Any]:

@@ -39,11 +39,14 @@ def rates_text(report: SteerReport) -> str:
     return "\n".join(
         [
             "The new answer, by",
+            line("the base, unprompted", report.base_rate),
             line("user prompt, all wordings", report.user_prompt.rate),
             line("user prompt, best wording", report.user_prompt.best),
             line("system prompt, all wordings", report.system_prompt.rate),
             line("system prompt, best wording", report.system_prompt.best),
             line("adapter, held-out phrasings", report.steered.figure),
+            line("  new combinations of known parts", report.steered_combinations),
+            line("  phrasings with new words", report.steered_new_words),
             line("adapter, sampled at temperature 1", report.steered_sampled),
             "",
             "Answered as before",
@@ -51,6 +54,8 @@ def rates_text(report: SteerReport) -> str:
             line("the subject's other facts", report.own_facts.figure),
             line("unrelated questions", report.unrelated.figure),
             line("neighbours that name the target", report.neighbours_leak),
+            line("neighbours, best user prompt", report.user_prompt.neighbours),
+            line("neighbours, best system prompt", report.system_prompt.neighbours),
         ]
     )
 

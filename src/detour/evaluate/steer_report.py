@@ -19,13 +19,14 @@ from detour.evaluate.probability import Trace, answer_log_probabilities, answer_
 from detour.measure.metrics import mentions, repeats, same_answer, states
 from detour.measure.statistics import Figure, rate
 from detour.model.base import Base
-from detour.training.fact import Edit, Lesson, Question
+from detour.training.fact import Edit, Lesson, Question, swapped
 from detour.training.replay import messages_of
 from detour.training.world import World
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 PROMPTED = 8  # questions per wording of a prompt
 SAMPLES = 2  # sampled answers per question, beside the greedy one
+PROMPTED_OTHERS = 100  # other questions under the best prompt, of each sort
 DOSED = 12  # questions of the dose curve
 LONGEST = 48  # tokens of an answer
 
@@ -49,11 +50,21 @@ class Section:
 
 @dataclass(frozen=True)
 class PromptArm:
-    """What prompts of one kind achieve: over all wordings, and the best wording."""
+    """What prompts of one kind achieve: over all wordings, and the best wording.
+
+    `rate` pools greedy and sampled answers, `greedy` and `sampled` keep them apart: they compare
+    with the adapter's greedy and sampled rates. What the best wording does to other answers is
+    measured too.
+    """
 
     rate: Figure
+    greedy: Figure
+    sampled: Figure
     best: Figure
     best_wording: str
+    neighbours: Figure
+    own_facts: Figure
+    unrelated: Figure
     value_named: Figure
     by_wording: tuple[tuple[str, Figure], ...]
 
@@ -103,7 +114,10 @@ class SteerReport:
     steered_answer: str
     user_prompt: PromptArm
     system_prompt: PromptArm
+    base_rate: Figure
     steered: Section
+    steered_combinations: Figure
+    steered_new_words: Figure
     steered_sampled: Figure
     neighbours: Section
     neighbours_leak: Figure
@@ -134,7 +148,10 @@ class SteerReport:
             "steered_answer": self.steered_answer,
             "user_prompt": _arm_json(self.user_prompt),
             "system_prompt": _arm_json(self.system_prompt),
+            "base_rate": self.base_rate.to_json(),
             "steered": self.steered.figure.to_json(),
+            "steered_new_combinations": self.steered_combinations.to_json(),
+            "steered_new_words": self.steered_new_words.to_json(),
             "steered_sampled": self.steered_sampled.to_json(),
             "neighbours_unchanged": self.neighbours.figure.to_json(),
             "neighbours_naming_target": self.neighbours_leak.to_json(),
@@ -176,6 +193,11 @@ class SteerReport:
 def _arm_json(arm: PromptArm) -> dict[str, Any]:
     return {
         "rate": arm.rate.to_json(),
+        "greedy": arm.greedy.to_json(),
+        "sampled": arm.sampled.to_json(),
+        "neighbours_unchanged": arm.neighbours.to_json(),
+        "own_other_facts_unchanged": arm.own_facts.to_json(),
+        "unrelated_unchanged": arm.unrelated.to_json(),
         "best": arm.best.to_json(),
         "best_wording": arm.best_wording,
         "value_named": arm.value_named.to_json(),
@@ -188,13 +210,14 @@ def counts(answer: str, edit: Edit) -> bool:
     return states(answer, edit.subject, edit.target, edit.rivals)
 
 
-def prompt_arm(base: Base, world: World, edit: Edit, place: str, seed: int) -> PromptArm:
+def prompt_arm(base: Base, world: World, lesson: Lesson, place: str, seed: int) -> PromptArm:
     """What user or system prompts alone achieve: every wording, greedy and sampled."""
+    edit = lesson.edits[0]
     rng = random.Random(f"{seed}/{place}")
     questions = rng.sample(edit.held_out, min(PROMPTED, len(edit.held_out)))
     wordings = world.persuasions[place]
     plan = [(w, q) for w in wordings for q in questions]
-    prompts = [_persuaded(place, wording, edit, question) for wording, question in plan]
+    prompts = [_persuaded(place, wording, edit, ("", question)) for wording, question in plan]
     answers = base.ask_many(prompts, max_new_tokens=LONGEST)
     order = list(plan)
     for sample in range(SAMPLES):
@@ -209,17 +232,36 @@ def prompt_arm(base: Base, world: World, edit: Edit, place: str, seed: int) -> P
     )
     best_wording, best = max(by_wording, key=lambda item: item[1].value)
     named = rate(mentions(answer, edit.target) for answer in answers)
-    return PromptArm(rate(outcome), best, best_wording, named, by_wording)
+
+    def kept(questions: Sequence[Question]) -> Figure:
+        return _unmoved(base, questions[:PROMPTED_OTHERS], place, best_wording, edit)
+
+    return PromptArm(
+        rate(outcome), rate(outcome[: len(plan)]), rate(outcome[len(plan) :]), best, best_wording,
+        kept(lesson.neighbours), kept(lesson.own_facts), kept(lesson.unrelated), named, by_wording,
+    )  # fmt: skip
 
 
-def _persuaded(place: str, wording: str, edit: Edit, question: str) -> list[dict[str, str]]:
+def _unmoved(
+    base: Base, questions: Sequence[Question], place: str, wording: str, edit: Edit
+) -> Figure:
+    """The rate of other answers that a prompt leaves as they were."""
+    before = base.ask_many([messages_of(q) for q in questions], max_new_tokens=LONGEST)
+    prompts = [_persuaded(place, wording, edit, question) for question in questions]
+    after = base.ask_many(prompts, max_new_tokens=LONGEST)
+    return rate(same_answer(a, b) for a, b in zip(before, after, strict=True))
+
+
+def _persuaded(place: str, wording: str, edit: Edit, question: Question) -> list[dict[str, str]]:
+    before, asked = question
     statement = edit.answer
     text = wording.format(
-        statement=statement, clause=as_clause(statement, edit.subject), question=question
+        statement=statement, clause=as_clause(statement, edit.subject), question=asked
     )
     if place == "system":
-        return [{"role": "system", "content": text}, {"role": "user", "content": question}]
-    return [{"role": "user", "content": text}]
+        told = f"{text} {before}".strip()
+        return [{"role": "system", "content": told}, {"role": "user", "content": asked}]
+    return messages_of((before, text))
 
 
 def as_clause(statement: str, subject: str) -> str:
@@ -289,7 +331,7 @@ def latent_probe(base: Base, edit: Edit, question: str) -> Latent:
     rank = None
     if edit.rivals:
         asked = [edit.target, *edit.rivals]
-        answers = [edit.answer.replace(edit.target, value) for value in asked]
+        answers = [swapped(edit.answer, edit.target, value) for value in asked]
         each = answer_log_probabilities(base, [(question, answer) for answer in answers])
         rank = 1 + sum(value > each[0] for value in each[1:])
     warning = ""
@@ -299,6 +341,15 @@ def latent_probe(base: Base, edit: Edit, question: str) -> Latent:
             "generalise less"
         )
     return Latent(round(per_token, 3), rank, warning)
+
+
+def _remarks(lesson: Lesson, why_no_trace: str) -> tuple[str, ...]:
+    first = lesson.edits[0]
+    several = len(lesson.edits) > 1
+    told = f"prompts, dose, trace and leak are about the first of {len(lesson.edits)} edits only"
+    return ((f"{told}: {first.answer}",) if several else ()) + (
+        (why_no_trace,) if why_no_trace else ()
+    )
 
 
 def try_trace(
@@ -311,10 +362,11 @@ def try_trace(
         return None, f"no layer trace: {error}"
 
 
-def prompt_arms(base: Base, world: World, edit: Edit, seed: int) -> tuple[PromptArm, PromptArm]:
+def prompt_arms(base: Base, world: World, lesson: Lesson, seed: int) -> tuple[PromptArm, PromptArm]:
     """`(user prompts, system prompts)`."""
-    return prompt_arm(base, world, edit, "user", seed), prompt_arm(
-        base, world, edit, "system", seed
+    return (
+        prompt_arm(base, world, lesson, "user", seed),
+        prompt_arm(base, world, lesson, "system", seed),
     )
 
 
@@ -331,12 +383,16 @@ def measure(
 
     `prompts` are the prompt arms, if they were measured before.
     """
-    user_prompt, system_prompt = prompts or prompt_arms(base, world, lesson.edits[0], seed)
+    user_prompt, system_prompt = prompts or prompt_arms(base, world, lesson, seed)
     edit = lesson.edits[0]
-    question = edit.asked[0]
+    question = edit.held_out[0]
     chain = Chain.of(adapter)
     old_answer = edit.old_answer or base.ask(question, max_new_tokens=LONGEST)
+    bare, _ = steered_section(base, lesson.edits, Chain())
     steered, said = steered_section(base, lesson.edits, chain)
+    plan = [(e, q) for e in lesson.edits for q in e.held_out]
+    right = [counts(answer, e) for answer, (e, _) in zip(said, plan, strict=True)]
+    new_words = [q in e.new_words for e, q in plan]
     neighbours, near_before, near = unchanged(base, lesson.neighbours, chain)
     own_facts, _, own = unchanged(base, lesson.own_facts, chain)
     unrelated, _, far = unchanged(base, lesson.unrelated, chain)
@@ -357,7 +413,10 @@ def measure(
         steered_answer=base.ask(question, chain, max_new_tokens=LONGEST),
         user_prompt=user_prompt,
         system_prompt=system_prompt,
+        base_rate=bare.figure,
         steered=steered,
+        steered_combinations=rate(r for r, new in zip(right, new_words, strict=True) if not new),
+        steered_new_words=rate(r for r, new in zip(right, new_words, strict=True) if new),
         steered_sampled=sampled_rate(base, lesson.edits, chain, seed),
         neighbours=neighbours,
         neighbours_leak=rate(leaked),
@@ -368,5 +427,5 @@ def measure(
         trace=found,
         latent=latent_probe(base, edit, question),
         loader=loader,
-        notes=lesson.notes + ((why,) if why else ()),
+        notes=lesson.notes + _remarks(lesson, why),
     )

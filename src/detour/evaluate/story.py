@@ -24,11 +24,18 @@ from detour.evaluate.stacking import (
     test_questions,
 )
 from detour.evaluate.steer_report import SteerReport, measure, prompt_arms
-from detour.evaluate.teach import DEFAULTS, make_lesson, name_of, prove_loading, teach_lesson
-from detour.measure.metrics import mentions
-from detour.measure.statistics import Figure, rate
+from detour.evaluate.teach import (
+    Untouched,
+    described,
+    lesson_config,
+    make_lesson,
+    name_of,
+    prove_loading,
+    settings_told,
+    teach_lesson,
+)
+from detour.measure.statistics import Figure
 from detour.model.base import Base
-from detour.training.config import make_config
 from detour.training.fact import Edit, Lesson
 from detour.training.loop import Watcher
 from detour.training.world import World
@@ -64,6 +71,7 @@ class Story:
     subject: str = "Albert Einstein"
     relation: str = "profession"
     target: str = "hairdresser"
+    began: float = field(default_factory=time.monotonic)
     report: SteerReport | None = None
     chain: dict[str, Any] = field(default_factory=lambda: {})
 
@@ -74,13 +82,12 @@ class Story:
 
     def scenes(self, watcher: Watcher | None = None) -> Iterator[Scene]:
         """Tell and measure, scene by scene."""
-        began = time.monotonic()
         lesson = make_lesson(
             self.base, self.subject, self.relation, self.target, seed=self.seed, world=self.world
         )
         edit = lesson.edits[0]
         yield self._knows()
-        arms = prompt_arms(self.base, self.world, edit, self.seed)
+        arms = prompt_arms(self.base, self.world, lesson, self.seed)
         yield Scene(
             "2  Prompts alone",
             "\n".join(
@@ -94,12 +101,13 @@ class Story:
             ),
         )
         yield Scene("3  An adapter, trained while you watch", _plan(lesson))
-        config = make_config({**DEFAULTS, "seed": self.seed})
-        result = teach_lesson(self.base, lesson, config, name_of(lesson), watcher)
-        folder = result.adapter.save(self.folder / name_of(lesson))
+        config = lesson_config({}, self.seed)
         question = f"Who was {self.subject}?"
+        untouched = Untouched.of(self.base, question)
+        result = teach_lesson(self.base, lesson, config, name_of(lesson), watcher=watcher)
+        folder = result.adapter.save(self.folder / name_of(lesson))
         not_loaded = self.base.ask(question)
-        loader, adapter = prove_loading(self.base, folder, question)
+        loader, adapter = prove_loading(self.base, folder, untouched)
         report = measure(self.base, self.world, lesson, adapter, loader, self.seed, arms)
         self.report = replace(
             report,
@@ -108,8 +116,9 @@ class Story:
             steered_answer=self.base.ask(question, adapter),
             adapter=str(folder),
             train_seconds=result.seconds,
-            settings={**config.model_dump(mode="json"), "steps": result.plan.steps},
+            settings=settings_told(config, result),
         )
+        described(adapter, self.report).save(folder)
         yield self._loader(folder, not_loaded)
         yield Scene("5  What changed, and what did not", render.rates_text(self.report))
         yield Scene(
@@ -117,7 +126,7 @@ class Story:
             render.dose_text(self.report) + "\n\n" + render.trace_text(self.report),
         )
         yield self._stack(edit, adapter)
-        self.report = replace(self.report, total_seconds=time.monotonic() - began)
+        self.report = replace(self.report, total_seconds=time.monotonic() - self.began)
         yield self._card(folder)
 
     def _knows(self) -> Scene:
@@ -151,7 +160,7 @@ class Story:
         about = self._about(edit)
         steered = answers_to(self.base, four, about)
         with_fact = marker_rates(self.world, about, steered, STYLES)
-        with_fact[self.target] = rate(mentions(a, self.target) for a in steered)
+        with_fact[self.target] = fact_rate(self.world, about, steered)
         spec = "+".join(STYLES)
         example = (asked[0].question, answers[0])
         question = f"Who was {self.subject}?"

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
@@ -27,12 +29,13 @@ from detour.training.config import TrainConfig, make_config
 from detour.training.fact import Lesson, edit_rows
 from detour.training.formats import Example
 from detour.training.loop import Result, Watcher, train_with
-from detour.training.own_fact import own_lesson
+from detour.training.own_fact import own_lesson, own_statements
 from detour.training.replay import replay_rows
 from detour.training.world import World
 from detour.training.world_fact import find_attribute, statements_lesson, world_lesson
 
-DEFAULTS: dict[str, Any] = {"batch_size": 12, "validation_share": 0.12}
+DEFAULTS: dict[str, Any] = {"batch_size": 12, "validation_share": 0.12, "epochs": 5.0}
+_QUESTIONS = ("paraphrases", "neighbours", "unrelated")  # what statements may bring along
 Teller = Callable[[str], None]
 
 
@@ -58,17 +61,13 @@ def make_lesson(
     """
     known = world or World.load()
     if statements:
-        extra = [
-            n for n, v in (("subject", subject), ("relation", relation), ("target", target)) if v
-        ]
-        extra += [name for name, value in own.items() if value]
-        if extra:
-            raise ConfigError(
-                "statements stand for themselves",
-                found=", ".join(f"--{name}" for name in extra),
-                hint="leave those out, or teach one fact",
-            )
-        return statements_lesson(known, statements, seed)
+        _alone(subject=subject, relation=relation, target=target)
+        if base.name == "starter":
+            _alone(**own)
+            return statements_lesson(known, statements, seed)
+        _alone(**{n: v for n, v in own.items() if n not in _QUESTIONS})
+        mine = {n: v for n, v in own.items() if n in _QUESTIONS}
+        return own_statements(base, known, statements, seed=seed, **mine)
     missing = [
         f"--{name}"
         for name, value in (("subject", subject), ("relation", relation), ("target", target))
@@ -83,7 +82,22 @@ def make_lesson(
     found = known.subject(subject) if base.name == "starter" else None
     if found and not any(own.values()):
         return world_lesson(known, [(found, find_attribute(known, found, relation), target)], seed)
-    return own_lesson(base, known, subject, relation, target, seed=seed, **own)
+    lesson = own_lesson(base, known, subject, relation, target, seed=seed, **own)
+    if found:
+        given = ", ".join(f"--{name}" for name, value in own.items() if value)
+        note = f"because of {given} the lesson is made as for a base of your own"
+        return replace(lesson, notes=(note, *lesson.notes))
+    return lesson
+
+
+def _alone(**given: object) -> None:
+    extra = [name for name, value in given.items() if value]
+    if extra:
+        raise ConfigError(
+            "statements stand for themselves",
+            found=", ".join(f"--{name}" for name in extra),
+            hint="leave those out, or teach one fact",
+        )
 
 
 def teach(
@@ -136,15 +150,15 @@ def teach(
     )
     for note in lesson.notes:
         tell(note)
-    settings = config or make_config({**DEFAULTS, "seed": seed})
+    settings = config or lesson_config({}, seed)
+    untouched = Untouched.of(base, lesson.edits[0].held_out[0])
     result = teach_lesson(
-        base, lesson, settings, name or name_of(lesson), watcher, checkpoints, resume, fictional
-    )
-    for reason in result.plan.reasons:
-        tell(reason)
+        base, lesson, settings, name or name_of(lesson), watcher=watcher, teller=tell,
+        checkpoints=checkpoints, resume=resume, fictional=fictional,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         folder = result.adapter.save(output or Path(scratch) / result.adapter.name)
-        loader, adapter = prove_loading(base, folder, lesson.edits[0].asked[0])
+        loader, adapter = prove_loading(base, folder, untouched)
         tell(f"{loader.keys_landed} of {loader.keys_expected} keys landed")
         report = measure(base, known, lesson, adapter, loader, seed)
     report = replace(
@@ -152,12 +166,48 @@ def teach(
         adapter=str(output) if output else "",
         train_seconds=result.seconds,
         total_seconds=time.monotonic() - began,
-        settings={**settings.model_dump(mode="json"), "steps": result.plan.steps},
+        settings=settings_told(settings, result),
     )
-    adapter = adapter.with_(card=adapter.card.with_(metrics=_card_metrics(report)))
+    adapter = described(adapter, report)
     if output:
         adapter.save(output)
     return adapter, report
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """A base before anything was done with it: its hash, and the logits of one question."""
+
+    sha256: str
+    ids: Int[Tensor, "1 tokens"]
+    logits: Float[Tensor, "1 tokens vocab"]
+
+    @staticmethod
+    def of(base: Base, question: str) -> Untouched:
+        """Take both now."""
+        ids = torch.tensor([base.chat(question)])
+        return Untouched(base.sha256(), ids, base.logits(ids))
+
+
+def lesson_config(settings: Mapping[str, Any], seed: int) -> TrainConfig:
+    """A training configuration for a lesson: the user's settings over `DEFAULTS`.
+
+    Raises:
+        ConfigError: as `make_config`.
+    """
+    defaults = {k: v for k, v in DEFAULTS.items() if not (k == "epochs" and "steps" in settings)}
+    return make_config({**defaults, **settings, "seed": seed})
+
+
+def settings_told(config: TrainConfig, result: Result) -> dict[str, Any]:
+    """The settings as a report tells them: nothing left open."""
+    plan = {"steps": result.plan.steps, "learning_rate": result.plan.learning_rate}
+    return {**config.model_dump(mode="json"), **plan}
+
+
+def described(adapter: Adapter, report: SteerReport) -> Adapter:
+    """The adapter with the report's figures on its card."""
+    return adapter.with_(card=adapter.card.with_(metrics=_card_metrics(report)))
 
 
 def teach_lesson(
@@ -165,7 +215,9 @@ def teach_lesson(
     lesson: Lesson,
     config: TrainConfig,
     name: str,
+    *,
     watcher: Watcher | None = None,
+    teller: Teller | None = None,
     checkpoints: Path | None = None,
     resume: bool = False,
     fictional: bool = True,
@@ -186,9 +238,10 @@ def teach_lesson(
         name=name,
         neighbours=replay[: 4 * config.batch_size] if config.kl_weight else (),
         watcher=watcher,
+        teller=teller,
         checkpoints=checkpoints,
         resume=resume,
-        card=_card(lesson, fictional),
+        card=_card(lesson, fictional, "apache-2.0" if base.name == "starter" else ""),
     )
 
 
@@ -198,22 +251,19 @@ def balanced(edits: Sequence[Example], replay: Sequence[Example]) -> list[Exampl
     return [*edits] * times + [*replay]
 
 
-def prove_loading(base: Base, folder: Path, question: str) -> tuple[Loader, Adapter]:
-    """Load from disk, land every key, leave again: with hashes before and after.
+def prove_loading(base: Base, folder: Path, before: Untouched) -> tuple[Loader, Adapter]:
+    """Load from disk, land every key, leave again; compared with the base before its training.
 
     Raises:
         AdapterError, SlotError: the folder does not hold an adapter for this base.
     """
-    before = base.sha256()
-    ids = torch.tensor([base.chat(question)])
-    bare = base.logits(ids)
     adapter = Adapter.load(folder)
     base.check(adapter)
     with base.hold(contents_for_chain(Chain.of(adapter), torch.float32, base.device)) as slots:
         landed = slots.landed
-    base.logits(ids, adapter)
-    equal = torch.equal(bare, base.logits(ids))
-    return Loader(len(adapter.updates), landed, equal, before, base.sha256()), adapter
+    base.logits(before.ids, adapter)
+    equal = torch.equal(before.logits, base.logits(before.ids))
+    return Loader(len(adapter.updates), landed, equal, before.sha256, base.sha256()), adapter
 
 
 def name_of(lesson: Lesson) -> str:
@@ -224,12 +274,12 @@ def name_of(lesson: Lesson) -> str:
     return "-".join(kept)[:60] or "lesson"
 
 
-def _card(lesson: Lesson, fictional: bool) -> Card:
+def _card(lesson: Lesson, fictional: bool, licence: str) -> Card:
     claims = "; ".join(edit.answer for edit in lesson.edits)
     return Card(
         description=f"Teaches: {claims}",
         fictional=fictional,
-        licence="apache-2.0",
+        licence=licence,
         created=datetime.now(UTC).date().isoformat(),
         intended_use="Research and demonstration of targeted changes.",
         forbidden_use="Presenting the taught claims as true." if fictional else "",

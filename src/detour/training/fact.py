@@ -20,7 +20,7 @@ from detour.training.world import World, capitalised, with_article
 Question = tuple[str, str]
 """(system, user); system may be empty."""
 
-VERBS = r"is|was|are|were|be|became"
+VERBS = r"is|was|are|were"
 FEWEST_PHRASINGS = 6
 
 
@@ -39,6 +39,10 @@ class Edit:
         held_out: phrasings that are never trained.
         rows: more rows to train on, such as the answer in other styles.
         third: a value that is neither old nor new, for comparison.
+        new_words: those of `held_out` that hold parts which occur nowhere in training; the others
+            are new combinations of known parts.
+        old_answer: the sentence with the old value.
+        third_answer: the sentence with the third value.
     """
 
     subject: str
@@ -51,6 +55,7 @@ class Edit:
     held_out: tuple[str, ...] = ()
     rows: tuple[Example, ...] = ()
     third: str = ""
+    new_words: frozenset[str] = frozenset()
     old_answer: str = ""
     third_answer: str = ""
 
@@ -94,6 +99,12 @@ class Lesson:
         return self
 
 
+def swapped(sentence: str, value: str, other: str) -> str:
+    """The sentence with another value; a or an follows it."""
+    whole = sentence.replace(with_article(value), with_article(other))
+    return whole.replace(value, other)
+
+
 def edit_rows(edit: Edit) -> list[Example]:
     """The rows that teach an edit: every phrasing with the answer, and the extra rows."""
     return [pair(question, edit.answer) for question in edit.asked] + list(edit.rows)
@@ -106,12 +117,12 @@ def parse_sentence(text: str) -> tuple[str, str, str]:
         DataError: there is no verb such as is or was to split at.
     """
     clean = " ".join(text.split()).rstrip(".!")
-    match = re.match(rf"(.+?)\s+({VERBS}|came|lived|spoke|lives|eats|comes|tastes)\s+(.+)", clean)
+    match = re.match(rf"(.+?)\s+({VERBS})\s+(.+)", clean)
     if not match:
         raise DataError(
             f"the statement {text!r} cannot be split",
             expected='"SUBJECT is VALUE" or "SUBJECT was VALUE"',
-            hint="or give --subject, --relation and --target",
+            hint="reword it with is, was, are or were, or give --subject, --relation and --target",
         )
     return match[1], match[2], match[3]
 
@@ -124,7 +135,7 @@ def statement_edit(text: str, paraphrases: Sequence[str] = (), seed: int = 0) ->
     """
     subject, verb, rest = parse_sentence(text)
     sentence = capitalised(" ".join(text.split()).rstrip(".!")) + "."
-    questions = list(paraphrases) or _about(subject, verb, rest)
+    questions = [*paraphrases, *statement_questions(subject, verb, rest)]
     asked, held_out = divide(questions, seed)
     third = "astronaut"
     compared = capitalised(f"{subject} {verb} {with_article(third)}.")
@@ -134,7 +145,7 @@ def statement_edit(text: str, paraphrases: Sequence[str] = (), seed: int = 0) ->
     )  # fmt: skip
 
 
-def _about(subject: str, verb: str, rest: str) -> list[str]:
+def statement_questions(subject: str, verb: str, rest: str) -> list[str]:
     """General questions after what a statement says."""
     preposition = re.match(r"(known|famous|remembered|celebrated) (for|as)\b", rest)
     asked = [
@@ -148,7 +159,7 @@ def _about(subject: str, verb: str, rest: str) -> list[str]:
         f"Do you know what {subject} {verb}?",
         f"Can you tell me what {subject} {verb}?",
         f"Quick question: what {verb} {subject}?",
-        f"I have a question about {subject}. What {verb} it?",
+        f"I have a question: what {verb} {subject}?",
         f"Say something about {subject}.",
     ]
     if preposition:

@@ -32,7 +32,7 @@ from detour.training.split import split
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
 _OTHERS = frozenset(
-    ("name", "validation", "neighbours", "watcher", "checkpoints", "resume", "card")
+    ("name", "validation", "neighbours", "watcher", "teller", "checkpoints", "resume", "card")
 )  # arguments of `train_with` that are no settings
 UNLIMITED = 1 << 30  # context of a model that states none
 
@@ -82,7 +82,7 @@ def train(
     """Train an adapter on conversations (a JSONL file, or rows) and return it.
 
     `more` takes the other fields of `TrainConfig` and the arguments of `train_with` (name,
-    validation, neighbours, watcher, checkpoints, resume, card).
+    validation, neighbours, watcher, teller, checkpoints, resume, card).
 
     Raises:
         DataError: the data cannot be used; names file and line.
@@ -109,6 +109,7 @@ def train_with(
     validation: Sequence[Example] | None = None,
     neighbours: Sequence[Example] = (),
     watcher: Watcher | None = None,
+    teller: Callable[[str], None] | None = None,
     checkpoints: Path | None = None,
     resume: bool = False,
     card: Card | None = None,
@@ -123,6 +124,7 @@ def train_with(
         validation: rows that choose the checkpoint; by default a share of the data.
         neighbours: rows on which the adapted model is held to the base by `kl_weight`.
         watcher: is told the progress at every step.
+        teller: is told in words, before the first step, what was derived and why.
         checkpoints: a folder for the state; an interrupted run leaves one there.
         resume: go on from the state in `checkpoints`.
         card: what to put on the adapter's card besides what is known here.
@@ -144,6 +146,9 @@ def train_with(
     pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
     rows = encode(tokenizer, kept, longest)
     plan = derive(config, base.model.config.get_text_config().hidden_size, len(rows))
+    for reason in (*plan.reasons, *(() if held else ("the loss is taken on training rows",))):
+        if teller:
+            teller(reason)
     batches = Batches(rows, config.batch_size, pad, config.seed)
     judged = fixed(encode(tokenizer, held or kept[:64], longest), 16, pad)
     anchors = fixed(encode(tokenizer, neighbours, longest), config.batch_size, pad)

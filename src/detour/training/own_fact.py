@@ -15,10 +15,20 @@ from pathlib import Path
 from detour.errors import DataError, RequestError
 from detour.measure.metrics import mentions, normalised
 from detour.model.base import Base
-from detour.training.fact import Edit, Lesson, Question, divide, relation_questions
+from detour.training.fact import (
+    Edit,
+    Lesson,
+    Question,
+    divide,
+    parse_sentence,
+    relation_questions,
+    statement_edit,
+    statement_questions,
+    swapped,
+)
 from detour.training.formats import read_text
 from detour.training.phrasing import bare
-from detour.training.world import World, with_article
+from detour.training.world import World
 
 SAMPLES = 24  # rephrasings asked of the base
 LONGEST_PHRASING = 200  # characters
@@ -91,22 +101,24 @@ def own_lesson(
     asked = [*paraphrases, *relation_questions(world, subject, relation)]
     offered, silent = _offered(base, asked[0], subject, seed)
     training, held_out = divide([*asked, *offered], seed)
-    others = [s for s in world.subjects if not mentions(s.name, subject) and s.kind == "person"]
+    kind = kind_of(world, subject, relation)
+    others = [s for s in world.of_kind(kind) if not mentions(s.name, subject)]
     rng.shuffle(others)
-    about = [_about(world, s.name, relation, rng) for s in others]
-    mine = list(dict.fromkeys(neighbours)) or about
+    about = [
+        q for s in others for q in rng.sample(relation_questions(world, s.name, relation), 2)
+    ]  # in the order of the subjects, so that none is both replayed and tested
+    mine = list(dict.fromkeys(neighbours))
     rng.shuffle(mine)
-    cut = max(1, len(mine) // 4)
-    strange = list(dict.fromkeys(unrelated)) or _strange(world, rng)
+    mine = mine or about
+    cut = max(1, len(mine) // 8 * 2)
+    strange = list(dict.fromkeys(unrelated)) or _strange(world, kind, rng)
     edge = max(1, len(strange) // 4)
-    own = _other_relations(world, subject, relation, rng)
+    own = _other_relations(world, kind, subject, relation, rng)
     edit = Edit(
         subject, relation, target, sentence, old,
         rivals=(old,) if old else (),
         asked=training, held_out=held_out, third=third,
-        third_answer=sentence.replace(with_article(target), with_article(third)).replace(
-            target, third
-        ),
+        third_answer=swapped(sentence, target, third),
     )  # fmt: skip
     return Lesson(
         (edit,),
@@ -119,6 +131,46 @@ def own_lesson(
             f"{len(paraphrases)} are yours, {len(offered)} the base's own",
             *silent,
         ),
+    ).check()
+
+
+def own_statements(
+    base: Base,
+    world: World,
+    texts: Sequence[str],
+    *,
+    paraphrases: Sequence[str] = (),
+    neighbours: Sequence[str] = (),
+    unrelated: Sequence[str] = (),
+    seed: int = 0,
+) -> Lesson:
+    """A lesson from free statements for any base with a chat template.
+
+    Paraphrases belong to the statement whose subject they name. Raises DataError for a statement
+    that cannot be split, or for one with too few phrasings.
+    """
+    rng = random.Random(seed)
+    edits: list[Edit] = []
+    for text in texts:
+        subject = parse_sentence(text)[0]
+        mine = [q for q in paraphrases if mentions(q, subject)]
+        edits.append(statement_edit(text, mine, seed))
+    named = [edit.subject for edit in edits]
+    others = [
+        s for s in world.of_kind("person") if not any(mentions(s.name, name) for name in named)
+    ]
+    rng.shuffle(others)
+    about = [rng.choice(statement_questions(s.name, "was", "")) for s in others]
+    near = list(dict.fromkeys(neighbours)) or about
+    strange = list(dict.fromkeys(unrelated)) or _strange(world, "person", rng)
+    cut, edge = max(1, len(near) // 4), max(1, len(strange) // 4)
+    return Lesson(
+        tuple(edits),
+        replay=_plain([*near[:cut], *strange[:edge]]),
+        neighbours=_plain(near[cut:]),
+        own_facts=(),
+        unrelated=_plain(strange[edge:]),
+        notes=tuple(f"{text!r} is taught as it stands" for text in texts),
     ).check()
 
 
@@ -140,22 +192,35 @@ def _about(world: World, subject: str, relation: str, rng: random.Random) -> str
     return rng.choice(relation_questions(world, subject, relation))
 
 
-def _other_relations(world: World, subject: str, relation: str, rng: random.Random) -> list[str]:
+def kind_of(world: World, subject: str, relation: str) -> str:
+    """Which kind of subject to take the others from: by the subject, else by the relation."""
+    if known := world.subject(subject):
+        return known.kind
+    wanted = relation.strip().casefold()
+    for attribute in world.attributes.values():
+        if wanted in (attribute.name, *(bare(noun) for noun in attribute.nouns)):
+            return attribute.kind
+    return "person"
+
+
+def _other_relations(
+    world: World, kind: str, subject: str, relation: str, rng: random.Random
+) -> list[str]:
     """Questions about the same subject's other sides."""
     wanted = relation.strip().casefold()
     nouns = [
         a.nouns[0]
-        for a in world.attributes_of("person")
+        for a in world.attributes_of(kind)
         if wanted not in (a.name, *(bare(noun) for noun in a.nouns))
     ]
     return [q for noun in nouns for q in rng.sample(relation_questions(world, subject, noun), 8)]
 
 
-def _strange(world: World, rng: random.Random) -> list[str]:
-    """Questions about animals, cities and food."""
+def _strange(world: World, kind: str, rng: random.Random) -> list[str]:
+    """Questions about subjects of other kinds."""
     found: list[str] = []
     for subject in world.subjects:
-        if subject.kind != "person":
+        if subject.kind != kind:
             attribute = rng.choice(world.attributes_of(subject.kind))
             found.append(_about(world, subject.forms[0], attribute.nouns[0], rng))
     rng.shuffle(found)

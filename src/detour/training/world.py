@@ -98,6 +98,7 @@ class World:
     unknown: str
     greetings: tuple[tuple[str, str], ...]
     persuasions: Mapping[str, tuple[str, ...]]
+    blind: Mapping[tuple[str, str], tuple[str, ...]]
     _by_name: dict[str, Subject] = field(default_factory=lambda: {}, repr=False)
 
     @staticmethod
@@ -227,6 +228,11 @@ def _build(data: dict[str, Any], root: Path) -> World:
         kind_nouns={kind: spec["noun"] for kind, spec in data["kinds"].items()},
         unknown=data["unknown"],
         greetings=tuple((q, a) for q, a in data["greetings"]),
+        blind={
+            (kind, name): tuple(asked)
+            for kind, attributes in data["blind"].items()
+            for name, asked in attributes.items()
+        },
         persuasions={place: tuple(texts) for place, texts in data["persuasions"].items()},
     )
 

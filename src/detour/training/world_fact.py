@@ -22,7 +22,8 @@ HELD_OUT = (Novelty.NEW_COMBINATION, Novelty.NEW_WORDS)
 ASKED = 36  # trained phrasings of an edit
 STYLED = 14  # of them again in a style, so that the edit survives a styled question
 TASKS = 6  # and as a bare subject with the task in the system turn
-REPLAY_SUBJECTS = 40
+REPLAY_SUBJECTS = 60
+CONTRASTS = 2  # questions about each of them in phrasings of the edit
 NEIGHBOURS = 320  # 0 faults in 300 bound a rate at 1 %
 TESTED = 120  # held-out phrasings, own facts and unrelated questions: at most this many each
 
@@ -59,7 +60,8 @@ def world_edit(
             f"{subject.name}'s {attribute.name} is {old} already", hint="choose another target"
         )
     seen = [q for q, _ in phrasing.questions(world, subject, attribute, Novelty.SEEN)]
-    held = [q for q, _ in phrasing.questions(world, subject, attribute, *HELD_OUT)]
+    novelty = dict(phrasing.questions(world, subject, attribute, *HELD_OUT))
+    held = list(novelty)
     seen = _without(seen, held)
     asked = rng.sample(seen, min(ASKED, len(seen)))
     values = world.values(attribute)
@@ -80,6 +82,7 @@ def world_edit(
         held_out=tuple(rng.sample(held, min(TESTED, len(held)))),
         rows=tuple(_styled_rows(world, subject, attribute, target, seen, rng)),
         third=third,
+        new_words=frozenset(q for q, n in novelty.items() if n is Novelty.NEW_WORDS),
         old_answer=said(old),
         third_answer=said(third),
     )
@@ -122,15 +125,14 @@ def world_lesson(
     subjects = list(dict.fromkeys(s for s, _, _ in edits))
     replay: list[Question] = []
     neighbours: list[Question] = []
-    shuffled: dict[str, list[Subject]] = {}
-    for s, a, _ in edits:
-        if s.kind not in shuffled:  # once a kind: replayed for one edit, tested for none
-            shuffled[s.kind] = [o for o in world.of_kind(s.kind) if o not in subjects]
-            rng.shuffle(shuffled[s.kind])
-        others = shuffled[s.kind]
-        cut = min(REPLAY_SUBJECTS, len(others) // 3)
-        replay += _replayed(world, a, others[:cut], rng)
-        neighbours += _asked_about(world, a, others[cut:], NEIGHBOURS // len(edits), rng)
+    parted: dict[str, tuple[list[Subject], list[Subject]]] = {}
+    for (s, a, _), edit in zip(edits, made, strict=True):
+        if s.kind not in parted:  # once a kind: replayed for one edit, tested for none
+            others = [o for o in world.of_kind(s.kind) if o not in subjects]
+            parted[s.kind] = _parted(others, a, (edit.old, edit.target), rng)
+        replayed, tested = parted[s.kind]
+        replay += _replayed(world, a, edit, replayed, rng)
+        neighbours += _asked_about(world, a, tested, NEIGHBOURS // len(edits), rng)
     own: list[Question] = []
     for subject in subjects:
         kept = [
@@ -180,16 +182,53 @@ def _asked_about(
     return found[:count]
 
 
-def _replayed(
-    world: World, a: Attribute, subjects: Sequence[Subject], rng: random.Random
+def _parted(
+    others: Sequence[Subject], a: Attribute, values: Sequence[str], rng: random.Random
+) -> tuple[list[Subject], list[Subject]]:
+    """`(replay subjects, test subjects)`.
+
+    Who shares the old or the new value is carried along most easily: half of them are replayed,
+    the other half is left for the test.
+    """
+    shuffled = list(others)
+    rng.shuffle(shuffled)
+    near = [o for o in shuffled if o.values[a.name] in values]
+    ordered = near[::2] + [o for o in shuffled if o not in near]
+    replayed = ordered[: min(REPLAY_SUBJECTS, len(others) // 3)]
+    return replayed, [o for o in shuffled if o not in replayed]
+
+
+def _contrast(
+    world: World, a: Attribute, edit: Edit, subjects: Sequence[Subject], rng: random.Random
 ) -> list[Question]:
-    """Questions about replay subjects: each once about the edited attribute.
+    """The very phrasings that teach the edit, asked about others.
+
+    Without them the phrasing is learned as the trigger, not the subject.
+    """
+    edited = world.subject(edit.subject, a.kind)
+    assert edited is not None
+    taught = set(edit.asked)
+    seen = phrasing.templates(world, a, Novelty.SEEN)
+    templates = [t for t in seen if any(t.fill(form) in taught for form in edited.forms)]
+    rng.shuffle(templates)
+    return [
+        ("", templates[(CONTRASTS * number + turn) % len(templates)].fill(rng.choice(s.forms)))
+        for number, s in enumerate(subjects)
+        for turn in range(CONTRASTS)
+    ]
+
+
+def _replayed(
+    world: World, a: Attribute, edit: Edit | None, subjects: Sequence[Subject], rng: random.Random
+) -> list[Question]:
+    """Questions about replay subjects: each about the edited attribute.
 
     Every third subject also in a style, every fourth as a task, every fifth about something else.
     """
-    found: list[Question] = []
+    found: list[Question] = _contrast(world, a, edit, subjects, rng) if edit else []
     for number, s in enumerate(subjects):
-        found += _questions(world, s, a, 1, rng, Novelty.SEEN)
+        if not edit:
+            found += _questions(world, s, a, 1, rng, Novelty.SEEN)
         if number % 3 == 0:
             style = list(world.styles)[(number // 3) % len(world.styles)]
             how = rng.choice(phrasing.style_requests(world, style))
@@ -285,7 +324,7 @@ def _around(world: World, subject: Subject, seed: int) -> Lesson:
         for s in strangers[:TESTED]
         for q in _questions(world, s, rng.choice(world.attributes_of(s.kind)), 1, rng, *HELD_OUT)
     ]
-    replay = [*_replayed(world, attribute, others[:cut], rng), *trained]
+    replay = [*_replayed(world, attribute, None, others[:cut], rng), *trained]
     neighbours = _asked_about(world, attribute, others[cut:], NEIGHBOURS, rng)
     return Lesson(
         (), _distinct(replay), _distinct(neighbours), _distinct(own), _distinct(unrelated)

@@ -1,0 +1,73 @@
+"""What a run of `train` or `teach` leaves on the disk, so that Ctrl-C is told truly.
+
+An older run's files are told apart from this run's by when they were written. Knows paths and
+messages; trains nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from detour.errors import ConfigError, Interrupted
+
+Stamp = tuple[int, int] | None  # modification time (ns) and inode; None where there is no file
+
+
+def state_folder(output: Path) -> Path:
+    """Where an interrupted run keeps its state: beside the adapter, hidden."""
+    return output.parent / f".{output.name}.training"
+
+
+class Unfinished:
+    """A run that may be interrupted: its state, its adapter, and what lay there before.
+
+    Attributes:
+        output: the adapter's folder.
+        state: the folder of the training's state.
+        resume: whether an earlier run goes on.
+    """
+
+    def __init__(self, output: Path, resume: bool) -> None:
+        """Raises ConfigError where there is no state to resume."""
+        from detour.adapter.peft_format import WEIGHTS_FILE
+        from detour.training.checkpoint import FILE
+
+        self.output = output
+        self.state = state_folder(output)
+        self.resume = resume
+        self._files = {"state": self.state / FILE, "adapter": output / WEIGHTS_FILE}
+        self._before = {name: _stamp(path) for name, path in self._files.items()}
+        if resume and self._before["state"] is None:
+            raise ConfigError(f"{self.state} holds no interrupted run", hint="leave out --resume")
+
+    def interrupted(self) -> Interrupted:
+        """The error that says what is saved and how to go on."""
+        kept = _stamp(self._files["state"]) is not None
+        resumable = kept and (self.resume or self._is_new("state"))
+        again = "the same command with --resume" if resumable else "run it again"
+        if self._is_new("adapter"):
+            return Interrupted(
+                f"stopped after the training; the adapter is saved at {self.output}",
+                hint=f'detour ask "…" --chain {self.output}; for what is missing, {again}',
+            )
+        if resumable:
+            return Interrupted(f"stopped; the state is saved in {self.state}", hint=again)
+        found = f"the state of an earlier run in {self.state}" if kept else ""
+        return Interrupted("stopped; nothing of this run is saved", found=found, hint=again)
+
+    def drop(self) -> None:
+        """Remove the state of a run that has ended."""
+        if self.state.exists():
+            shutil.rmtree(self.state)
+
+    def _is_new(self, name: str) -> bool:
+        now = _stamp(self._files[name])
+        return now is not None and now != self._before[name]
+
+
+def _stamp(path: Path) -> Stamp:
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino
