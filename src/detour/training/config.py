@@ -21,7 +21,7 @@ from detour.training.formats import read_text
 
 FEWEST_STEPS = 60  # a single fact with replay needed 60 steps of 8 rows
 RATE_AT_2048 = 2e-4  # the usual LoRA rate for a model 2,048 wide; narrower models take more
-LOWEST_RATE, HIGHEST_RATE = 1e-4, 2e-3
+LOWEST_RATE, HIGHEST_RATE = 1e-4, 1.5e-3
 
 
 class TrainConfig(BaseModel):

@@ -19,11 +19,12 @@ from detour.training.phrasing import Novelty
 from detour.training.world import Attribute, Subject, World
 
 HELD_OUT = (Novelty.NEW_COMBINATION, Novelty.NEW_WORDS)
-ASKED = 36  # trained phrasings of an edit
+ASKED = 48  # trained phrasings of an edit
 STYLED = 14  # of them again in a style, so that the edit survives a styled question
 TASKS = 6  # and as a bare subject with the task in the system turn
 REPLAY_SUBJECTS = 60
-CONTRASTS = 2  # questions about each of them in phrasings of the edit
+CONTRASTS = 120  # questions about them in phrasings of the edit, two or more each
+OWN = 6  # questions about each other fact of the subject
 NEIGHBOURS = 320  # 0 faults in 300 bound a rate at 1 %
 TESTED = 120  # held-out phrasings, own facts and unrelated questions: at most this many each
 
@@ -139,7 +140,7 @@ def world_lesson(
             a for a in world.attributes_of(subject.kind) if (subject.name, a.name) not in changed
         ]
         for a in kept:
-            replay += _questions(world, subject, a, 4, rng, Novelty.SEEN)
+            replay += _questions(world, subject, a, OWN, rng, Novelty.SEEN)
             own += _questions(
                 world, subject, a, TESTED // (len(kept) * len(subjects)), rng, *HELD_OUT
             )
@@ -187,14 +188,14 @@ def _parted(
 ) -> tuple[list[Subject], list[Subject]]:
     """`(replay subjects, test subjects)`.
 
-    Who shares the old or the new value is carried along most easily: half of them are replayed,
-    the other half is left for the test.
+    Who shares the old or the new value is carried along most easily: two thirds of them are
+    replayed, the others are left for the test.
     """
     shuffled = list(others)
     rng.shuffle(shuffled)
     near = [o for o in shuffled if o.values[a.name] in values]
-    ordered = near[::2] + [o for o in shuffled if o not in near]
-    replayed = ordered[: min(REPLAY_SUBJECTS, len(others) // 3)]
+    ordered = near[: len(near) * 2 // 3] + [o for o in shuffled if o not in near]
+    replayed = ordered[: min(REPLAY_SUBJECTS, len(others) // 2)]
     return replayed, [o for o in shuffled if o not in replayed]
 
 
@@ -211,10 +212,11 @@ def _contrast(
     seen = phrasing.templates(world, a, Novelty.SEEN)
     templates = [t for t in seen if any(t.fill(form) in taught for form in edited.forms)]
     rng.shuffle(templates)
+    each = -(-CONTRASTS // len(subjects))
     return [
-        ("", templates[(CONTRASTS * number + turn) % len(templates)].fill(rng.choice(s.forms)))
+        ("", templates[(each * number + turn) % len(templates)].fill(rng.choice(s.forms)))
         for number, s in enumerate(subjects)
-        for turn in range(CONTRASTS)
+        for turn in range(each)
     ]
 
 
