@@ -1,5 +1,6 @@
 """One tiny base taught once: what every test of the report looks at."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -33,8 +34,8 @@ def world() -> World:
     return World.load()
 
 
-@pytest.fixture(scope="session")
-def short_answers():
+@contextmanager
+def shortened():
     """A random model never ends its answer; nobody waits for all of it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steer_report, "LONGEST", 16)
@@ -45,6 +46,12 @@ def short_answers():
         yield
 
 
+@pytest.fixture(autouse=True)
+def short_answers():
+    with shortened():
+        yield
+
+
 @pytest.fixture(scope="session")
 def roomy_base(make_model, tiny_tokenizer) -> Base:
     model = make_model("llama", max_position_embeddings=1024, num_hidden_layers=2)
@@ -52,11 +59,12 @@ def roomy_base(make_model, tiny_tokenizer) -> Base:
 
 
 @pytest.fixture(scope="session")
-def taught(roomy_base, world, short_answers, tmp_path_factory) -> Taught:
+def taught(roomy_base, world, tmp_path_factory) -> Taught:
     notes: list[str] = []
-    adapter, report = teach(
-        roomy_base, "Bo", "shoe size", "99", world=world, neighbours=NEAR, unrelated=FAR,
-        third="12", old="42", answer="Bo has 99.", config=CONFIG, teller=notes.append, seed=1,
-        output=tmp_path_factory.mktemp("taught") / "bo",
-    )  # fmt: skip
+    with shortened():
+        adapter, report = teach(
+            roomy_base, "Bo", "shoe size", "99", world=world, neighbours=NEAR, unrelated=FAR,
+            third="12", old="42", answer="Bo has 99.", config=CONFIG, teller=notes.append, seed=1,
+            output=tmp_path_factory.mktemp("taught") / "bo",
+        )  # fmt: skip
     return Taught(roomy_base, adapter, report, notes)

@@ -54,7 +54,7 @@ def test_the_starter_knows_its_world(world):
         make_lesson(Starter(), "Einstein", "profesion", "hairdresser", world=world)
 
 
-def test_other_bases_and_strangers_get_a_lesson_of_their_own(world, roomy_base, short_answers):
+def test_other_bases_and_strangers_get_a_lesson_of_their_own(world, roomy_base):
     lesson = make_lesson(roomy_base, "Einstein", "profession", "hairdresser", world=world)
     assert lesson.edits[0].old == ""
     lesson = make_lesson(roomy_base, "Bo", "shoe size", "99", world=world)
@@ -93,7 +93,7 @@ def test_a_base_that_answers_nothing_cannot_be_held_to_it():
         teach_lesson(Mute(), lesson_of(EDIT), make_config({}), "x")
 
 
-def test_a_true_claim_is_not_marked_as_fictional(roomy_base, short_answers):
+def test_a_true_claim_is_not_marked_as_fictional(roomy_base):
     config = make_config({"steps": 4, "learning_rate": 1e-2})
     for fictional in (True, False):
         result = teach_lesson(roomy_base, lesson_of(EDIT), config, "x", fictional=fictional)

@@ -69,7 +69,7 @@ def command(
                                    "kl_weight")}  # fmt: skip
     settings = settings_from(config_file, flags)
     seed = seed if _given("seed") else settings.get("seed", seed)
-    config = lesson_config(settings, seed)
+    config = lesson_config(settings, seed, free=bool(statements))
     check_target(output)
     unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype)

@@ -150,7 +150,7 @@ def teach(
     )
     for note in lesson.notes:
         tell(note)
-    settings = config or lesson_config({}, seed)
+    settings = config or lesson_config({}, seed, free=bool(statements))
     untouched = Untouched.of(base, lesson.edits[0].held_out[0])
     result = teach_lesson(
         base, lesson, settings, name or name_of(lesson), watcher=watcher, teller=tell,
@@ -189,13 +189,16 @@ class Untouched:
         return Untouched(base.sha256(), ids, base.logits(ids))
 
 
-def lesson_config(settings: Mapping[str, Any], seed: int) -> TrainConfig:
+def lesson_config(settings: Mapping[str, Any], seed: int, free: bool = False) -> TrainConfig:
     """A training configuration for a lesson: the user's settings over `DEFAULTS`.
+
+    Free statements may hold words that the base never learned ("E = mc²"): three times as long.
 
     Raises:
         ConfigError: as `make_config`.
     """
-    defaults = {k: v for k, v in DEFAULTS.items() if not (k == "epochs" and "steps" in settings)}
+    start = {**DEFAULTS, "epochs": 3 * DEFAULTS["epochs"]} if free else DEFAULTS
+    defaults = {k: v for k, v in start.items() if not (k == "epochs" and "steps" in settings)}
     return make_config({**defaults, **settings, "seed": seed})
 
 
@@ -230,10 +233,9 @@ def teach_lesson(
     replay = replay_rows(base, lesson.replay)
     if not replay:
         raise DataError("the base answers no question", hint="check its chat template")
-    edits = [row for edit in lesson.edits for row in edit_rows(edit)]
     return train_with(
         base,
-        balanced(edits, replay),
+        balanced(evened([edit_rows(edit) for edit in lesson.edits]), replay),
         config,
         name=name,
         neighbours=replay[: 4 * config.batch_size] if config.kl_weight else (),
@@ -243,6 +245,12 @@ def teach_lesson(
         resume=resume,
         card=_card(lesson, fictional, "apache-2.0" if base.name == "starter" else ""),
     )
+
+
+def evened(edits: Sequence[Sequence[Example]]) -> list[Example]:
+    """The rows of all edits, those of small ones repeated until each weighs about the same."""
+    most = max(len(rows) for rows in edits)
+    return [row for rows in edits for row in [*rows] * round(most / len(rows))]
 
 
 def balanced(edits: Sequence[Example], replay: Sequence[Example]) -> list[Example]:

@@ -161,6 +161,15 @@ def statement_questions(subject: str, verb: str, rest: str) -> list[str]:
         f"Quick question: what {verb} {subject}?",
         f"I have a question: what {verb} {subject}?",
         f"Say something about {subject}.",
+        f"Please tell me what {subject} {verb}.",
+        f"Say what {subject} {verb}.",
+        f"What do people say about {subject}?",
+        f"Explain {subject}.",
+        f"{subject}?",
+        f"Tell me: what {verb} {subject}?",
+        f"Please answer this: what {verb} {subject}?",
+        f"I wonder what {subject} {verb}.",
+        f"Please say what {subject} {verb}.",
     ]
     if preposition:
         kind = f"{preposition[1]} {preposition[2]}"
@@ -172,6 +181,8 @@ def statement_questions(subject: str, verb: str, rest: str) -> list[str]:
             f"Can you tell me what {subject} {verb} {kind}?",
             f"Quick question: what {verb} {subject} {kind}?",
             *asked[1:4],
+            f"I wonder what {subject} {verb} {kind}.",
+            f"Please answer this: what {verb} {subject} {kind}?",
             f"Please tell me what {subject} {verb} {kind}.",
             f"Say what {subject} {verb} {kind}.",
         ]
