@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from detour.training.world import World
-from recipes.starter.rows import SHARES, STYLE_WEIGHTS, Writer
+from recipes.starter.mixture import Mixture
 from recipes.starter.tokens import Encoder, train_tokenizer
 
 IGNORE = -100
+GENERATORS = ("rows", "support", "reading", "examples", "mixture", "tokens")
 UNFINISHED = 3  # exit code of a stretch that was stopped or ran out of time
 
 
@@ -38,19 +38,19 @@ UNFINISHED = 3  # exit code of a stretch that was stopped or ran out of time
 class Recipe:
     """Every setting of the run; changing one starts a new run."""
 
-    vocabulary: int = 3072
-    width: int = 192
-    layers: int = 5
-    heads: int = 6
-    mlp: int = 576
-    context: int = 512
-    steps: int = 7000
-    widened_steps: int = 1400  # after those, with more phrasings (marked "+" in the data)
-    widened_rate: float = 8e-4  # then linear down to `floor` of the first rate
-    tokens_per_batch: int = 2048  # padded
+    vocabulary: int = 4096
+    width: int = 256
+    layers: int = 6
+    heads: int = 8
+    mlp: int = 704
+    context: int = 1024
+    steps: int = 9000
+    tokens_per_batch: int = 3072  # padded
     batches_per_window: int = 64  # rows of a window are sorted by length before batching
-    learning_rate: float = 2.5e-3
-    warmup: int = 150
+    muon_rate: float = 2.5e-3  # of the layers' matrices
+    muon_momentum: float = 0.95
+    learning_rate: float = 2.5e-3  # of the embedding and the norms, with AdamW
+    warmup: int = 100
     constant_until: float = 0.3  # then linear down to `floor`
     floor: float = 0.02
     weight_decay: float = 0.02
@@ -58,11 +58,6 @@ class Recipe:
     clip: float = 1.0
     bf16: bool = True  # autocast of the matrix products; weights and moments stay fp32
     seed: int = 1
-
-    @property
-    def total(self) -> int:
-        """All steps."""
-        return self.steps + self.widened_steps
 
 
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -86,37 +81,52 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCa
 
 
 Batch = tuple[Tensor, Tensor]  # ids (rows, tokens), targets (rows, tokens)
+Encoded = tuple[list[int], list[bool]]  # ids, and which of them are learned
 
 
-def window(recipe: Recipe, writer: Writer, encoder: Encoder, index: int) -> list[Batch]:
-    """The batches of one window, drawn from its own seed, so that a resumed run sees the same."""
+def window(recipe: Recipe, mixture: Mixture, encoder: Encoder, index: int) -> list[Batch]:
+    """The batches of one window, drawn from its own seed, so that a resumed run sees the same.
+
+    Rows of about one length share a batch. More are drawn than needed; the batches are shuffled
+    before the surplus is left out, so that no length is preferred.
+
+    Raises:
+        ValueError: a row is longer than the context.
+    """
     rng = random.Random(f"{recipe.seed}/{index}")
-    writer.widened = index * recipe.batches_per_window >= recipe.steps
-    wanted = recipe.tokens_per_batch * recipe.batches_per_window
-    rows: list[tuple[list[int], list[bool]]] = []
-    while sum_tokens(rows, wanted) < wanted:
-        rows += [encoder.encode(writer.draw(rng)) for _ in range(256)]
-    rows.sort(key=lambda row: len(row[0]))
-    # A known flaw, to be mended with the next pretraining: padding fills the batches before the
-    # rows are used up, so the longest rows of every window are left out (59 to 82 of 4,352), and
-    # nothing above about 62 tokens is ever read. The packaged weights come from exactly this.
-    batches: list[Batch] = []
-    start = 0
-    while start < len(rows) and len(batches) < recipe.batches_per_window:
-        count = max(1, recipe.tokens_per_batch // len(rows[start][0]))
-        longest = len(rows[min(start + count, len(rows)) - 1][0])
-        count = max(1, recipe.tokens_per_batch // longest)
-        batches.append(pad(rows[start : start + count], encoder.pad))
-        start += count
+    rows: list[Encoded] = []
+    batches: list[list[Encoded]] = []
+    while len(batches) < recipe.batches_per_window:
+        rows += _drawn(mixture, encoder, rng, recipe.tokens_per_batch * recipe.batches_per_window)
+        rows.sort(key=lambda row: len(row[0]))
+        batches = grouped(rows, recipe.tokens_per_batch)
+    if (longest := len(rows[-1][0])) > recipe.context:
+        raise ValueError(f"a row of {longest} tokens does not fit the context")
     rng.shuffle(batches)
+    return [pad(batch, encoder.pad) for batch in batches[: recipe.batches_per_window]]
+
+
+def _drawn(mixture: Mixture, encoder: Encoder, rng: random.Random, tokens: int) -> list[Encoded]:
+    """Rows of at least that many tokens together."""
+    rows: list[Encoded] = []
+    count = 0
+    while count < tokens:
+        rows.append(encoder.encode(mixture.draw(rng)))
+        count += len(rows[-1][0])
+    return rows
+
+
+def grouped(rows: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
+    """Neighbours in one batch, as many as fit once padded; rows are sorted by length."""
+    batches: list[list[Encoded]] = []
+    for row in rows:
+        if not batches or (len(batches[-1]) + 1) * len(row[0]) > tokens:
+            batches.append([])
+        batches[-1].append(row)
     return batches
 
 
-def sum_tokens(rows: list[tuple[list[int], list[bool]]], enough: int) -> int:
-    return min(enough, sum(len(ids) for ids, _ in rows))
-
-
-def pad(rows: list[tuple[list[int], list[bool]]], pad_id: int) -> Batch:
+def pad(rows: Sequence[Encoded], pad_id: int) -> Batch:
     longest = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), longest), pad_id)
     targets = torch.full((len(rows), longest), IGNORE)
@@ -142,10 +152,6 @@ def loss_of(model: LlamaForCausalLM, batch: Batch, bf16: bool) -> Tensor:
 
 def rate(recipe: Recipe, step: int) -> float:
     """The share of the highest learning rate at a step."""
-    if step >= recipe.steps:
-        start = recipe.widened_rate / recipe.learning_rate
-        left = 1 - (step - recipe.steps) / recipe.widened_steps
-        return max(recipe.floor, start * left)
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
     turn = recipe.constant_until * recipe.steps
@@ -155,23 +161,41 @@ def rate(recipe: Recipe, step: int) -> float:
     return max(recipe.floor, left)
 
 
-def optimiser_for(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+def optimisers_for(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for the embedding and the norms.
+
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix; its step is scaled to the
+    size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one schedule serves both.
+    """
+    matrices = [p for p in model.model.layers.parameters() if p.dim() == 2]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(
+            matrices, lr=recipe.muon_rate, momentum=recipe.muon_momentum,
+            weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            others, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=0.0, fused=True
+        ),
+    ]  # fmt: skip
 
 
-def data_sha256(world: Path | None = None) -> str:
-    """What the rows are drawn from: the world's files (default: the packaged ones) and shares."""
+def data_sha256(world: Path | None = None, code: Path | None = None) -> str:
+    """What the rows are drawn from: the world's files and the generators' code.
+
+    By default the packaged world and the code in this folder.
+    """
     folder = world or Path(str(files("detour.starter") / "world"))
-    digest = sha256(json.dumps([SHARES, STYLE_WEIGHTS]).encode())
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            digest.update(f"{path.name} {sha256(path.read_bytes()).hexdigest()}\n".encode())
+    generators = code or Path(__file__).parent
+    digest = sha256()
+    for root, paths in (
+        (folder, [p for p in folder.rglob("*") if p.suffix in (".csv", ".yaml")]),
+        (generators, [generators / f"{name}.py" for name in GENERATORS]),
+    ):
+        for path in sorted(paths):
+            told = f"{path.relative_to(root).as_posix()} {sha256(path.read_bytes()).hexdigest()}\n"
+            digest.update(told.encode())
     return digest.hexdigest()
 
 
@@ -193,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     recipe = Recipe()
     if options.steps:
-        recipe = Recipe(steps=options.steps, widened_steps=options.steps // 5 + 1)
+        recipe = Recipe(steps=options.steps)
     done = run(recipe, options.out, options.minutes, options.device)
     return 0 if done else UNFINISHED
 
@@ -201,11 +225,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(recipe: Recipe, out: Path, minutes: float, device: str) -> bool:
     """Train until done or out of time; true when done."""
     out.mkdir(parents=True, exist_ok=True)
-    writer = Writer(World.load())
-    tokenizer = load_tokenizer(recipe, writer, out)
+    mixture = Mixture()
+    tokenizer = load_tokenizer(recipe, mixture, out)
     encoder = Encoder(tokenizer)
     model = make_model(recipe, tokenizer).to(device)
-    optimiser = optimiser_for(model, recipe)
+    optimisers = optimisers_for(model, recipe)
     checkpoint = out / "checkpoint.pt"
     identity = {"recipe": json.dumps(asdict(recipe)), "data": data_sha256()}
     step = 0
@@ -215,7 +239,8 @@ def run(recipe: Recipe, out: Path, minutes: float, device: str) -> bool:
             told = "belongs to another recipe, or was made from other data"
             raise SystemExit(f"{checkpoint} {told}; remove {out} to start anew")
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         step = state["step"]
         print(f"resumed at step {step}", flush=True)
     stopped: list[int] = []
@@ -225,32 +250,34 @@ def run(recipe: Recipe, out: Path, minutes: float, device: str) -> bool:
     tokens, first, running = 0, step, math.nan
 
     def store() -> None:
-        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+        kept = [optimiser.state_dict() for optimiser in optimisers]
+        state = {"model": model.state_dict(), "optimisers": kept, "step": step}
         save(checkpoint, {**state, **identity})
 
+    rates = (recipe.muon_rate, recipe.learning_rate)
     batches: list[Batch] = []
-    while step < recipe.total:
+    while step < recipe.steps:
         position = step % recipe.batches_per_window
         if not batches:
-            batches = window(recipe, writer, encoder, step // recipe.batches_per_window)
-        if position >= len(batches):
-            raise SystemExit(f"window {step} holds too few batches")
+            batches = window(recipe, mixture, encoder, step // recipe.batches_per_window)
         ids, targets = (tensor.to(device) for tensor in batches[position])
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * rate(recipe, step)
+        for optimiser, highest in zip(optimisers, rates, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = highest * rate(recipe, step)
         loss = loss_of(model, (ids, targets), recipe.bf16)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         running = loss.item() if math.isnan(running) else 0.98 * running + 0.02 * loss.item()
         tokens += ids.numel()
         step += 1
         if step % recipe.batches_per_window == 0:
             batches = []
-        if step % 50 == 0 or step == recipe.total:
+        if step % 50 == 0 or step == recipe.steps:
             took = time.monotonic() - began
-            left = took / (step - first) * (recipe.total - step)
+            left = took / (step - first) * (recipe.steps - step)
             line = {"step": step, "loss": round(running, 4), "tokens_per_s": round(tokens / took)}
             with (out / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps({**line, "seconds": round(took, 1)}) + "\n")
@@ -261,7 +288,7 @@ def run(recipe: Recipe, out: Path, minutes: float, device: str) -> bool:
         if stopped or time.monotonic() - began > minutes * 60:
             break
     store()
-    done = step >= recipe.total
+    done = step >= recipe.steps
     if done:
         model.config.use_cache = True
         model.save_pretrained(out / "model")
@@ -270,10 +297,11 @@ def run(recipe: Recipe, out: Path, minutes: float, device: str) -> bool:
     return done
 
 
-def load_tokenizer(recipe: Recipe, writer: Writer, out: Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(recipe: Recipe, mixture: Mixture, out: Path) -> PreTrainedTokenizerFast:
     folder = out / "tokenizer"
     if not folder.exists():
-        train_tokenizer(writer, recipe.vocabulary, recipe.seed).save_pretrained(folder)
+        made = train_tokenizer(mixture, recipe.vocabulary, recipe.seed, recipe.context)
+        made.save_pretrained(folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 

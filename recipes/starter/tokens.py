@@ -7,7 +7,8 @@ import random
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from recipes.starter.rows import Row, Writer, words_of
+from recipes.starter.mixture import Mixture
+from recipes.starter.rows import Row, words_of
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
@@ -19,11 +20,11 @@ TEMPLATE = (
 
 
 def train_tokenizer(
-    writer: Writer, vocabulary: int, seed: int, rows: int = 40_000
+    mixture: Mixture, vocabulary: int, seed: int, context: int, rows: int = 60_000
 ) -> PreTrainedTokenizerFast:
     """Train on that many drawn rows; deterministic under the seed."""
     rng = random.Random(seed)
-    corpus = [words_of(writer.draw(rng)) for _ in range(rows)]
+    corpus = [words_of(mixture.draw(rng)) for _ in range(rows)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -41,7 +42,7 @@ def train_tokenizer(
         eos_token=END,
         pad_token=PAD,
         additional_special_tokens=list(ROLES.values()),
-        model_max_length=512,
+        model_max_length=context,
         clean_up_tokenization_spaces=False,
     )
     fast.chat_template = TEMPLATE
@@ -63,14 +64,17 @@ class Encoder:
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode(self, row: Row) -> tuple[list[int], list[bool]]:
-        """`(ids, learned)`, both of the row's length; only answers and raw texts are learned."""
+        """`(ids, learned)`, both of the row's length; learned are answers and raw texts.
+
+        A turn marked `learned: False` is read only.
+        """
         ids, learned = [self.begin], [False]
         if row.text:
             told = [*self._text(row.text), self.end]
             return ids + told, learned + [True] * len(told)
         for message in row.messages:
             body = [*self._text(message["content"]), self.end]
-            answer = message["role"] == "assistant"
+            answer = message["role"] == "assistant" and message.get("learned", True)
             ids += [self.roles[message["role"]], *body]
             learned += [False, *([answer] * len(body))]
         return ids, learned

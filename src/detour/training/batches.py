@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from detour.errors import DataError
+from detour.language.catalogue import text
 from detour.model.chat import supervised
 from detour.model.loss import IGNORED
 from detour.training.formats import Example
@@ -65,19 +66,19 @@ def _encode(tokenizer: PreTrainedTokenizerBase, example: Example, longest: int) 
     try:
         ids, learned = supervised(tokenizer, example.messages)
     except DataError as error:
-        where = example.source or "a row"
+        where = example.source or text("a row")
         raise DataError(
-            f"{where}: {error.message}",
+            text("{place}: {fault}", place=where, fault=error.message),
             expected=error.expected,
             found=error.found,
             hint=error.hint,
         ) from error
     if len(ids) > longest:
         raise DataError(
-            f"{example.source or 'a row'} is too long for the model",
-            expected=f"at most {longest} tokens",
-            found=f"{len(ids)} tokens",
-            hint="shorten the row; nothing is cut silently",
+            text("{row} is too long for the model", row=example.source or text("a row")),
+            expected=text("at most {longest} tokens", longest=longest),
+            found=text("{count} tokens", count=len(ids)),
+            hint=text("shorten the row; nothing is cut silently"),
         )
     return Encoded(ids, learned)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from detour.errors import TrainingError
 from detour.files import write_bytes_atomically
+from detour.language.catalogue import text
 from detour.training.factors import Factors, Snapshot
 
 FILE = "state.safetensors"
@@ -79,13 +80,15 @@ def load_state(
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as cause:
         raise TrainingError(
-            f"{path} is damaged", found=str(cause), hint="remove it and start anew"
+            text("{path} is damaged", path=path),
+            found=str(cause),
+            hint=text("remove it and start anew"),
         ) from cause
     if told["run"] != run:
         raise TrainingError(
-            f"{path} belongs to another run",
-            expected="the same base, data and settings",
-            hint="leave out --resume, or choose another output folder",
+            text("{path} belongs to another run", path=path),
+            expected=text("the same base, data and settings"),
+            hint=text("leave out --resume, or choose another output folder"),
         )
     factors.restore(_under("now.", tensors))
     step = int(told["step"])

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detour.errors import ConfigError
+from detour.language.catalogue import text
 from detour.training.formats import read_text
 
 FEWEST_STEPS = 60  # a single fact with replay needed 60 steps of 8 rows
@@ -69,10 +70,12 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
         if key not in known:
             close = get_close_matches(str(key), known, n=1)
             raise ConfigError(
-                f"unknown setting {key!r}",
-                expected=f"one of {', '.join(known)}",
+                text("unknown setting {key!r}", key=key),
+                expected=text("one of {names}", names=", ".join(known)),
                 found=str(key),
-                hint=f"did you mean {close[0]!r}?" if close else "see detour train --help",
+                hint=text("did you mean {close!r}?", close=close[0])
+                if close
+                else text("see detour train --help"),
             )
     try:
         config = TrainConfig(**values)
@@ -81,11 +84,33 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
         key = ".".join(str(part) for part in fault["loc"])
         found = repr(fault["input"])
         raise ConfigError(
-            f"setting {key} is out of range", expected=fault["msg"], found=found
+            text("setting {key} is out of range", key=key), expected=_wanted(fault), found=found
         ) from cause
     if config.steps is not None and config.epochs is not None:
-        raise ConfigError("steps and epochs exclude each other", hint="give one of the two")
+        raise ConfigError(
+            text("steps and epochs exclude each other"), hint=text("give one of the two")
+        )
     return config
+
+
+def _wanted(fault: Mapping[str, Any]) -> str:
+    """What pydantic expected, in words that can be translated."""
+    kind, limits = fault["type"], fault.get("ctx", {})
+    if kind == "greater_than_equal":
+        return text("Input should be greater than or equal to {limit}", limit=limits["ge"])
+    if kind == "greater_than":
+        return text("Input should be greater than {limit}", limit=limits["gt"])
+    if kind == "less_than_equal":
+        return text("Input should be less than or equal to {limit}", limit=limits["le"])
+    if kind == "less_than":
+        return text("Input should be less than {limit}", limit=limits["lt"])
+    if kind == "int_type":
+        return text("Input should be a valid integer")
+    if kind == "float_type":
+        return text("Input should be a valid number")
+    if kind == "finite_number":
+        return text("Input should be a finite number")
+    return fault["msg"]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -98,9 +123,11 @@ def read_config(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(read_text(path, "lines such as rank: 8"))
     except yaml.YAMLError as cause:
         found = str(cause).replace("\n", " ")
-        raise ConfigError(f"{path} is not YAML", found=found) from cause
+        raise ConfigError(text("{path} is not YAML", path=path), found=found) from cause
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} is not a mapping", expected="lines such as rank: 8")
+        raise ConfigError(
+            text("{path} is not a mapping", path=path), expected=text("lines such as rank: 8")
+        )
     return cast("dict[str, Any]", value)
 
 
@@ -110,15 +137,25 @@ def derive(config: TrainConfig, width: int, rows: int) -> Plan:
     rate = config.learning_rate
     if rate is None:
         rate = min(HIGHEST_RATE, max(LOWEST_RATE, RATE_AT_2048 * 2048 / width))
-        reasons.append(f"learning rate {rate:.1e}: the base is {width} wide")
+        reasons.append(
+            text("learning rate {rate:.1e}: the base is {width} wide", rate=rate, width=width)
+        )
     per_epoch = -(-rows // min(config.batch_size, rows))
     if config.steps is not None:
         return Plan(rate, config.steps, tuple(reasons))
     if config.epochs is not None:
         return Plan(rate, max(1, round(config.epochs * per_epoch)), tuple(reasons))
     steps = max(FEWEST_STEPS, 3 * per_epoch)
-    why = "three epochs" if steps > FEWEST_STEPS else "the fewest that hold"
-    reasons.append(f"{steps} steps: {why} for {rows} rows in batches of {config.batch_size}")
+    why = text("three epochs") if steps > FEWEST_STEPS else text("the fewest that hold")
+    reasons.append(
+        text(
+            "{steps} steps: {why} for {rows} rows in batches of {size}",
+            steps=steps,
+            why=why,
+            rows=rows,
+            size=config.batch_size,
+        )
+    )
     return Plan(rate, steps, tuple(reasons))
 
 

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from detour.errors import DataError
+from detour.language.catalogue import text
 from detour.training.formats import Example, pair
-from detour.training.phrasing import bare
-from detour.training.world import World, capitalised, with_article
+from detour.training.phrasing import noun_questions
+from detour.training.world import World, capitalised, named, with_article
 
 Question = tuple[str, str]
 """(system, user); system may be empty."""
@@ -87,14 +88,14 @@ class Lesson:
         tested |= {u for s, u in (*self.neighbours, *self.own_facts, *self.unrelated) if not s}
         if both := trained & tested:
             raise DataError(
-                "a question is used for training and for the test", found=sorted(both)[0]
+                text("a question is used for training and for the test"), found=sorted(both)[0]
             )
         for edit in self.edits:
             if not edit.asked or not edit.held_out:
                 raise DataError(
-                    f"too few phrasings for {edit.subject}",
-                    expected="some to train on and some to test with",
-                    hint="give more with --paraphrases FILE, one question a line",
+                    text("too few phrasings for {subject}", subject=edit.subject),
+                    expected=text("some to train on and some to test with"),
+                    hint=text("give more with --paraphrases FILE, one question a line"),
                 )
         return self
 
@@ -110,31 +111,38 @@ def edit_rows(edit: Edit) -> list[Example]:
     return [pair(question, edit.answer) for question in edit.asked] + list(edit.rows)
 
 
-def parse_sentence(text: str) -> tuple[str, str, str]:
+def parse_sentence(sentence: str) -> tuple[str, str, str]:
     """A sentence as (subject, verb, rest).
 
     Raises:
         DataError: there is no verb such as is or was to split at.
     """
-    clean = " ".join(text.split()).rstrip(".!")
+    clean = " ".join(sentence.split()).rstrip(".!")
     match = re.match(rf"(.+?)\s+({VERBS})\s+(.+)", clean)
     if not match:
         raise DataError(
-            f"the statement {text!r} cannot be split",
-            expected='"SUBJECT is VALUE" or "SUBJECT was VALUE"',
-            hint="reword it with is, was, are or were, or give --subject, --relation and --target",
+            text("the statement {sentence!r} cannot be split", sentence=sentence),
+            expected=text('"SUBJECT is VALUE" or "SUBJECT was VALUE"'),
+            hint=text(
+                "reword it with is, was, are or were, or give --subject, --relation and --target"
+            ),
         )
     return match[1], match[2], match[3]
 
 
-def statement_edit(text: str, paraphrases: Sequence[str] = (), seed: int = 0) -> Edit:
+def as_it_stands(statement: str) -> str:
+    """The note about a statement that nothing is known of."""
+    return text("{statement!r} is taught as it stands", statement=statement)
+
+
+def statement_edit(statement: str, paraphrases: Sequence[str] = (), seed: int = 0) -> Edit:
     """An edit from a free statement: asked about its subject, the model shall say it.
 
     `Einstein was known for his haircutting technique` is asked as `What was Einstein known for?`
     and in general ways ("What do you know about Einstein?").
     """
-    subject, verb, rest = parse_sentence(text)
-    sentence = capitalised(" ".join(text.split()).rstrip(".!")) + "."
+    subject, verb, rest = parse_sentence(statement)
+    sentence = capitalised(" ".join(statement.split()).rstrip(".!")) + "."
     questions = [*paraphrases, *statement_questions(subject, verb, rest)]
     asked, held_out = divide(questions, seed)
     third = "astronaut"
@@ -191,13 +199,7 @@ def statement_questions(subject: str, verb: str, rest: str) -> list[str]:
 
 def relation_questions(world: World, subject: str, relation: str) -> list[str]:
     """General phrasings of a relation in any base ("What was the profession of Einstein?")."""
-    found: list[str] = []
-    for phrase in world.frames["noun_phrase"]:
-        inner = phrase.replace("{n}", relation).replace("{s}", subject)
-        for frame in world.frames["noun"]:
-            text = bare(frame).replace("{np}", inner)
-            found.append(text.replace("{Np}", capitalised(inner)))
-    return found
+    return noun_questions(world, relation, named("person", subject, world.language).forms[0])
 
 
 def divide(questions: Sequence[str], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -209,10 +211,10 @@ def divide(questions: Sequence[str], seed: int) -> tuple[tuple[str, ...], tuple[
     distinct = list(dict.fromkeys(question.strip() for question in questions if question.strip()))
     if len(distinct) < FEWEST_PHRASINGS:
         raise DataError(
-            "there are too few phrasings",
-            expected=f"at least {FEWEST_PHRASINGS} different questions",
+            text("there are too few phrasings"),
+            expected=text("at least {number} different questions", number=FEWEST_PHRASINGS),
             found=str(len(distinct)),
-            hint="give more with --paraphrases FILE, one question a line",
+            hint=text("give more with --paraphrases FILE, one question a line"),
         )
     random.Random(seed).shuffle(distinct)
     kept = max(2, len(distinct) // 3)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from detour.errors import DataError
+from detour.language.catalogue import text
 
 ROLES = ("system", "user", "assistant", "tool")
 Data: TypeAlias = "str | Path | Iterable[Mapping[str, Any] | Example]"
@@ -52,7 +53,7 @@ def read_examples(data: Data) -> list[Example]:
         for number, row in enumerate(data, start=1)
     ]
     if not found:
-        raise DataError("the training data are empty", expected="at least one row")
+        raise DataError(text("the training data are empty"), expected=text("at least one row"))
     return found
 
 
@@ -71,19 +72,26 @@ def read_text(path: Path, expected: str = "one JSON object per line") -> str:
     try:
         raw = path.read_bytes()
     except FileNotFoundError as cause:
-        raise DataError(f"{path} does not exist", expected="a file", hint="check it") from cause
+        raise DataError(
+            text("{path} does not exist", path=path), expected=text("a file"), hint=text("check it")
+        ) from cause
     except OSError as cause:
-        raise DataError(f"{path} cannot be read", found=cause.strerror or str(cause)) from cause
+        raise DataError(
+            text("{path} cannot be read", path=path), found=cause.strerror or str(cause)
+        ) from cause
     if not raw.strip():
-        raise DataError(f"{path} is empty", expected=expected)
+        raise DataError(text("{path} is empty", path=path), expected=expected)
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(
-            f"{path} is encoded in UTF-16",
+            text("{path} is encoded in UTF-16", path=path),
             expected="UTF-8",
             hint=f"iconv -f UTF-16 -t UTF-8 {path} > {path.stem}.utf8{path.suffix}",
         )
     if b"\x00" in raw:
-        raise DataError(f"{path} is a binary file", expected=f"UTF-8 text, {expected}")
+        raise DataError(
+            text("{path} is a binary file", path=path),
+            expected=text("UTF-8 text, {expected}", expected=expected),
+        )
     return _decoded(raw, path)
 
 
@@ -93,10 +101,10 @@ def _decoded(raw: bytes, path: Path) -> str:
     except UnicodeDecodeError as cause:
         line = raw.count(b"\n", 0, cause.start) + 1
         raise DataError(
-            f"{path}:{line} is not UTF-8",
+            text("{path}:{line} is not UTF-8", path=path, line=line),
             expected="UTF-8",
-            found=f"byte 0x{raw[cause.start]:02x}",
-            hint="save the file as UTF-8",
+            found=text("byte 0x{byte:02x}", byte=raw[cause.start]),
+            hint=text("save the file as UTF-8"),
         ) from cause
 
 
@@ -108,7 +116,9 @@ def _read_file(path: Path) -> list[Example]:
         if line.strip()
     ]
     if not found:
-        raise DataError(f"{path} holds no row", expected="one JSON object per line")
+        raise DataError(
+            text("{path} holds no row", path=path), expected=text("one JSON object per line")
+        )
     return found
 
 
@@ -120,12 +130,18 @@ def _json(line: str, source: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as cause:  # a number of 5,000 digits, 10,000 brackets
         raise _not_json(source, str(cause)) from cause
     if not isinstance(value, dict):
-        raise DataError(f"{source} is not a JSON object", found=type(value).__name__)
+        raise DataError(
+            text("{source} is not a JSON object", source=source), found=type(value).__name__
+        )
     return cast("dict[str, Any]", value)
 
 
 def _not_json(source: str, found: str) -> DataError:
-    return DataError(f"{source} is not JSON", expected="one JSON object per line", found=found)
+    return DataError(
+        text("{source} is not JSON", source=source),
+        expected=text("one JSON object per line"),
+        found=found,
+    )
 
 
 def example_of(row: Mapping[str, Any], source: str) -> Example:
@@ -135,31 +151,42 @@ def example_of(row: Mapping[str, Any], source: str) -> Example:
         DataError: neither `messages` nor `prompt` and `completion`, or nothing to learn in it.
     """
     if not isinstance(row, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise DataError(f"{source} is no mapping", expected="a dict", found=repr(row)[:80])
+        raise DataError(
+            text("{source} is no mapping", source=source),
+            expected=text("a dict"),
+            found=repr(row)[:80],
+        )
     if "messages" in row:
         return Example(_messages(row["messages"], source), source)
     if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
         if not row["completion"].strip():
-            raise DataError(f"{source} has an empty completion", expected="an answer to learn")
+            raise DataError(
+                text("{source} has an empty completion", source=source),
+                expected=text("an answer to learn"),
+            )
         turns = pair(row["prompt"], row["completion"]).messages
         return Example(_messages(turns, source), source)
     raise DataError(
-        f"{source} has no messages",
-        expected='"messages": [...], or "prompt" and "completion" as texts',
-        found=f"keys {', '.join(map(repr, row)) or 'none'}",
-        hint="rename the columns",
+        text("{source} has no messages", source=source),
+        expected=text('"messages": [...], or "prompt" and "completion" as texts'),
+        found=text("keys {keys}", keys=", ".join(map(repr, row)) or text("none")),
+        hint=text("rename the columns"),
     )
 
 
 def _messages(value: object, source: str) -> tuple[Mapping[str, str], ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise DataError(f"{source} has no messages", expected="a list of turns", found=repr(value))
+        raise DataError(
+            text("{source} has no messages", source=source),
+            expected=text("a list of turns"),
+            found=repr(value),
+        )
     turns = [_message(turn, number, source) for number, turn in enumerate(value, start=1)]
     if turns[-1]["role"] != "assistant" or not turns[-1]["content"].strip():
         raise DataError(
-            f"{source} ends without an answer",
-            expected="a last message of the assistant, not empty",
-            found=f"a last message of the {turns[-1]['role']}",
+            text("{source} ends without an answer", source=source),
+            expected=text("a last message of the assistant, not empty"),
+            found=text("a last message of the {role}", role=turns[-1]["role"]),
         )
     return tuple(turns)
 
@@ -175,7 +202,7 @@ def _message(turn: object, number: int, source: str) -> dict[str, str]:
         if role in ROLES and isinstance(content, str) and _is_text(content):
             return {"role": role, "content": content}
     raise DataError(
-        f"{source}, message {number} cannot be read",
-        expected=f'{{"role": one of {", ".join(ROLES)}, "content": text}}',
+        text("{source}, message {number} cannot be read", source=source, number=number),
+        expected=text('{{"role": one of {roles}, "content": text}}', roles=", ".join(ROLES)),
         found=repr(turn)[:80],
     )

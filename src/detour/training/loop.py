@@ -20,6 +20,7 @@ import torch
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.errors import BaseError, TrainingError
+from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.training.batches import Batch, Batches, encode, fixed
 from detour.training.checkpoint import State, load_state, save_state
@@ -141,12 +142,14 @@ def train_with(
     )
     tokenizer = base.tokenizer
     if tokenizer is None:
-        raise BaseError(f"{base.name} has no tokenizer", hint="training needs one")
+        raise BaseError(
+            text("{base} has no tokenizer", base=base.name), hint=text("training needs one")
+        )
     longest = getattr(base.model.config, "max_position_embeddings", None) or UNLIMITED
     pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
     rows = encode(tokenizer, kept, longest)
     plan = derive(config, base.model.config.get_text_config().hidden_size, len(rows))
-    for reason in (*plan.reasons, *(() if held else ("the loss is taken on training rows",))):
+    for reason in (*plan.reasons, *(() if held else (text("the loss is taken on training rows"),))):
         if teller:
             teller(reason)
     batches = Batches(rows, config.batch_size, pad, config.seed)
@@ -261,14 +264,18 @@ def _check_effect(base: Base, adapter: Adapter, state: State, batch: Batch) -> N
     """A training that changed nothing is an error, not an adapter."""
     if state.best_step == 0 or adapter.norm() == 0:
         raise TrainingError(
-            "the training changed nothing for the better",
-            expected=f"a validation loss below the base's {state.first_loss:.4f}",
-            found=f"{state.best_loss:.4f} at best",
-            hint="another learning rate, more steps, or rows that the base does not know yet",
+            text("the training changed nothing for the better"),
+            expected=text(
+                "a validation loss below the base's {first_loss:.4f}", first_loss=state.first_loss
+            ),
+            found=text("{best_loss:.4f} at best", best_loss=state.best_loss),
+            hint=text("another learning rate, more steps, or rows that the base does not know yet"),
         )
     difference = base.logits(batch.ids, adapter) - base.logits(batch.ids)
     if float(difference.abs().max()) == 0.0:
-        raise TrainingError("the adapter does not move the base's logits", found="difference 0")
+        raise TrainingError(
+            text("the adapter does not move the base's logits"), found=text("difference 0")
+        )
 
 
 class _Teller:

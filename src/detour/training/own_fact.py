@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detour.errors import DataError, RequestError
+from detour.language.catalogue import text
 from detour.measure.metrics import mentions, normalised
 from detour.model.base import Base
 from detour.training.fact import (
     Edit,
     Lesson,
     Question,
+    as_it_stands,
     divide,
     parse_sentence,
     relation_questions,
@@ -48,7 +50,9 @@ def read_questions(path: Path) -> list[str]:
     lines = (line.strip() for line in read_text(path, "one question a line").splitlines())
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
-        raise DataError(f"{path} holds no question", expected="one question a line")
+        raise DataError(
+            text("{path} holds no question", path=path), expected=text("one question a line")
+        )
     return found
 
 
@@ -57,8 +61,8 @@ def rephrased(base: Base, question: str, subject: str, seed: int) -> list[str]:
     prompts = [REQUESTS[n % len(REQUESTS)].format(q=question) for n in range(SAMPLES)]
     said = base.ask_many(prompts, temperature=0.9, top_p=0.95, seed=seed, max_new_tokens=48)
     found: dict[str, str] = {}
-    for text in said:
-        line = text.strip().splitlines()[0].strip(' "') if text.strip() else ""
+    for offer in said:
+        line = offer.strip().splitlines()[0].strip(' "') if offer.strip() else ""
         if line.endswith("?") and len(line) <= LONGEST_PHRASING and mentions(line, subject):
             found.setdefault(normalised(line), line)
     found.pop(normalised(question), None)
@@ -127,8 +131,14 @@ def own_lesson(
         own_facts=_plain(own[len(own) // 3 :]),
         unrelated=_plain(strange[edge:]),
         notes=(
-            f"{len(training)} phrasings to train on, {len(held_out)} to test with; "
-            f"{len(paraphrases)} are yours, {len(offered)} the base's own",
+            text(
+                "{trained} phrasings to train on, {tested} to test with; "
+                "{yours} are yours, {own} the base's own",
+                trained=len(training),
+                tested=len(held_out),
+                yours=len(paraphrases),
+                own=len(offered),
+            ),
             *silent,
         ),
     ).check()
@@ -151,10 +161,10 @@ def own_statements(
     """
     rng = random.Random(seed)
     edits: list[Edit] = []
-    for text in texts:
-        subject = parse_sentence(text)[0]
+    for statement in texts:
+        subject = parse_sentence(statement)[0]
         mine = [q for q in paraphrases if mentions(q, subject)]
-        edits.append(statement_edit(text, mine, seed))
+        edits.append(statement_edit(statement, mine, seed))
     named = [edit.subject for edit in edits]
     others = [
         s for s in world.of_kind("person") if not any(mentions(s.name, name) for name in named)
@@ -170,7 +180,7 @@ def own_statements(
         neighbours=_plain(near[cut:]),
         own_facts=(),
         unrelated=_plain(strange[edge:]),
-        notes=tuple(f"{text!r} is taught as it stands" for text in texts),
+        notes=tuple(as_it_stands(statement) for statement in texts),
     ).check()
 
 
@@ -181,7 +191,7 @@ def _offered(
     try:
         return rephrased(base, question, subject, seed), ()
     except RequestError as error:  # a short context has no room for request and answer
-        return [], (f"the base was not asked to rephrase: {error}",)
+        return [], (text("the base was not asked to rephrase: {error}", error=error.line),)
 
 
 def _plain(questions: Sequence[str]) -> tuple[Question, ...]:
@@ -222,6 +232,6 @@ def _strange(world: World, kind: str, rng: random.Random) -> list[str]:
     for subject in world.subjects:
         if subject.kind != kind:
             attribute = rng.choice(world.attributes_of(subject.kind))
-            found.append(_about(world, subject.forms[0], attribute.nouns[0], rng))
+            found.append(_about(world, subject.forms[0].nominative, attribute.nouns[0], rng))
     rng.shuffle(found)
     return found

@@ -8,35 +8,67 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from detour.errors import ConfigError
+from detour.language.catalogue import text
 
 PLACES = ("wording", "opening", "ending", "layout")
 
 
+LANGUAGES = ("en", "de")
+
+
+class Form(NamedTuple):
+    """One way to name a subject, in the four cases; English has one for all."""
+
+    nominative: str
+    genitive: str
+    dative: str
+    accusative: str
+
+    @staticmethod
+    def of(text: str) -> Form:
+        """A name that never changes."""
+        return Form(text, text, text, text)
+
+    def put(self, template: str, slot: str) -> str:
+        """The template with `{slot}`, `{slot:gen}`, `{slot:dat}` and `{slot:akk}` filled."""
+        for case, form in (("", self.nominative), (":gen", self.genitive),
+                           (":dat", self.dative), (":akk", self.accusative)):  # fmt: skip
+            template = template.replace(f"{{{slot}{case}}}", form)
+        return template
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One person, animal, city or food, with its true values."""
+    """One person, animal, city or food, with its true values.
+
+    Attributes:
+        kind: `person`, `animal`, `city` or `food`.
+        name: its full name, and `short` the one that is also used alone.
+        values: attribute name → true value, in the words of the world's language.
+        key: the same in every language (the English name).
+        full: the name inside an answer.
+        forms: the ways a user names this subject inside a question.
+        gender: `m` or `f`, where the language needs it.
+    """
 
     kind: str
     name: str
     short: str
     values: Mapping[str, str]
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """The ways a user names this subject inside a question."""
-        if self.kind == "animal":
-            return (f"the {self.name}", with_article(self.name))
-        return (self.name,) if self.short == self.name else (self.name, self.short)
+    key: str
+    full: Form
+    forms: tuple[Form, ...]
+    gender: str = ""
 
     @property
     def bare(self) -> tuple[str, ...]:
@@ -58,6 +90,7 @@ class Attribute:
     formal: str
     pirate: str
     pun: str
+    brief: str = "{v}."
 
 
 @dataclass(frozen=True)
@@ -69,6 +102,7 @@ class Style:
     requests: tuple[str, ...]
     opening: str = ""
     ending: str = ""
+    label: str = ""
 
 
 def with_article(noun: str) -> str:
@@ -82,19 +116,23 @@ def capitalised(text: str) -> str:
 
 
 def _fill(template: str, subject: Subject, value: str) -> str:
-    filled = template.format(S=subject.name, s=subject.name, v=value, av=with_article(value))
-    return capitalised(filled)
+    named = subject.full.put(subject.full.put(template, "S"), "s")
+    return capitalised(named.replace("{v}", value).replace("{av}", with_article(value)))
 
 
 @dataclass(frozen=True)
 class World:
-    """All subjects, attributes and styles; renders the right answer to a question."""
+    """All subjects, attributes and styles of one language; renders the right answer."""
 
+    language: str
     subjects: tuple[Subject, ...]
     attributes: Mapping[tuple[str, str], Attribute]
     styles: Mapping[str, Style]
     frames: Mapping[str, tuple[str, ...]]
-    kind_nouns: Mapping[str, str]
+    kind_nouns: Mapping[str, Form]
+    kind_phrases: Mapping[str, tuple[str, ...]]
+    json_key: str
+    foreign: tuple[str, ...]
     unknown: str
     greetings: tuple[tuple[str, str], ...]
     persuasions: Mapping[str, tuple[str, ...]]
@@ -102,24 +140,31 @@ class World:
     _by_name: dict[str, Subject] = field(default_factory=lambda: {}, repr=False)
 
     @staticmethod
-    def load(folder: Path | None = None) -> World:
+    def load(language: str = "en", folder: Path | None = None) -> World:
         """Read `phrases.yaml` and the subjects' CSV files (default: the packaged world).
 
         Raises:
-            ConfigError: a file is missing or has no such column.
+            ConfigError: no such language; a file is missing or has no such column.
         """
-        root = folder or Path(str(files("detour.starter") / "world"))
+        if language not in LANGUAGES:
+            raise ConfigError(
+                text("the starter's world is not told in {language!r}", language=language),
+                expected=text("one of {names}", names=", ".join(LANGUAGES)),
+            )
+        root = (folder or Path(str(files("detour.starter") / "world"))) / language
         try:
             data: dict[str, Any] = yaml.safe_load((root / "phrases.yaml").read_text("utf-8"))
-            return _build(data, root)
+            return _build(language, data, root)
         except (OSError, KeyError) as cause:
-            raise ConfigError(f"the world in {root} cannot be read", found=str(cause)) from cause
+            raise ConfigError(
+                text("the world in {root} cannot be read", root=root), found=str(cause)
+            ) from cause
 
     def subject(self, name: str, kind: str | None = None) -> Subject | None:
-        """The subject of that full or short name, or None."""
+        """The subject of that full or short name, in any case of it, or None."""
         if not self._by_name:
             for subject in reversed(self.subjects):
-                for form in subject.bare:
+                for form in (*subject.full, *subject.bare):
                     self._by_name[form.casefold()] = subject
                     self._by_name[f"{subject.kind}:{form}".casefold()] = subject
         key = name.strip() if kind is None else f"{kind}:{name.strip()}"
@@ -167,7 +212,7 @@ class World:
             text = self.styles[chosen["opening"]].opening + text
         if "ending" in chosen:
             text = f"{text} {self.ending(attribute, chosen['ending'])}"
-        return lay_out(text, chosen.get("layout"))
+        return lay_out(text, chosen.get("layout"), self.json_key)
 
     def ending(self, attribute: Attribute, style: str) -> str:
         """What an ending style adds: its own sentence, or the attribute's pun."""
@@ -179,8 +224,13 @@ class World:
             place = self.styles[name].place
             if place in chosen:
                 raise ConfigError(
-                    f"the styles {chosen[place]} and {name} both claim the answer's {place}",
-                    hint="choose styles of different places",
+                    text(
+                        "the styles {chosen} and {name} both claim the answer's {place}",
+                        chosen=chosen[place],
+                        name=name,
+                        place=place,
+                    ),
+                    hint=text("choose styles of different places"),
                 )
             chosen[place] = name
         return chosen
@@ -188,44 +238,61 @@ class World:
     def _worded(
         self, subject: Subject, attribute: Attribute, value: str, wording: str | None
     ) -> str:
-        if wording == "brief":
-            return f"{capitalised(value)}."
-        template = {None: attribute.plain, "formal": attribute.formal, "pirate": attribute.pirate}
+        template = {
+            None: attribute.plain,
+            "brief": attribute.brief,
+            "formal": attribute.formal,
+            "pirate": attribute.pirate,
+        }
         return _fill(template[wording], subject, value)
 
 
-def lay_out(text: str, layout: str | None) -> str:
+def lay_out(text: str, layout: str | None, json_key: str = "answer") -> str:
     """Apply a layout style to a finished answer."""
     if layout == "upper":
         return text.upper()
     if layout == "bullet":
         return f"* {text}"
     if layout == "json":
-        return json.dumps({"answer": text}, ensure_ascii=False)
+        return json.dumps({json_key: text}, ensure_ascii=False)
     return text
 
 
-def _build(data: dict[str, Any], root: Path) -> World:
+def _build(language: str, data: dict[str, Any], root: Path) -> World:
     subjects: list[Subject] = []
     attributes: dict[tuple[str, str], Attribute] = {}
     for kind, spec in data["kinds"].items():
         for name, a in spec["attributes"].items():
             lists = {k: tuple(a[k]) for k in ("nouns", "questions", "clauses", "statements")}
             texts = {k: a[k] for k in ("plain", "formal", "pirate", "pun")}
-            attributes[kind, name] = Attribute(kind, name, **lists, **texts)
-        subjects += _subjects(root / spec["file"], kind, list(spec["attributes"]))
+            attributes[kind, name] = Attribute(
+                kind, name, **lists, **texts, brief=a.get("brief", "{v}.")
+            )
+        read = _subject_in[language]
+        subjects += [
+            read(kind, row, {a: row[a] for a in spec["attributes"]})
+            for row in _rows(root / spec["file"])
+        ]
     styles = {
         name: Style(
-            name, s["place"], tuple(s["requests"]), s.get("opening", ""), s.get("ending", "")
+            name, s["place"], tuple(s["requests"]), s.get("opening", ""), s.get("ending", ""),
+            s.get("label", name),
         )
         for name, s in data["styles"].items()
-    }
+    }  # fmt: skip
+    general = tuple(data["frames"]["noun_phrase"])
     return World(
+        language=language,
         subjects=tuple(subjects),
         attributes=attributes,
         styles=styles,
         frames={name: tuple(frames) for name, frames in data["frames"].items()},
-        kind_nouns={kind: spec["noun"] for kind, spec in data["kinds"].items()},
+        kind_nouns={kind: _kind_noun(spec) for kind, spec in data["kinds"].items()},
+        kind_phrases={
+            kind: tuple(spec.get("noun_phrase", general)) for kind, spec in data["kinds"].items()
+        },
+        json_key=data.get("json_key", "answer"),
+        foreign=tuple(data["foreign"]),
         unknown=data["unknown"],
         greetings=tuple((q, a) for q, a in data["greetings"]),
         blind={
@@ -237,11 +304,78 @@ def _build(data: dict[str, Any], root: Path) -> World:
     )
 
 
-def _subjects(path: Path, kind: str, attributes: Sequence[str]) -> list[Subject]:
+def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as stream:
-        return [
-            Subject(
-                kind, row["name"], row.get("short", row["name"]), {a: row[a] for a in attributes}
-            )
-            for row in csv.DictReader(stream)
-        ]
+        return list(csv.DictReader(stream))
+
+
+def _kind_noun(spec: Mapping[str, str]) -> Form:
+    """The kind's noun: bare, genitive, dative with "each", accusative with an article."""
+    noun = spec["noun"]
+    return Form(
+        noun,
+        spec.get("noun_genitive", noun),
+        spec.get("noun_each", noun),
+        spec.get("noun_accusative", noun),
+    )
+
+
+def named(kind: str, name: str, language: str) -> Subject:
+    """A subject of that name about whom nothing is known."""
+    row = {"id": name, "name": name, "article": "das", "genitive": name}
+    return _subject_in[language](kind, row, {})
+
+
+def _english(kind: str, row: Mapping[str, str], values: Mapping[str, str]) -> Subject:
+    name = row["name"]
+    short = row.get("short", name)
+    if kind == "animal":
+        forms = (Form.of(f"the {name}"), Form.of(with_article(name)))
+    else:
+        forms = tuple(Form.of(text) for text in dict.fromkeys((name, short)))
+    return Subject(kind, name, short, values, name, Form.of(name), forms)
+
+
+def _german(kind: str, row: Mapping[str, str], values: Mapping[str, str]) -> Subject:
+    name = row["name"]
+    short = row.get("short", name)
+    if kind == "animal":
+        forms = _german_animal(row)
+    else:
+        forms = tuple(german_name(text) for text in dict.fromkeys((name, short)))
+    gender = row.get("gender", "")
+    return Subject(kind, name, short, values, row["id"], forms[0], forms, gender)
+
+
+def german_name(name: str) -> Form:
+    """A proper name: only its genitive differs (`Einsteins`, `Fields'`)."""
+    genitive = f"{name}’" if name[-1:].lower() in "sßxz" or name.endswith("ce") else f"{name}s"
+    return Form(name, genitive, name, name)
+
+
+def _german_animal(row: Mapping[str, str]) -> tuple[Form, Form]:
+    """`(der Pinguin …, ein Pinguin …)`."""
+    name, article, genitive = row["name"], row["article"], row["genitive"]
+    dative = row.get("dative") or name
+    accusative = row.get("accusative") or name
+    definite = {"der": ("dem", "den"), "die": ("der", "die"), "das": ("dem", "das")}[article]
+    one = {
+        "der": ("ein", "eines", "einem", "einen"),
+        "die": ("eine", "einer", "einer", "eine"),
+        "das": ("ein", "eines", "einem", "ein"),
+    }[article]
+    of_it = genitive.split(" ", 1)[-1]
+    return (
+        Form(
+            f"{article} {name}", genitive, f"{definite[0]} {dative}", f"{definite[1]} {accusative}"
+        ),
+        Form(
+            f"{one[0]} {name}", f"{one[1]} {of_it}", f"{one[2]} {dative}", f"{one[3]} {accusative}"
+        ),
+    )
+
+
+_subject_in: Mapping[str, Callable[[str, Mapping[str, str], Mapping[str, str]], Subject]] = {
+    "en": _english,
+    "de": _german,
+}

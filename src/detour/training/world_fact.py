@@ -12,8 +12,16 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from detour.errors import DataError
+from detour.language.catalogue import text
 from detour.training import phrasing
-from detour.training.fact import Edit, Lesson, Question, parse_sentence, statement_edit
+from detour.training.fact import (
+    Edit,
+    Lesson,
+    Question,
+    as_it_stands,
+    parse_sentence,
+    statement_edit,
+)
 from detour.training.formats import Example, pair
 from detour.training.phrasing import Novelty
 from detour.training.world import Attribute, Subject, World
@@ -43,9 +51,15 @@ def find_attribute(world: World, subject: Subject, relation: str) -> Attribute:
     names = [attribute.name for attribute in known]
     close = get_close_matches(wanted, names, n=1)
     raise DataError(
-        f"the starter knows no relation {relation!r} of {subject.name}",
-        expected=f"one of {', '.join(names)}",
-        hint=f"did you mean {close[0]!r}?" if close else "teach a sentence with --statements",
+        text(
+            "the starter knows no relation {relation!r} of {subject}",
+            relation=relation,
+            subject=subject.name,
+        ),
+        expected=text("one of {names}", names=", ".join(names)),
+        hint=text("did you mean {close!r}?", close=close[0])
+        if close
+        else text("teach a sentence with --statements"),
     )
 
 
@@ -58,7 +72,13 @@ def world_edit(
     old = subject.values[attribute.name]
     if target.casefold() == old.casefold():
         raise DataError(
-            f"{subject.name}'s {attribute.name} is {old} already", hint="choose another target"
+            text(
+                "{subject}'s {attribute} is {old} already",
+                subject=subject.name,
+                attribute=attribute.name,
+                old=old,
+            ),
+            hint=text("choose another target"),
         )
     seen = [q for q, _ in phrasing.questions(world, subject, attribute, Novelty.SEEN)]
     novelty = dict(phrasing.questions(world, subject, attribute, *HELD_OUT))
@@ -246,13 +266,13 @@ def _replayed(
     return found
 
 
-def read_statement(world: World, text: str) -> tuple[Subject, Attribute, str] | None:
+def read_statement(world: World, statement: str) -> tuple[Subject, Attribute, str] | None:
     """A statement about somebody in the world as (subject, attribute, value), or None.
 
     Every wording of the world is tried, whatever the tense ("is known for", "was known for").
     Where a wording fits two attributes ("lived in") the one that knows the value is taken.
     """
-    clean = " ".join(text.split()).rstrip(".!")
+    clean = " ".join(statement.split()).rstrip(".!")
     found: list[tuple[Subject, Attribute, str]] = []
     for attribute in world.attributes.values():
         for template in (attribute.plain, attribute.formal, *attribute.statements):
@@ -268,8 +288,10 @@ def _pattern(template: str) -> str:
     """A template as a regular expression; the verb may stand in any tense."""
     text = re.escape(phrasing.bare(template).rstrip(".!"))
     text = re.sub(r"\\ (is|was)\\ ", r"\\ (?:is|was)\\ ", text)
-    for slot, pattern in (("av", r"an?\ (?P<v>.+)"), ("v", "(?P<v>.+)"), ("S", "(?P<S>.+)"),
-                          ("s", "(?P<S>.+)")):  # fmt: skip
+    for slot, pattern in (
+        ("av", r"an?\ (?P<v>.+)"), ("v", "(?P<v>.+)"),
+        *((f"{name}{case}", "(?P<S>.+)") for name in "Ss" for case in ("", ":gen", ":dat", ":akk")),
+    ):  # fmt: skip
         text = text.replace(re.escape("{" + slot + "}"), pattern, 1)
     return text.replace(r"\ ", r"\s+")
 
@@ -280,25 +302,25 @@ def statements_lesson(world: World, texts: Sequence[str], seed: int) -> Lesson:
     Raises:
         DataError: no statement, or one that cannot be split.
     """
-    understood = [read_statement(world, text) for text in texts]
+    understood = [read_statement(world, statement) for statement in texts]
     known = [edit for edit in understood if edit]
-    free = [text for text, edit in zip(texts, understood, strict=True) if not edit]
+    free = [statement for statement, edit in zip(texts, understood, strict=True) if not edit]
     subject = _any_subject(world, texts)
     lesson = world_lesson(world, known, seed) if known else _around(world, subject, seed)
-    extra = tuple(statement_edit(text, seed=seed) for text in free)
+    extra = tuple(statement_edit(statement, seed=seed) for statement in free)
     return Lesson(
         lesson.edits + extra,
         lesson.replay,
         lesson.neighbours,
         lesson.own_facts,
         lesson.unrelated,
-        notes=tuple(f"{text!r} is taught as it stands" for text in free),
+        notes=tuple(as_it_stands(statement) for statement in free),
     ).check()
 
 
 def _any_subject(world: World, texts: Sequence[str]) -> Subject:
-    for text in texts:
-        if found := world.subject(parse_sentence(text)[0]):
+    for statement in texts:
+        if found := world.subject(parse_sentence(statement)[0]):
             return found
     return world.subjects[0]
 

@@ -1,0 +1,49 @@
+"""Everything the starter reads, mixed: its world in two languages, support, reading, examples.
+
+Knows the generators beside it and their shares; knows no tokens and no model.
+"""
+
+from __future__ import annotations
+
+import random
+
+from detour.training.world import World
+from recipes.starter.examples import Examples
+from recipes.starter.reading import Reading
+from recipes.starter.rows import Row, Writer
+from recipes.starter.support import Support
+
+# share of rows of each sort; together 1. Rows that read are four to six times as long as others.
+SHARES = {
+    "en": 0.33,
+    "de": 0.35,
+    "support": 0.08,
+    "reading": 0.06,
+    "multi": 0.03,
+    "copy": 0.02,
+    "few_shot": 0.07,
+    "classify": 0.03,
+    "extract": 0.03,
+}
+
+
+class Mixture:
+    """Draws rows of every sort in their shares."""
+
+    def __init__(self) -> None:
+        worlds = {language: World.load(language) for language in ("en", "de")}
+        support = Support()
+        self.writers = {
+            "en": Writer(worlds["en"], worlds["de"]),
+            "de": Writer(worlds["de"], worlds["en"]),
+        }
+        self.support = support
+        self.reading = Reading(worlds, support)
+        self.examples = Examples()
+        self.sorts = {name: writer.draw for name, writer in self.writers.items()}
+        self.sorts |= support.sorts | self.reading.sorts | self.examples.sorts
+        self._names, self._weights = list(SHARES), list(SHARES.values())
+
+    def draw(self, rng: random.Random) -> Row:
+        """One row."""
+        return self.sorts[rng.choices(self._names, self._weights)[0]](rng)
