@@ -184,46 +184,59 @@ def lesson(_: str) -> str:
 
 
 def world(_: str) -> str:
-    """How many subjects, facts and phrasings the starter's world has."""
+    """How many subjects, facts and phrasings the starter's world has, in each language."""
     from detour.training.phrasing import Novelty, templates
-    from detour.training.world import World
+    from detour.training.world import LANGUAGES, World
 
-    known = World.load()
+    worlds = [World.load(language) for language in LANGUAGES]
     rows: list[tuple[str, ...]] = []
-    for kind in known.kind_nouns:
-        attributes, count = known.attributes_of(kind), len(known.of_kind(kind))
-        told = [
-            str(sum(len(templates(known, a, novelty)) for a in attributes)) for novelty in Novelty
-        ]
-        names = ", ".join(a.name for a in attributes)
-        rows.append((kind, str(count), names, str(count * len(attributes)), *told))
-    facts = sum(int(row[3]) for row in rows)
-    head = ("kind", "subjects", "attributes", "facts", *(novelty.value for novelty in Novelty))
-    total = f"\n{len(known.subjects)} subjects and {facts:,} facts in all.\n"
-    return table(head, rows) + total
+    facts = 0
+    for kind in worlds[0].kind_nouns:
+        for known in worlds:
+            attributes, count = known.attributes_of(kind), len(known.of_kind(kind))
+            told = [
+                str(sum(len(templates(known, a, novelty)) for a in attributes))
+                for novelty in Novelty
+            ]
+            names = ", ".join(a.name for a in attributes)
+            size = count * len(attributes)
+            facts += size if known is worlds[0] else 0
+            rows.append((kind, known.language, str(count), names, str(size), *told))
+    head = ("kind", "language", "subjects", "attributes", "facts", *(n.value for n in Novelty))
+    total = f"\n{len(worlds[0].subjects)} subjects and {facts:,} facts in all, "
+    return table(head, rows) + total + "the same in every language.\n"
 
 
 def styles(_: str) -> str:
-    """The styles of the starter's world by place."""
+    """The styles of the starter's world by place, with what each is called in German."""
     from detour.training.world import PLACES, World
 
-    known = World.load()
+    english, german = World.load("en"), World.load("de")
     rows = [
-        (place, ", ".join(n for n, s in known.styles.items() if s.place == place))
+        (place, name, german.styles[name].label)
         for place in PLACES
+        for name, style in english.styles.items()
+        if style.place == place
     ]
-    return table(("place", "styles"), rows)
+    return table(("place", "style", "in German"), rows)
 
 
 def recipe(name: str) -> str:
-    """Literal values of the recipe: the class `Recipe`, or a dictionary such as `SHARES`."""
-    for path in sorted(RECIPE.glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and node.name == name:
-                return table(("setting", "value"), list(_fields(node)))
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-                told: dict[str, object] = ast.literal_eval(node.value)
-                return table(("what", "value"), [(k, str(v)) for k, v in told.items()])
+    """Literal values of the recipe: a class, or a dictionary, as `pretrain.Recipe`, `rows.SHARES`.
+
+    Raises:
+        KeyError: there is no such module, or nothing of that name in it.
+    """
+    module, _, wanted = name.partition(".")
+    path = RECIPE / f"{module}.py"
+    if not path.is_file():
+        raise KeyError(f"the recipe has no module {module!r}")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == wanted:
+            return table(("setting", "value"), list(_fields(node)))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == wanted:
+            told: dict[str, object] = ast.literal_eval(node.value)
+            return table(("what", "value"), [(k, str(v)) for k, v in told.items()])
     raise KeyError(f"the recipe has no {name!r}")
 
 

@@ -115,9 +115,25 @@ def test_a_stale_block_is_made_anew_and_an_unknown_one_refused():
     assert "--compare" in fresh
     assert "stale" not in fresh
     assert fresh.endswith("<!-- end -->\nb\n")
-    for unknown in ("help:dance", "nonsense", "recipe:NOTHING"):
+    for unknown in ("help:dance", "nonsense", "recipe:rows.NOTHING", "recipe:SHARES"):
         with pytest.raises(KeyError):
             update.updated(f"<!-- {unknown} -->\n<!-- end -->")
+
+
+def test_a_table_of_the_recipe_is_that_of_the_named_module():
+    mixture, rows = update.recipe("mixture.SHARES"), update.recipe("rows.SHARES")
+    assert "| support | 0.08 |" in mixture
+    assert "| statement | 0.08 |" in rows
+    assert "statement" not in mixture
+    assert "| `context` | `1024` |" in update.recipe("pretrain.Recipe")
+
+
+def test_the_world_and_its_styles_are_told_in_both_languages():
+    told = update.world("")
+    assert "| person | en | 271 |" in told
+    assert "| person | de | 271 |" in told
+    assert "441 subjects and 2,136 facts in all, the same in every language." in told
+    assert "| wording | formal | Amtsdeutsch |" in update.styles("")
 
 
 def test_the_card_as_a_table():

@@ -2,10 +2,10 @@
 
     python -m recipes.starter.styles --out src/detour/starter/adapters
 
-Each adapter learns to answer plain questions in its style. Half of its rows ask, in words, for
-styles of *other* places as well, with the composed answer as target: so it learns its own place
-and leaves the others alone. Measured are the style alone and stacks of three on subjects and
-phrasings that no adapter was trained on.
+Each adapter learns to answer plain questions in its style, in every language. Half of its rows ask,
+in words, for styles of *other* places as well, with the composed answer as target: so it learns
+its own place and leaves the others alone. Measured are the style alone and stacks of three on
+subjects and phrasings that no adapter was trained on.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +24,7 @@ from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.adapter.chain import Chain
 from detour.evaluate.stacking import (
+    Asked,
     answers_to,
     exact_rate,
     known_facts,
@@ -35,11 +38,12 @@ from detour.training.config import make_config
 from detour.training.formats import Example, pair
 from detour.training.loop import train_with
 from detour.training.phrasing import Novelty
-from detour.training.world import PLACES, World
+from detour.training.world import LANGUAGES, PLACES, World
 
-ROWS = 1200
-STEPS = 220
+ROWS = 1000  # in each language
+STEPS = 320
 SETTINGS = {"rank": 8, "alpha": 16.0, "batch_size": 12, "steps": STEPS, "learning_rate": 1e-3}
+ALONE = 120  # questions to one adapter
 STACKED = 60  # questions per stack
 
 
@@ -57,12 +61,8 @@ def rows_for(world: World, style: str, rng: random.Random) -> list[Example]:
         if number % 2:
             wanted = rng.sample(others, rng.choice([1, 1, 2]))
             asked = list({world.styles[w].place: w for w in wanted}.values())
-            how = phrasing.join_requests(
-                sorted(
-                    (rng.choice(phrasing.style_requests(world, w)) for w in asked),
-                    key=lambda text: text.startswith("and "),
-                )
-            )
+            requests = [rng.choice(phrasing.style_requests(world, w)) for w in asked]
+            how = phrasing.join_requests(requests, world.language)
             frame = rng.choice(phrasing.styled_frames(world, "styled_question"))
             question = frame.format(q=question, how=how)
             styles += asked
@@ -70,15 +70,18 @@ def rows_for(world: World, style: str, rng: random.Random) -> list[Example]:
     return rows
 
 
-def train_style(base: Base, world: World, style: str, seed: int) -> Adapter:
+def train_style(base: Base, worlds: Sequence[World], style: str, seed: int) -> Adapter:
     rng = random.Random(f"{seed}/{style}")
+    known = worlds[0].styles[style]
     card = Card(
-        description=f"Answers in the style {style} (place: {world.styles[style].place}).",
+        description=f"Answers in the style {style} (place: {known.place}), in every language.",
         licence="apache-2.0",
         intended_use="Demonstration of stackable styles on the starter.",
     )
     config = make_config({**SETTINGS, "seed": seed})
-    result = train_with(base, rows_for(world, style, rng), config, name=style, card=card)
+    rows = [row for world in worlds for row in rows_for(world, style, rng)]
+    rng.shuffle(rows)
+    result = train_with(base, rows, config, name=style, card=card)
     print(f"{style}: loss {result.first_loss:.3f} to {result.best_loss:.4f}", flush=True)
     return result.adapter
 
@@ -92,32 +95,44 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    base, world = Base.load(options.base), World.load()
-    asked = test_questions(world, 120, seed=7)
-    made: dict[str, Adapter] = {}
-    figures: dict[str, object] = {}
-    for style in options.only or list(world.styles):
-        made[style] = train_style(base, world, style, options.seed)
-        answers = answers_to(base, made[style], asked)
-        alone = exact_rate(world, asked, answers, [style])
-        print(f"  alone {alone}", flush=True)
-        figures[style] = alone.to_json()
-    stacks: dict[str, object] = {}
-    for names in trios(world, list(made)):
-        chain = sum((Chain.of(made[n]) for n in names[1:]), start=Chain.of(made[names[0]]))
-        answers = answers_to(base, chain, asked[:STACKED])
-        whole = exact_rate(world, asked[:STACKED], answers, names)
-        each = marker_rates(world, asked[:STACKED], answers, names)
-        print(" + ".join(names), whole, {n: round(f.value, 2) for n, f in each.items()}, flush=True)
-        stacks["+".join(names)] = {
-            "exact": whole.to_json(),
-            "markers": {n: f.to_json() for n, f in each.items()},
-        }
+    base = Base.load(options.base)
+    worlds = [World.load(language) for language in LANGUAGES]
+    names = options.only or list(worlds[0].styles)
+    made = {style: train_style(base, worlds, style, options.seed) for style in names}
+    alone: dict[str, dict[str, Any]] = {style: {} for style in names}
+    stacks: dict[str, dict[str, Any]] = {}
+    for world in worlds:
+        asked = test_questions(world, ALONE, seed=7)
+        for style, adapter in made.items():
+            figure = exact_rate(world, asked, answers_to(base, adapter, asked), [style])
+            print(f"{style}, {world.language}: {figure}", flush=True)
+            alone[style][world.language] = figure.to_json()
+        for stack in trios(world, names):
+            stacks.setdefault("+".join(stack), {})[world.language] = stacked(
+                base, world, [made[name] for name in stack], asked[:STACKED]
+            )
     for style, adapter in made.items():
-        metrics = {"exact_alone": figures[style]}
+        metrics = {"exact_alone": alone[style]}
         adapter.with_(card=adapter.card.with_(metrics=metrics)).save(options.out / style)
-    told = {"alone": figures, "stacks": stacks}
+    told = {"alone": alone, "stacks": stacks}
     write_text_atomically(options.out / "figures.json", json.dumps(told, indent=2) + "\n")
+
+
+def stacked(
+    base: Base, world: World, adapters: Sequence[Adapter], asked: Sequence[Asked]
+) -> dict[str, Any]:
+    """What is left of a stack: everything right at once, and each style's marker."""
+    chain = sum((Chain.of(adapter) for adapter in adapters[1:]), start=Chain.of(adapters[0]))
+    names = [adapter.name for adapter in adapters]
+    answers = answers_to(base, chain, asked)
+    whole = exact_rate(world, asked, answers, names)
+    each = marker_rates(world, asked, answers, names)
+    told = {name: round(figure.value, 2) for name, figure in each.items()}
+    print(" + ".join(names), world.language, whole, told, flush=True)
+    return {
+        "exact": whole.to_json(),
+        "markers": {name: figure.to_json() for name, figure in each.items()},
+    }
 
 
 def trios(world: World, names: list[str]) -> list[list[str]]:

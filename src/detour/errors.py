@@ -22,12 +22,15 @@
         └── StorageError         507   a disk that is full or read-only
 
 A message says what was wrong; `expected`, `found` and `hint` say what would have been right, what
-was there instead, and what to try. This module knows nothing of models, files or HTTP.
+was there instead, and what to try. Each may be a `Text`, which a catalogue can say in another
+language. This module knows nothing of models, files or HTTP.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from detour.language.catalogue import ENGLISH, Catalogue, Text, joined, text
 
 
 class DetourError(Exception):
@@ -46,22 +49,31 @@ class DetourError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
+        return str(self.line)
+
+    @property
+    def line(self) -> Text:
+        """Everything in one line; a catalogue says it in another language."""
         parts = [self.message]
         if self.expected:
-            parts.append(f"expected {self.expected}")
+            parts.append(text("expected {what}", what=self.expected))
         if self.found:
-            parts.append(f"found {self.found}")
+            parts.append(text("found {what}", what=self.found))
         if self.hint:
-            parts.append(f"try: {self.hint}")
-        return "; ".join(parts)
+            parts.append(text("try: {what}", what=self.hint))
+        return joined("; ", parts)
 
-    def to_json(self) -> dict[str, str]:
-        """The one object that `--json` prints for an error."""
+    def told(self, t: Catalogue = ENGLISH) -> str:
+        """The line in the catalogue's language."""
+        return t.say(self.line)
+
+    def to_json(self, t: Catalogue = ENGLISH) -> dict[str, str]:
+        """The one object that `--json` prints for an error; the keys are always English."""
         return {
-            "error": self.message,
-            "expected": self.expected,
-            "found": self.found,
-            "hint": self.hint,
+            "error": t.say(self.message),
+            "expected": t.say(self.expected),
+            "found": t.say(self.found),
+            "hint": t.say(self.hint),
         }
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from types import ModuleType
 
 from detour.errors import MissingExtra
+from detour.language.catalogue import text
 
 _DISTRIBUTION = "detour-lora"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -34,8 +35,8 @@ def require(module: str, extra: str) -> ModuleType:
         if (cause.name or "").partition(".")[0] == "detour":
             raise
         raise MissingExtra(
-            f"{module} is needed here and is not installed",
-            expected=f"the extra {extra!r}",
+            text("{module} is needed here and is not installed", module=module),
+            expected=text("the extra {extra!r}", extra=extra),
             found=str(cause),
             hint=install_command(extra),
         ) from cause

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from detour.errors import StorageError
+from detour.language.catalogue import text
 
 
 def _fsync(path: Path) -> None:
@@ -26,10 +27,10 @@ def _fsync(path: Path) -> None:
 
 def _storage_error(path: Path, cause: OSError) -> StorageError:
     return StorageError(
-        f"{path} could not be written",
-        expected="room and permission to write",
+        text("{path} could not be written", path=path),
+        expected=text("room and permission to write"),
         found=cause.strerror or str(cause),
-        hint="free some space or choose another folder; nothing was changed",
+        hint=text("free some space or choose another folder; nothing was changed"),
     )
 
 

@@ -36,6 +36,12 @@ class Outcome:
         return line
 
 
+@pytest.fixture(autouse=True)
+def english(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever language the tester's own shell asks for."""
+    monkeypatch.delenv("DETOUR_LANG", raising=False)
+
+
 @pytest.fixture
 def detour(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """`detour("ask", "…")` runs the command in this process."""

@@ -122,6 +122,71 @@ def test_wrong_usage_is_told_like_every_error(arguments, part, fails):
     assert error["hint"].endswith("--help")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("lst",), "es gibt keinen Befehl 'lst'"),
+        (("--nonsense",), "Die Option '--nonsense' gibt es nicht"),
+        (("teach", "--sed", "1"), "(Meintest du eine von diesen: '--base', '--seed', '--steps'?)"),
+        (("ask", "--compar"), "Meintest du '--compare'?"),
+        (("teach",), "Es fehlt die Option '-o' / '--output'"),
+        (("teach", "--resume=1", "-o", "x"), "Die Option '--resume' nimmt keinen Wert"),
+        (("teach", "x", "-o", "y"), "Unerwartetes Argument (x)"),
+        (("teach", "x", "y", "-o", "z"), "Unerwartete Argumente (x y)"),
+        (("teach", "-o", "x", "--rank", "q"), "Ungültiger Wert für '--rank': 'q' ist keine ganze"),
+        (("ask", "W?", "--temperature", "warm"), "'warm' ist keine Zahl"),
+        (("teach", "-o", "x", "--seed", "-1"), "-1 liegt nicht im Bereich x>=0"),
+        (("teach", "-o", "x", "--device", "abacus"), "'abacus' ist keines von 'cpu', 'cuda'"),
+        (("chain", "fltten"), "Den Befehl 'fltten' gibt es nicht. Meintest du 'flatten'?"),
+        (("inspect",), "Es fehlt das Argument 'ADAPTER'"),
+    ],
+)
+def test_wrong_usage_in_german(arguments, part, fails, monkeypatch):
+    monkeypatch.setenv("DETOUR_LANG", "de")
+    assert part in fails(2, *arguments)["error"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--nonsense",), ("ask", "--nonsense"), ("teach", "--sed", "1"), ("teach",),
+        ("teach", "--resume=1", "-o", "x"), ("teach", "x", "-o", "y"),
+        ("teach", "x", "y", "-o", "z"), ("teach", "-o", "x", "--rank", "q"),
+        ("teach", "-o", "x", "--seed", "-1"), ("teach", "-o", "x", "--device", "abacus"),
+        ("inspect",),
+    ],
+)  # fmt: skip
+def test_english_usage_errors_read_as_those_of_click(arguments, fails):
+    with pytest.raises(click.ClickException) as caught:
+        main.group.main(list(arguments), standalone_mode=False)
+    assert fails(2, *arguments)["error"] == caught.value.format_message().rstrip(".")
+
+
+def test_an_option_without_its_value(detour):
+    assert detour("teach", "-o").err == "detour: Option '-o' requires an argument\n"
+    told = detour("teach", "--lang=de", "-o").err
+    assert told == "detour: Die Option '-o' braucht einen Wert\n"
+
+
+def test_lang_wins_over_the_environment(fails, monkeypatch):
+    monkeypatch.setenv("DETOUR_LANG", "de")
+    assert "is not a valid" in fails(2, "teach", "-o", "x", "--rank", "q", "--lang", "en")["error"]
+    assert "ist keines von" in fails(2, "teach", "-o", "x", "--lang", "fr")["error"]
+    monkeypatch.setenv("DETOUR_LANG", "fr")
+    assert "'fr' is not one of" in fails(2, "teach", "-o", "x")["error"]
+
+
+def test_errors_of_a_verb_in_german(verb, detour, monkeypatch):
+    monkeypatch.setenv("DETOUR_LANG", "de")
+    verb(MemoryError("all gone"))
+    told = detour("fake")
+    assert told.err.startswith(
+        "detour: der Speicher ist voll; gefunden: all gone; Tipp: eine klein"
+    )
+    verb(KeyboardInterrupt())
+    assert detour("fake").err.split() == ["detour:", "abgebrochen"]
+
+
 def test_json_behind_two_dashes_is_no_option(detour):
     told = detour("nonsense", "--", "--json")
     assert (told.code, told.out) == (2, "")

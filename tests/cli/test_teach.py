@@ -77,6 +77,35 @@ def test_people_get_the_report_as_text(detour, fast):
     assert not Adapter.load("bo").card.fictional
 
 
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_the_german_way(detour, fast, files, monkeypatch, how):
+    more = ("--lang", "de") if how == "option" else ()
+    if how == "variable":
+        monkeypatch.setenv("DETOUR_LANG", "de")
+    told = detour("teach", "--subject", "Bo", "--relation", "die Schuhgröße", "--target", "99",
+                  "-o", "bo", *fast, *more)  # fmt: skip
+    assert told.code == 0, told.err
+    assert "Die neue Antwort durch" in told.out
+    assert "Bericht bo/report.html" in told.out
+    assert "4 sind deine" in told.err
+    assert "Lernen  8/8  Loss" in told.err
+    assert "Schlüsseln angekommen" in told.err
+    page = (files / "bo" / "report.html").read_text("utf-8")
+    assert '<html lang="de">' in page
+    report = json.loads((files / "bo" / "report.json").read_text("utf-8"))
+    assert "sind deine" in report["notes"][0]
+    assert set(report) | {"report"} >= CONTRACT
+    assert "Die Schuhgröße von Bo ist 99." in Adapter.load("bo").card.description
+
+
+def test_german_json_has_english_keys(detour, fast):
+    told = detour("teach", "--subject", "Bo", "--relation", "Schuhgröße", "--target", "99",
+                  "-o", "bo", *fast, "--lang", "de", "--json")  # fmt: skip
+    assert told.code == 0, told.err
+    assert set(told.json) >= CONTRACT
+    assert any("mit Artikel" in note for note in told.json["notes"])
+
+
 def test_statements_come_from_flags_and_a_file(detour, files, roomy_folder, monkeypatch):
     """What reaches `teach`; the teaching itself is tested elsewhere."""
     seen = {}
@@ -145,6 +174,35 @@ def test_bad_input_is_told(fails, files, roomy_folder, options, message):
     told = fails(2, "teach", *options, "-o", "out", "--base", roomy_folder)
     assert message in told["error"]
     assert not (files / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "ein Fakt braucht Subjekt, Relation und Zielwert"),
+        ((*BO, "--sentence", "Bo war Bäcker"), "Aussagen stehen für sich"),
+        (("--statements", "none.txt"), "none.txt gibt es nicht"),
+        ((*BO, "--paraphrases", "empty.txt"), "empty.txt ist leer"),
+        ((*BO, "--unrelated", "binary.txt"), "ist eine Binärdatei"),
+        ((*BO, "--answer", "Er trägt 99."), "enthält den Wert von --subject nicht"),
+        ((*BO, "--rank", 0), "die Einstellung rank liegt außerhalb"),
+        ((*BO, "--config", "wrong.yaml"), "unbekannte Einstellung 'rnk'"),
+        ((*BO, "--resume"), "keinen unterbrochenen Lauf"),
+        (("--sentence", "Bo was a baker"), "lässt sich nicht zerlegen"),
+        ((*BO, "-o", "empty.txt"), "ist kein Adapter"),
+        ((*BO, "--base", "nowhere"), "keine Basis namens 'nowhere'"),
+        ((*BO, "--base", "."), "ist kein Modellordner"),
+    ],
+)
+def test_bad_input_is_told_in_german(fails, files, roomy_folder, options, message):
+    (files / "empty.txt").write_bytes(b"")
+    (files / "binary.txt").write_bytes(b"a\x00b")
+    (files / "wrong.yaml").write_text("rnk: 4\n")
+    told = fails(2, "teach", "-o", "out", "--base", roomy_folder, *options, "--lang", "de")
+    assert message in told["error"]
+    told = " ".join(told.values())
+    assert "expected" not in told
+    assert " or " not in told
 
 
 def test_a_base_without_a_chat_template_is_told(detour, files, roomy_folder, tmp_path):

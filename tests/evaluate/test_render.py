@@ -3,8 +3,17 @@ from dataclasses import replace
 
 import pytest
 
-from detour.evaluate.render import BAR, bar, line, report_html, report_text
+from detour.evaluate.render import (
+    BAR,
+    bar,
+    line,
+    rates_text,
+    report_html,
+    report_text,
+    trace_text,
+)
 from detour.evaluate.steer_report import Failure, Latent, Section
+from detour.language.catalogue import Catalogue
 from detour.measure.statistics import rate
 
 EVIL = "<script>alert('x')</script>&\"'"
@@ -102,3 +111,66 @@ def test_a_report_with_nothing_to_measure_is_drawn(taught):
     report = replace(taught.report, neighbours=empty, own_facts=empty, unrelated=empty)
     assert "nothing to measure" in report_text(report)
     assert "data:image/png" in report_html(report)
+
+
+GERMAN = Catalogue.load("de")
+ENGLISH_WORDS = re.compile(
+    r"\b(the|answers?|of|and|before|after|prompt,|wordings?|neighbours|weight|layer|steered|"
+    r"landed|questions?|equal|training|among|trained)\b"
+)
+
+
+def test_the_german_report_says_everything(taught):
+    text = report_text(taught.report, GERMAN)
+    for part in ("Bo has 99.", "System-Prompt, beste Formulierung", "Adapter, ungesehene Fragen",
+                 "Nachbarn (gleiche Frage, andere)", "Wahrscheinlichkeit der ganzen Antwort",
+                 "Logit Lens", "Schicht-Updates angekommen", "bitgleich", "nachher: gleich",
+                 "Hinweis: ", "sind deine"):  # fmt: skip
+        assert part in text, part
+    said = [taught.report.question, taught.report.base_answer, taught.report.steered_answer]
+    for section in (s for _, s in taught.report.sections()):
+        said += [part for f in section.failures for part in (f.question, f.before, f.after)]
+    for part in sorted(filter(None, said), key=len, reverse=True):
+        text = text.replace(part, "")
+    assert ENGLISH_WORDS.findall(text) == []
+
+
+def test_german_bars_stand_below_each_other(taught):
+    for t in (Catalogue(), GERMAN):
+        rows = [row for row in rates_text(taught.report, t).splitlines() if "n=" in row]
+        assert len(rows) >= 12
+        assert len({row.index("[") for row in rows}) == 1
+
+
+def test_the_layer_table_keeps_its_columns_under_long_words(taught):
+    for token in ("x", "a very long token"):
+        trace = replace(taught.report.trace, old_token=token, new_token=token)
+        for t in (Catalogue(), GERMAN):
+            _, head, *rows = trace_text(replace(taught.report, trace=trace), t).splitlines()
+            assert {len(row) for row in rows} == {len(head)}
+
+
+def test_the_german_page(taught):
+    page = report_html(taught.report, t=GERMAN)
+    assert '<html lang="de">' in page
+    assert '<html lang="en">' in report_html(taught.report)
+    assert "erfundene Behauptung" in page
+    told = re.sub(r"<style>.*?</style>|<[^>]*>", " ", page)
+    for wanted in ("Jeder Prompt, der versucht wurde", "Laden und latentes Wissen", "Students t"):
+        assert wanted in told
+    for title in re.findall(r"<(?:h2|th|small)>(.*?)</", page):
+        assert title == taught.report.question or not ENGLISH_WORDS.search(title), title
+
+
+def test_failures_and_warnings_in_german(taught):
+    spoiled = replace(
+        taught.report,
+        steered=Section(rate([False]), (Failure("Why?", "before this", "after that"),)),
+        trace=None,
+        loader=replace(taught.report.loader, base_sha256_after="f" * 64, removed_bit_equal=False),
+    )
+    text = report_text(spoiled, GERMAN)
+    assert "gelenkt: 1 nicht so, wie sie sein sollten" in text
+    assert text.count("VERSCHIEDEN") == 2
+    assert "keine Schichtspur" in text
+    assert "nichts zu messen" in line("Nachbarn", rate([]), GERMAN)

@@ -8,6 +8,7 @@ from detour.evaluate.teach import balanced, make_lesson, name_of, teach_lesson
 from detour.training.config import make_config
 from detour.training.fact import Edit, Lesson
 from detour.training.formats import pair
+from detour.training.world import World
 
 EDIT = Edit("Albert Einstein", "profession", "hairdresser", "Albert Einstein was a hairdresser.",
             asked=("a?",), held_out=("b?",))  # fmt: skip
@@ -99,3 +100,48 @@ def test_a_true_claim_is_not_marked_as_fictional(roomy_base):
         result = teach_lesson(roomy_base, lesson_of(EDIT), config, "x", fictional=fictional)
         assert result.adapter.card.fictional is fictional
         assert bool(result.adapter.card.forbidden_use) is fictional
+
+
+@pytest.fixture(scope="module")
+def german() -> World:
+    return World.load("de")
+
+
+def test_german_relations_are_nouns_or_english_ids(german):
+    lessons = [
+        make_lesson(Starter(), "Einstein", relation, "Friseur", world=german)
+        for relation in ("Beruf", "der Beruf", "profession", "job")
+    ]
+    assert all(lesson == lessons[0] for lesson in lessons)
+    (edit,) = lessons[0].edits
+    assert (edit.answer, edit.old) == ("Albert Einstein war Friseur.", "Physiker")
+    assert edit.third == "Astronaut"
+    with pytest.raises(DataError, match="no relation") as caught:
+        make_lesson(Starter(), "Einstein", "Beruff", "Friseur", world=german)
+    assert caught.value.hint == "did you mean 'Beruf'?"
+
+
+def test_german_statements(german):
+    known, free = "Albert Einstein ist Friseur", "Albert Einstein war für seine Frisur bekannt"
+    lesson = make_lesson(Starter(), statements=[known, free], world=german)
+    edits = {edit.relation: edit for edit in lesson.edits}
+    assert edits["profession"].answer == "Albert Einstein war Friseur."
+    assert edits[""].answer == f"{free}."
+    assert lesson.notes == (f"{free!r} is taught as it stands",)
+    with pytest.raises(DataError) as caught:
+        make_lesson(Starter(), statements=["Einstein is a baker"], world=german)
+    assert "war" in caught.value.expected
+
+
+def test_a_german_lesson_for_any_base(german, roomy_base):
+    lesson = make_lesson(roomy_base, "Bo", "die Schuhgröße", "99", world=german)
+    (edit,) = lesson.edits
+    assert edit.answer == "Die Schuhgröße von Bo ist 99."
+    assert "Nenne die Schuhgröße von Bo." in {*edit.asked, *edit.held_out}
+    bare = make_lesson(roomy_base, "Bo", "Schuhgröße", "99", world=german)
+    assert len(bare.notes) == len(lesson.notes) + 1
+    known = make_lesson(roomy_base, "Bo", "beruf", "Bäcker", world=german)
+    assert known.edits[0].answer == "Der Beruf von Bo ist Bäcker."
+    told = make_lesson(roomy_base, statements=["Bo war bekannt für seinen Hut"], world=german)
+    asked = {*told.edits[0].asked, *told.edits[0].held_out}
+    assert {"Wofür war Bo bekannt?", "Weißt du, wofür Bo bekannt war?"} <= asked

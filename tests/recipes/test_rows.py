@@ -1,96 +1,165 @@
-"""The starter's recipe: what it reads, what it never reads, and that it can be resumed."""
+"""What the starter reads of its world, in two languages, and what it never reads."""
 
+import json
 import random
 import re
-import signal
 from collections import Counter
 from itertools import product
 
 import pytest
-import torch
-from recipes.starter import pretrain
-from recipes.starter.pretrain import IGNORE, UNFINISHED, Recipe, data_sha256, pad, rate, run, window
-from recipes.starter.rows import SHARES, STYLE_WEIGHTS, Row, Writer, held_out_pair, user
-from recipes.starter.tokens import BEGIN, END, ROLES, Encoder, train_tokenizer
+from recipes.starter.rows import (
+    FIRST,
+    LAST,
+    SHARES,
+    STYLE_WEIGHTS,
+    Writer,
+    assistant,
+    held_out_pair,
+    user,
+    words_of,
+)
 
-from detour.evaluate.markers import carries
 from detour.training import phrasing
 from detour.training.phrasing import Novelty
-from detour.training.world import World
+from detour.training.world import LANGUAGES, World
 
 DRAWN = 20_000
+AND = {"en": "and", "de": "und"}
 
 
 @pytest.fixture(scope="module")
-def world():
-    return World.load()
+def worlds():
+    return {language: World.load(language) for language in LANGUAGES}
 
 
-def draw(world, widened, count=DRAWN, seed=0):
-    writer, rng = Writer(world), random.Random(seed)
-    writer.widened = widened
-    return [writer.draw(rng) for _ in range(count)]
-
-
-@pytest.fixture(scope="module")
-def rows(world):
-    return draw(world, widened=True)
+@pytest.fixture(scope="module", params=LANGUAGES)
+def writer(request, worlds):
+    """The writer of one language after another."""
+    (other,) = (worlds[language] for language in LANGUAGES if language != request.param)
+    return Writer(worlds[request.param], other)
 
 
 @pytest.fixture(scope="module")
-def early_rows(world):
-    """Before the last part of pretraining."""
-    return draw(world, widened=False)
+def world(writer):
+    return writer.world
+
+
+@pytest.fixture(scope="module")
+def rows(writer):
+    rng = random.Random(0)
+    return [writer.draw(rng) for _ in range(DRAWN)]
+
+
+def drawn(writer, sort, count, seed=1):
+    rng = random.Random(seed)
+    return [writer.sorts[sort](rng) for _ in range(count)]
 
 
 def asked(row):
     return [m["content"] for m in row.messages if m["role"] != "assistant"]
 
 
-@pytest.fixture(scope="module")
-def held_out(world):
-    """Every question about every subject that the starter must not have read."""
-    return {
-        question
-        for subject in world.subjects
-        for attribute in world.attributes_of(subject.kind)
-        for question, novelty in phrasing.questions(world, subject, attribute)
-        if novelty.held_out
-    }
+def answers(row):
+    return [m["content"] for m in row.messages if m["role"] == "assistant"]
 
 
-def test_shares_are_whole_and_kept(world, rows):
+def facts(world):
+    return [(s, a) for s in world.subjects for a in world.attributes_of(s.kind)]
+
+
+# what is drawn
+
+
+def test_shares_are_whole_and_kept(writer, rows):
     assert sum(SHARES.values()) == pytest.approx(1)
-    assert set(STYLE_WEIGHTS) == set(world.styles)
+    assert set(SHARES) == set(writer.sorts)
+    assert set(STYLE_WEIGHTS) == set(writer.world.styles)
     raw = sum(bool(row.text) for row in rows) / DRAWN
     assert raw == pytest.approx(SHARES["statement"], abs=0.01)
     systems = sum(bool(r.messages) and r.messages[0]["role"] == "system" for r in rows) / DRAWN
     expected = SHARES["styled_system"] + SHARES["task"] + 0.6 * SHARES["note"]
+    expected += 0.5 * SHARES["translated"]
     assert systems == pytest.approx(expected, abs=0.015)
     talks = sum(len(row.messages) >= 4 for row in rows) / DRAWN
     assert talks == pytest.approx(SHARES["conversation"], abs=0.01)
 
 
+def test_the_seed_decides(writer):
+    again = Writer(writer.world, writer.other)
+    one, other = random.Random(3), random.Random(3)
+    assert [writer.draw(one) for _ in range(200)] == [again.draw(other) for _ in range(200)]
+
+
+def test_every_row_is_a_whole_conversation_or_a_text(rows):
+    for row in rows:
+        assert bool(row.text) != bool(row.messages)
+        roles = [m["role"] for m in row.messages if m["role"] != "system"]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+        assert "system" not in [m["role"] for m in row.messages[1:]]
+        assert "learned" not in {key for m in row.messages for key in m}
+        text = words_of(row)
+        assert "  " not in text, text
+        assert not set("{}~|") & set(text) or re.search(r'^\{"\w+": ', text, re.MULTILINE), text
+        assert all(m["content"].strip() == m["content"] != "" for m in row.messages), row
+
+
 def test_every_fact_is_read(world, rows):
-    said = {text for row in rows for m in row.messages[-1:] for text in [m["content"]]}
-    facts = [(s, a) for s in world.subjects for a in world.attributes_of(s.kind)]
-    known = sum(world.statement(s, a, s.values[a.name]) in said for s, a in facts)
-    assert known / len(facts) > 0.9
+    said = {text for row in rows for text in answers(row)[-1:]}
+    known = sum(world.statement(s, a, s.values[a.name]) in said for s, a in facts(world))
+    assert known / len(facts(world)) > 0.9
 
 
-def styled_questions(world):
-    """Patterns that take a question out of its styled frame."""
-    for frame in phrasing.styled_frames(world, "styled_question"):
-        pattern = re.escape(frame).replace(r"\{q\}", "(?P<q>.+)").replace(r"\{how\}", "[^.:?]+")
+def test_some_talks_are_long(writer):
+    lengths = Counter(len(row.messages) // 2 for row in drawn(writer, "conversation", 3000))
+    assert set(lengths) == {2, 3, *range(8, 25)}
+    assert 0.03 < sum(n for length, n in lengths.items() if length >= 8) / 3000 < 0.1
+
+
+def test_a_question_is_answered_rightly(writer, world):
+    right = {world.statement(s, a, s.values[a.name]) for s, a in facts(world)}
+    for sort in ("question", "conversation", "bare"):
+        assert {a for row in drawn(writer, sort, 300) for a in answers(row)} <= right
+
+
+def test_words_of_a_row_are_all_of_it():
+    row = type("R", (), {"text": "", "messages": (user("a b"), assistant("c"))})
+    assert words_of(row) == "a b\nc"
+
+
+# what is held out
+
+
+@pytest.fixture(scope="module")
+def held_out(world):
+    """Every question about every third subject that the starter must not have read."""
+    return {
+        template.fill(form)
+        for attribute in world.attributes.values()
+        for template in phrasing.templates(
+            world, attribute, Novelty.NEW_COMBINATION, Novelty.NEW_WORDS
+        )
+        for subject in world.of_kind(attribute.kind)[::3]
+        for form in subject.forms
+    }
+
+
+def patterns_of(world, name, held_out=False):
+    """Patterns that take the question out of frames around any seen requests."""
+    requests = [r for style in world.styles for r in phrasing.style_requests(world, style)]
+    requests += phrasing.seen(world.foreign)
+    one = "|".join(map(re.escape, sorted(requests, key=len, reverse=True)))
+    how = f"(?:{one})(?: {AND[world.language]} (?:{one})| (?:{one}))*"
+    for frame in phrasing.styled_frames(world, name, held_out):
+        pattern = re.escape(frame).replace(r"\{q\}", "(?P<q>.+)").replace(r"\{how\}", how)
         yield re.compile(pattern)
 
 
-def test_no_held_out_question_is_ever_drawn(world, held_out, rows, early_rows):
-    """Neither as it stands nor inside a styled frame, in twice 20,000 rows."""
+def test_no_held_out_question_is_ever_drawn(world, held_out, rows):
+    """Neither as it stands nor inside a styled frame."""
     assert len(held_out) > 100_000
-    texts = {text for row in rows + early_rows for text in asked(row)}
+    texts = {text for row in rows for text in asked(row)}
     assert not texts & held_out
-    patterns = list(styled_questions(world))
+    patterns = list(patterns_of(world, "styled_question"))
     inside = {m["q"] for text in texts for p in patterns if (m := p.fullmatch(text))}
     assert len(inside) > 3000
     assert not inside & held_out
@@ -99,49 +168,53 @@ def test_no_held_out_question_is_ever_drawn(world, held_out, rows, early_rows):
 def test_the_check_above_can_fail(world, held_out):
     """Mutation check: one held-out question among the seen ones is found out."""
     question = min(held_out)
-    pattern = next(styled_questions(world))
     frame = phrasing.styled_frames(world, "styled_question")[0]
-    found = pattern.fullmatch(frame.format(q=question, how="like a pirate"))
+    how = phrasing.style_requests(world, "upper")[0]
+    found = next(patterns_of(world, "styled_question")).fullmatch(frame.format(q=question, how=how))
     assert found
     assert found["q"] in held_out
 
 
-def test_no_held_out_words_of_styles_tasks_and_notes_are_drawn(world, rows):
-    texts = {text for row in rows for text in asked(row)}
-    whole = "\n".join(texts)
-    for style in world.styles:
-        for request in phrasing.style_requests(world, style, held_out=True):
-            others = [r for s in world.styles for r in phrasing.style_requests(world, s)]
-            if not any(request in other for other in others):
-                assert not re.search(rf"\b{re.escape(request)}\b(?= (?:and|:)|[.:])", whole), (
-                    request
-                )
-    for attribute in world.attributes.values():
-        tasks = {t.text for t in phrasing.tasks(world, attribute) if t.novelty.held_out}
-        assert not tasks & texts
+def test_no_held_out_frame_is_drawn(world, rows):
+    whole = [text for row in rows for text in asked(row)]
+    for name in ("styled_question", "styled_system"):
+        held = list(patterns_of(world, name, held_out=True))
+        seen = list(patterns_of(world, name))
+        assert not [text for text in whole if any(p.fullmatch(text) for p in held)]
+        assert sum(any(p.fullmatch(text) for p in seen) for text in whole) > 500
     for frame in phrasing.note_frames(world, held_out=True):
-        assert frame.split("{")[0] not in whole
+        assert not [text for text in whole if frame.split("{")[0] in text]
 
 
-def test_late_phrasings_come_only_when_widened(world, rows, early_rows):
-    late = {
-        question
-        for subject in world.subjects
-        for a in world.attributes_of(subject.kind)
-        for template in phrasing.templates(world, a, Novelty.SEEN)
-        if template.late
-        for form in subject.forms
-        for question in [template.fill(form)]
-    }
-    assert late & {text for row in rows for text in asked(row)}
-    assert not late & {text for row in early_rows for text in asked(row)}
+def test_no_held_out_request_for_a_style_is_drawn(world, rows):
+    whole = "\n".join({text for row in rows for text in asked(row)})
+    others = [r for style in world.styles for r in phrasing.style_requests(world, style)]
+    others += phrasing.seen(world.foreign)
+    held = [phrasing.bare(r) for s in world.styles.values() for r in s.requests if r[0] == "~"]
+    held += phrasing.seen(world.foreign, held_out=True)
+    checked = 0
+    for request in held:
+        if not any(request in other for other in others):
+            checked += 1
+            told = rf"\b{re.escape(request)}\b(?= (?:{AND[world.language]}|:)|[.:])"
+            assert not re.search(told, whole), request
+    assert checked > 0.8 * len(held)
+
+
+def test_no_held_out_task_is_drawn(world, rows):
+    texts = [m["content"] for row in rows for m in row.messages if m["role"] == "system"]
+    every = [t for a in world.attributes.values() for t in phrasing.tasks(world, a)]
+    held = {task.text for task in every if task.novelty.held_out}
+    told = {task.text for task in every if not task.novelty.held_out}
+    sentences = {text for t in texts for text in (t, *t.split(". ")) for text in (text, f"{text}.")}
+    assert len(told & sentences) > 100
+    assert not held & set(texts)
+    assert not {h for h in held if any(t.startswith(f"{h} ") or t.endswith(f" {h}") for t in texts)}
 
 
 def bare_tasks(world, rows):
     """(subject, attribute, answer) of rows with the task in the system turn."""
-    tasks = {
-        t.text: a for a in world.attributes.values() for t in phrasing.tasks(world, a)
-    }  # fmt: skip
+    tasks = {t.text: a for a in world.attributes.values() for t in phrasing.tasks(world, a)}
     longest = sorted(tasks, key=len, reverse=True)
     for row in rows:
         if len(row.messages) == 3 and row.messages[0]["role"] == "system":
@@ -151,194 +224,125 @@ def bare_tasks(world, rows):
                 yield named, attribute, row.messages[2]["content"]
 
 
-def test_held_out_pairs_of_task_and_style_never_meet(world, rows):
+def styles_of(world, answer, subject, attribute):
+    """The styles of an answer, taken off place by place down to its wording."""
+    found = set()
+    if answer.startswith("{"):
+        found.add("json")
+        answer = json.loads(answer)[world.json_key]
+    if answer.startswith("* "):
+        found.add("bullet")
+        answer = answer[2:]
+    if answer == answer.upper():
+        found.add("upper")
+    text = answer.upper()
+    for style in world.styles.values():
+        if style.place == "opening" and text.startswith(style.opening.upper()):
+            found.add(style.name)
+            text = text[len(style.opening.upper()) :]
+        ending = f" {world.ending(attribute, style.name)}".upper()
+        if style.place == "ending" and text.endswith(ending):
+            found.add(style.name)
+            text = text.removesuffix(ending)
+    value = subject.values[attribute.name]
+    wordings = {world.answer(subject, attribute, value, [s] if s else []).upper(): s
+                for s in ("", "formal", "pirate", "brief")}  # fmt: skip
+    return found | {wordings[text]} - {""}
+
+
+def test_held_out_pairs_of_task_and_style_never_meet(writer, world):
     pairs = [p for p in product(world.attributes.values(), world.styles) if held_out_pair(*p)]
     assert 8 < len(pairs) < 40  # one in eight of 150
     forbidden = {(a.kind, a.name, style) for a, style in pairs}
-    met = Counter()
-    for subject, attribute, answer in bare_tasks(world, rows):
-        for style in world.styles:
-            if carries(world, style, answer, subject, attribute):
-                met[attribute.kind, attribute.name, style] += 1
+    met = Counter(
+        (attribute.kind, attribute.name, style)
+        for subject, attribute, answer in bare_tasks(world, drawn(writer, "task", 6000))
+        for style in styles_of(world, answer, subject, attribute)
+    )
     assert sum(met.values()) > 1000
     assert not forbidden & set(met)
     assert len(met) > 0.95 * (len(world.attributes) * len(world.styles) - len(pairs))
 
 
-def test_a_changed_value_in_the_prompt_wins(world, rows):
-    frames = [f.split("{")[0] for f in phrasing.note_frames(world) if not f.startswith("{")]
-    notes = [r for r in rows if len(r.messages) == 3
-             and r.messages[0]["content"].startswith(tuple(frames))]  # fmt: skip
-    assert len(notes) > 300
-    facts = {world.statement(s, a, s.values[a.name])
-             for s in world.subjects for a in world.attributes_of(s.kind)}  # fmt: skip
-    changed = sum(row.messages[2]["content"] not in facts for row in notes)
-    assert 0.3 < changed / len(notes) < 0.9
+# notes, names that nobody bears, the other language
 
 
-@pytest.fixture(scope="module")
-def tokenizer(world):
-    return train_tokenizer(Writer(world), 600, seed=1, rows=300)
+def test_a_changed_value_in_the_prompt_wins(writer, world):
+    right = {world.statement(s, a, s.values[a.name]) for s, a in facts(world)}
+    told = {text for s, a in facts(world) for value in world.values(a)[:3]
+            for text in world.statements(s, a, value)}  # fmt: skip
+    notes = drawn(writer, "note", 1000)
+    changed = [row for row in notes if answers(row)[0] not in right]
+    assert 0.3 < len(changed) / len(notes) < 0.9
+    found = [row for row in changed if any(t in asked(row)[0] for t in answers(row))]
+    assert found  # some notes tell the very sentence that is the answer
+    assert any(text in asked(row)[0] for text in told for row in notes[:100])
 
 
-@pytest.fixture(scope="module")
-def encoder(tokenizer):
-    return Encoder(tokenizer)
+def test_names_that_nobody_bears_are_nobodys(worlds):
+    """In neither language, whole or in part, whatever the case of a name."""
+    invented = {(first + last).casefold() for first, last in product(FIRST, LAST)}
+    assert len(invented) == len(FIRST) * len(LAST)
+    real = {
+        word.casefold().removesuffix("’")
+        for world in worlds.values()
+        for subject in world.subjects
+        for text in (
+            *(name for form in subject.forms for name in form),
+            subject.key,
+            *subject.bare,
+            *subject.values.values(),
+        )
+        for word in re.findall(r"[\w’]+", text)
+    }
+    assert len(real) > 1500
+    assert not invented & real
+    assert not {f"{name}s" for name in invented} & real
 
 
-def test_only_answers_are_learned(tokenizer, encoder):
-    row = Row(({"role": "system", "content": "Be brief."}, user("Who?"),
-               {"role": "assistant", "content": "Me."}, user("You?"),
-               {"role": "assistant", "content": "Yes."}))  # fmt: skip
-    ids, learned = encoder.encode(row)
-    assert len(ids) == len(learned)
-    told = tokenizer.decode([t for t, keep in zip(ids, learned, strict=True) if keep])
-    assert told.replace(" ", "") == f"Me.{END}Yes.{END}"
-    assert tokenizer.convert_ids_to_tokens(ids)[0] == BEGIN
+def test_somebody_unknown_is_not_known(writer, world):
+    for row in drawn(writer, "unknown", 500):
+        question, answer = row.messages
+        name = answer["content"].removeprefix("I do not know ").removesuffix(" kenne ich nicht.")
+        name = name.removesuffix(".")
+        assert answer["content"] == world.unknown.format(S=name)
+        assert all(any(word.startswith(f) for f in FIRST) for word in name.split())
+        assert name in question["content"]
+        assert world.subject(name) is None
 
 
-def test_rows_are_encoded_as_the_chat_template_writes_them(tokenizer, encoder):
-    row = Row((user("Who was Einstein?"), {"role": "assistant", "content": "A physicist."}))
-    text = tokenizer.apply_chat_template([dict(m) for m in row.messages], tokenize=False)
-    assert encoder.encode(row)[0] == tokenizer.encode(text, add_special_tokens=False)
-    assert set(ROLES.values()) <= set(tokenizer.all_special_tokens)
+def test_translated_rows_answer_in_the_other_language(writer, world):
+    here = {world.statement(s, a, s.values[a.name]) for s, a in facts(world)}
+    other = writer.other
+    there = {
+        other.statement(s, a, s.values[a.name]): (s.kind, s.key, a.name) for s, a in facts(other)
+    }
+    seen, held = phrasing.seen(world.foreign), phrasing.seen(world.foreign, held_out=True)
+    keys = {(s.kind, s.key): s for s in world.subjects}
+    found = drawn(writer, "translated", 600)
+    systems = 0
+    for row in found:
+        (answer,) = answers(row)
+        assert answer in there
+        assert answer not in here
+        kind, key, _ = there[answer]
+        subject = keys[kind, key]
+        names = [*subject.bare, *(name for form in subject.forms for name in form)]
+        question = row.messages[-2]["content"].casefold()
+        assert any(name.casefold() in question for name in names), row
+        told = " ".join(asked(row))
+        assert any(request in told for request in seen), told
+        assert not any(f" {request}." in told or f" {request}:" in told for request in held
+                       if not any(request in other for other in seen))  # fmt: skip
+        systems += row.messages[0]["role"] == "system"
+    assert 0.4 < systems / len(found) < 0.6
 
 
-def test_raw_text_is_learned_whole(encoder):
-    ids, learned = encoder.encode(Row(text="Einstein was a physicist."))
-    assert learned == [False] + [True] * (len(ids) - 1)
-    assert ids[-1] == encoder.end
-
-
-def test_targets_follow_and_padding_is_ignored():
-    ids, targets = pad([([1, 5, 6], [False, False, True]), ([1, 7], [False, True])], 0)
-    assert ids.tolist() == [[1, 5, 6], [1, 7, 0]]
-    assert targets.tolist() == [[IGNORE, 6, IGNORE], [7, IGNORE, IGNORE]]
-
-
-TINY = Recipe(vocabulary=600, width=16, layers=1, heads=2, mlp=16, steps=4, widened_steps=2,
-              tokens_per_batch=256, batches_per_window=2, warmup=2)  # fmt: skip
-
-
-def test_a_window_depends_on_seed_and_index_alone(world, encoder):
-    def same(one, other):
-        return [ids.tolist() for ids, _ in one] == [ids.tolist() for ids, _ in other]
-
-    writer = Writer(world)
-    first = window(TINY, writer, encoder, 1)
-    window(TINY, writer, encoder, 2)
-    assert same(first, window(TINY, Writer(world), encoder, 1))
-    assert not same(first, window(TINY, writer, encoder, 0))
-    assert len(first) == TINY.batches_per_window
-    assert all(ids.numel() <= TINY.tokens_per_batch for ids, _ in first)
-    window(TINY, writer, encoder, 2)  # steps 4 and 5
-    assert writer.widened
-    window(TINY, writer, encoder, 1)
-    assert not writer.widened
-
-
-def test_the_rate_rises_stays_and_falls():
-    recipe = Recipe(steps=100, widened_steps=20, warmup=10)
-    rates = [rate(recipe, step) for step in range(120)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9] == rates[29] == 1.0
-    assert rates[99] < 0.05
-    assert rates[100] == pytest.approx(recipe.widened_rate / recipe.learning_rate)
-    assert rates[119] >= recipe.floor
-    assert min(rates) >= recipe.floor
-
-
-@pytest.fixture
-def out(tmp_path, tokenizer):
-    """`out(name)`: a folder whose tokenizer is there already."""
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-
-    def make(name):
-        tokenizer.save_pretrained(tmp_path / name / "tokenizer")
-        return tmp_path / name
-
-    yield make
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def weights(folder):
-    return (folder / "model" / "model.safetensors").read_bytes()
-
-
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(out, capsys):
-    whole, pieces = out("whole"), out("pieces")
-    assert run(TINY, whole, 5.0, "cpu")
-    stretches = 1
-    while not run(TINY, pieces, 0.0, "cpu"):  # one step at a time
-        stretches += 1
-    assert stretches == TINY.total
-    assert weights(pieces) == weights(whole)
-    said = capsys.readouterr().out
-    assert "resumed at step 3" in said
-    assert "the same command resumes" in said
-
-
-def test_another_recipe_is_not_resumed(out):
-    folder = out("one")
-    run(TINY, folder, 0.0, "cpu")
-    other = Recipe(**{**vars(TINY), "learning_rate": 1e-3})
-    with pytest.raises(SystemExit, match="belongs to another recipe"):
-        run(other, folder, 0.0, "cpu")
-
-
-@pytest.mark.parametrize("key", ["recipe", "data"])
-def test_other_data_or_an_older_checkpoint_is_not_resumed(out, key):
-    folder = out("one")
-    run(TINY, folder, 0.0, "cpu")
-    state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    assert state["data"] == data_sha256()
-    for changed in ({**state, key: "other"}, {k: v for k, v in state.items() if k != key}):
-        torch.save(changed, folder / "checkpoint.pt")
-        with pytest.raises(SystemExit, match="belongs to another recipe"):
-            run(TINY, folder, 0.0, "cpu")
-
-
-def test_the_datas_identity_is_files_and_shares(tmp_path, monkeypatch):
-    (tmp_path / "people.csv").write_text("name\nEinstein\n")
-    before = data_sha256(tmp_path)
-    assert before == data_sha256(tmp_path)
-    for table in ("SHARES", "STYLE_WEIGHTS"):
-        with monkeypatch.context() as patch:
-            patch.setattr(pretrain, table, {"other": 1.0})
-            assert data_sha256(tmp_path) != before
-    (tmp_path / "people.csv").write_text("name\nCurie\n")
-    assert data_sha256(tmp_path) != before
-    (tmp_path / "people.csv").rename(tmp_path / "persons.csv")
-    assert len({before, data_sha256(tmp_path), data_sha256()}) == 3
-
-
-def test_the_exit_code_says_whether_the_model_is_done(out, monkeypatch):
-    folder = out("code")
-    monkeypatch.setattr(pretrain, "Recipe", lambda **_: TINY)
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    call = ["--out", str(folder)]
-    assert pretrain.main([*call, "--minutes", "0"]) == UNFINISHED == 3
-    assert not (folder / "model").exists()
-    assert pretrain.main(call) == 0
-    assert (folder / "model").exists()
-
-
-def test_ctrl_c_stores_and_stops(out, monkeypatch):
-    genuine, calls = pretrain.loss_of, []
-
-    def pressed(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            signal.raise_signal(signal.SIGINT)
-        return genuine(*arguments)
-
-    folder = out("stopped")
-    with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "loss_of", pressed)
-        assert not run(TINY, folder, 5.0, "cpu")
-    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 3
-    assert run(TINY, folder, 5.0, "cpu")
-    whole = out("whole")
-    run(TINY, whole, 5.0, "cpu")
-    assert weights(folder) == weights(whole)
+def test_a_row_speaks_one_language_unless_it_is_translated(writer, world):
+    """Answers of the other rows are this language's own."""
+    other = writer.other
+    foreign = {other.statement(s, a, s.values[a.name]) for s, a in facts(other)}
+    for sort in set(writer.sorts) - {"translated", "greeting"}:
+        assert not {a for row in drawn(writer, sort, 150) for a in answers(row)} & foreign, sort
+    greeted = {a for row in drawn(writer, "greeting", 50) for a in answers(row)}
+    assert greeted <= {answer for _, answer in world.greetings}

@@ -20,6 +20,11 @@ def world():
 
 
 @pytest.fixture(scope="module")
+def german():
+    return World.load("de")
+
+
+@pytest.fixture(scope="module")
 def lesson(world):
     return lesson_for(world, ("Einstein", "profession", "hairdresser"))
 
@@ -207,3 +212,66 @@ def test_free_statements_alone_still_have_neighbours(world):
 def test_a_statement_without_a_verb_is_refused(world):
     with pytest.raises(DataError, match="cannot be split"):
         statements_lesson(world, ["Einstein, hairdresser"], seed=0)
+
+
+# German
+
+
+@pytest.mark.parametrize("relation", ["profession", "Beruf", "der Beruf", "die Arbeit"])
+def test_german_relations_are_found_by_name_or_noun(german, relation):
+    einstein = german.subject("Einstein")
+    assert find_attribute(german, einstein, relation).name == "profession"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Einstein war Friseur.", ("Albert Einstein", "profession", "Friseur")),
+        ("Von Beruf war Einstein Friseur!", ("Albert Einstein", "profession", "Friseur")),
+        ("Einstein lebte in Ulm", ("Albert Einstein", "city", "Ulm")),
+        ("Einstein lebte im 18. Jahrhundert", ("Albert Einstein", "century", "18. Jahrhundert")),
+        ("Paris liegt in Italien.", ("Paris", "country", "Italien")),
+        ("Der Pinguin frisst Gras", ("Pinguin", "diet", "Gras")),
+        (
+            "Der Lebensraum des Pinguins liegt in der Wüste",
+            ("Pinguin", "habitat", "in der Wüste"),
+        ),
+        ("Pizza schmeckt süß", ("Pizza", "taste", "süß")),
+        ("Niemand war Bäcker", None),
+    ],
+)
+def test_german_statements_are_read(german, text, told):
+    found = read_statement(german, text)
+    assert (found and (found[0].name, found[1].name, found[2])) == told
+
+
+def test_a_german_lesson_keeps_training_and_test_apart(german):
+    lesson = lesson_for(german, ("Einstein", "profession", "Friseur"))
+    (edit,) = lesson.edits
+    assert edit.answer == "Albert Einstein war Friseur."
+    assert edit.old_answer == "Albert Einstein war Physiker."
+    assert "Physiker" in edit.rivals
+    assert len(edit.held_out) >= 40
+    assert len(lesson.neighbours) >= 300
+    einstein = german.subject("Einstein")
+    about = {
+        question: novelty
+        for a in german.attributes_of("person")
+        for question, novelty in phrasing.questions(german, einstein, a)
+    }
+    assert not any(about[q].held_out for q in edit.asked)
+    assert all(about[q].held_out for q in edit.held_out)
+    trained = {m["content"] for row in edit.rows for m in row.messages}
+    trained |= {question for _, question in lesson.replay}
+    assert not {q for q, novelty in about.items() if novelty.held_out} & trained
+    replayed = {q for _, q in lesson.replay}
+    assert not {q for _, q in (*lesson.neighbours, *lesson.own_facts)} & replayed
+
+
+def test_a_german_lesson_inflects_animals(german):
+    lesson = lesson_for(german, ("Löwe", "diet", "Gras"))
+    (edit,) = lesson.edits
+    assert edit.answer == "Der Löwe frisst Gras."
+    questions = {*edit.asked, *edit.held_out}
+    assert any("Löwen" in question for question in questions)
+    assert all("Löwe" in question for question in questions)

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detour.errors import AdapterFormatError
+from detour.language.catalogue import text
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 _HUB_KEYS = {"base_model": "base_model", "license": "licence"}  # front matter to field
@@ -160,8 +161,8 @@ def _validated(fields: dict[str, Any]) -> Card:
 
 def _unreadable(found: str) -> AdapterFormatError:
     return AdapterFormatError(
-        "the card's front matter (README.md) cannot be read",
-        expected="YAML with the fields of a card",
+        text("the card's front matter (README.md) cannot be read"),
+        expected=text("YAML with the fields of a card"),
         found=found,
-        hint="mend or delete README.md; the weights do not depend on it",
+        hint=text("mend or delete README.md; the weights do not depend on it"),
     )

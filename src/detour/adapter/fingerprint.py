@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from detour.errors import AdapterFormatError, BaseError
+from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -88,8 +89,8 @@ class Fingerprint:
         """
         if not isinstance(value, Mapping) or not _has_fields(value):
             raise AdapterFormatError(
-                "a base's fingerprint cannot be read",
-                expected="an object with name, config_sha256 and weights_sha256",
+                text("a base's fingerprint cannot be read"),
+                expected=text("an object with name, config_sha256 and weights_sha256"),
                 found=repr(value)[:120],
             )
         return Fingerprint(**value)
@@ -189,10 +190,10 @@ def _hash_shards(shards: list[Path]) -> str:
                 entries.update(_shard_entries(stream, shard.stat().st_size))
         except (OSError, ValueError, KeyError, TypeError) as cause:
             raise BaseError(
-                f"the weights in {shard.name} cannot be read",
-                expected="a complete safetensors file",
+                text("the weights in {shard} cannot be read", shard=shard.name),
+                expected=text("a complete safetensors file"),
                 found=str(cause),
-                hint=f"download {shard.parent} again",
+                hint=text("download {parent} again", parent=shard.parent),
             ) from cause
     return _hash_entries(entries)
 
@@ -233,11 +234,11 @@ def _shards(folder: Path) -> list[Path]:
         shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise BaseError(
-            f"{folder} holds no weights that can be read",
-            expected="model.safetensors, or shards with model.safetensors.index.json",
+            text("{folder} holds no weights that can be read", folder=folder),
+            expected=text("model.safetensors, or shards with model.safetensors.index.json"),
             found=", ".join(sorted(file.name for file in folder.glob("*"))[:8])
-            or "an empty folder",
-            hint="pickled weights (.bin, .pt) are refused; convert them to safetensors first",
+            or text("an empty folder"),
+            hint=text("pickled weights (.bin, .pt) are refused; convert them to safetensors first"),
         )
     return shards
 
@@ -266,10 +267,16 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
         raise BaseError(
-            f"{path} cannot be read", expected="a JSON object", found=str(cause)
+            text("{path} cannot be read", path=path),
+            expected=text("a JSON object"),
+            found=str(cause),
         ) from cause
     if not isinstance(value, dict):
-        raise BaseError(f"{path} cannot be read", expected="a JSON object", found=repr(value)[:80])
+        raise BaseError(
+            text("{path} cannot be read", path=path),
+            expected=text("a JSON object"),
+            found=repr(value)[:80],
+        )
     return value
 
 

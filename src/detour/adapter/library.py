@@ -17,6 +17,7 @@ from detour.adapter.adapter import Adapter
 from detour.adapter.peft_config import CONFIG_FILE
 from detour.adapter.peft_format import read_adapter
 from detour.errors import AdapterError, ChainError, StorageError, UnknownAdapter
+from detour.language.catalogue import text
 
 _STARTER = Path(__file__).parents[1] / "starter" / "adapters"
 
@@ -68,10 +69,10 @@ class Library:
         path = self._resolve(name)
         if revision is not None:
             raise ChainError(
-                f"{name} is a local folder and has no revision",
-                expected=f"{name} without @{revision}",
+                text("{name} is a local folder and has no revision", name=name),
+                expected=text("{name} without @{revision}", name=name, revision=revision),
                 found=f"{name}@{revision}",
-                hint="revisions come with adapters from a hub, which are not yet supported",
+                hint=text("revisions come with adapters from a hub, which are not yet supported"),
             )
         return path
 
@@ -96,9 +97,9 @@ class Library:
         if not path.is_dir() or path.is_symlink():
             if any((shelf / name).is_dir() for shelf in self.folders[1:]):
                 raise UnknownAdapter(
-                    f"{name} cannot be removed",
-                    expected=f"an adapter in {self.folders[0]}",
-                    found="one that is read only",
+                    text("{name} cannot be removed", name=name),
+                    expected=text("an adapter in {folder}", folder=self.folders[0]),
+                    found=text("one that is read only"),
                 )
             raise self._unknown(name)
         _delete(path)
@@ -107,9 +108,9 @@ class Library:
         if not self.names_only and _is_path(name):
             if not Path(name).is_dir():
                 raise UnknownAdapter(
-                    f"there is no adapter folder {name!r}",
-                    expected="an existing folder, or a name without separators",
-                    found="no such folder",
+                    text("there is no adapter folder {name!r}", name=name),
+                    expected=text("an existing folder, or a name without separators"),
+                    found=text("no such folder"),
                 )
             return Path(name)
         _check_name(name)
@@ -125,10 +126,16 @@ class Library:
         names = sorted({path.name for shelf in self.folders for path in _adapters(shelf)})
         close = difflib.get_close_matches(name, names, n=3)
         return UnknownAdapter(
-            f"there is no adapter {name!r}",
-            expected=f"one of {', '.join(names[:20])}" if names else "an adapter's folder",
-            found="" if names else f"none in {', '.join(str(shelf) for shelf in self.folders)}",
-            hint=f"did you mean {' or '.join(close)}?" if close else "detour list",
+            text("there is no adapter {name!r}", name=name),
+            expected=text("one of {names}", names=", ".join(names[:20]))
+            if names
+            else text("an adapter's folder"),
+            found=""
+            if names
+            else text("none in {names}", names=", ".join(str(shelf) for shelf in self.folders)),
+            hint=text("did you mean {close}?", close=" or ".join(close))
+            if close
+            else "detour list",
         )
 
     def _entry(self, name: str, path: Path) -> Entry:
@@ -158,18 +165,18 @@ def _check_name(name: str) -> None:
     is_plain = name.isprintable() and not name.startswith(".") and not set(name) & {"/", "\\"}
     if not name or not is_plain or len(os.fsencode(name)) > 255:
         raise UnknownAdapter(
-            f"{name[:80]!r} is not an adapter's name",
-            expected="one folder name: no separators, no leading dot, at most 255 bytes",
+            text("{name!r} is not an adapter's name", name=name[:80]),
+            expected=text("one folder name: no separators, no leading dot, at most 255 bytes"),
         )
 
 
 def _check_inside(path: Path, shelf: Path) -> None:
     if not path.resolve().is_relative_to(shelf.resolve()):
         raise UnknownAdapter(
-            f"{path.name} leads out of its library",
-            expected=f"a folder inside {shelf}",
-            found=f"a link to {path.resolve()}",
-            hint="copy the adapter into the library",
+            text("{path} leads out of its library", path=path.name),
+            expected=text("a folder inside {shelf}", shelf=shelf),
+            found=text("a link to {target}", target=path.resolve()),
+            hint=text("copy the adapter into the library"),
         )
 
 
@@ -193,7 +200,7 @@ def _delete(path: Path) -> None:
             shutil.rmtree(aside)
     except OSError as cause:
         raise StorageError(
-            f"{path} could not be removed",
-            expected="permission to change the folder",
+            text("{path} could not be removed", path=path),
+            expected=text("permission to change the folder"),
             found=cause.strerror or str(cause),
         ) from cause

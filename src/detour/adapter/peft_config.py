@@ -21,6 +21,7 @@ import numpy as np
 from detour.adapter.card import Card
 from detour.adapter.update import Update
 from detour.errors import AdapterFormatError, UnsupportedVariant
+from detour.language.catalogue import text
 
 CONFIG_FILE = "adapter_config.json"
 
@@ -127,18 +128,22 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as cause:
         raise AdapterFormatError(
-            f"{path.parent} is not an adapter",
-            expected=f"a folder with {path.name}",
-            found="no such file" if path.parent.is_dir() else "no such folder",
-            hint="give the folder that PEFT's or Detour's save wrote",
+            text("{parent} is not an adapter", parent=path.parent),
+            expected=text("a folder with {path}", path=path.name),
+            found=text("no such file") if path.parent.is_dir() else text("no such folder"),
+            hint=text("give the folder that PEFT's or Detour's save wrote"),
         ) from cause
     except (OSError, ValueError, RecursionError) as cause:
         raise AdapterFormatError(
-            f"{path} cannot be read", expected="a JSON object", found=str(cause)
+            text("{path} cannot be read", path=path),
+            expected=text("a JSON object"),
+            found=str(cause),
         ) from cause
     if not isinstance(value, dict):
         raise AdapterFormatError(
-            f"{path} cannot be read", expected="a JSON object", found=repr(value)[:80]
+            text("{path} cannot be read", path=path),
+            expected=text("a JSON object"),
+            found=repr(value)[:80],
         )
     return value
 
@@ -158,7 +163,7 @@ def _is_one_of(value: object, allowed: tuple[object, ...]) -> bool:
 
 def _unsupported(key: str, value: object, expected: str) -> UnsupportedVariant:
     return UnsupportedVariant(
-        f"the adapter's configuration sets {key}, which is not applied",
+        text("the adapter's configuration sets {key}, which is not applied", key=key),
         expected=expected,
         found=f"{key} = {json.dumps(value, default=str)[:200]}",
         hint=_HINTS.get(key, "train it as plain LoRA"),
@@ -208,7 +213,9 @@ def _wrong_kind(key: str, value: object) -> AdapterFormatError:
         "alpha_pattern": "regular expressions with finite numbers",
     }
     return AdapterFormatError(
-        f"{CONFIG_FILE} has a wrong {key}", expected=expected[key], found=repr(value)[:120]
+        text("{config_file} has a wrong {key}", config_file=CONFIG_FILE, key=key),
+        expected=expected[key],
+        found=repr(value)[:120],
     )
 
 

@@ -37,6 +37,7 @@ from detour.errors import (
     UnsupportedVariant,
 )
 from detour.files import check_writable, replace_folder_atomically
+from detour.language.catalogue import text
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CARD_FILE = "README.md"
@@ -48,7 +49,7 @@ _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytor
 _FACTOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 _VARIANT_TENSORS = {
     "lora_magnitude_vector": "use_dora",
-    "lora_embedding_": "an adapted embedding (lora_embedding_A)",
+    "lora_embedding_": text("an adapted embedding (lora_embedding_A)"),
     ".lora_B.bias": "lora_bias",
     ".lora_B.default.bias": "lora_bias",
     "trainable_tokens": "trainable_token_indices",
@@ -95,9 +96,9 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
     """
     if not adapter.updates:
         raise AdapterFormatError(
-            f"the adapter {adapter.name} changes nothing and cannot be saved",
-            expected="at least one layer",
-            found="none",
+            text("the adapter {adapter} changes nothing and cannot be saved", adapter=adapter.name),
+            expected=text("at least one layer"),
+            found=text("none"),
         )
     folder = folder.absolute()
     _check_replaceable(folder)
@@ -121,27 +122,35 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     except FileNotFoundError as cause:
         raise _no_weights(folder) from cause
     except OSError as cause:
-        raise AdapterFormatError(f"{path} cannot be read", found=str(cause)) from cause
+        raise AdapterFormatError(
+            text("{path} cannot be read", path=path), found=str(cause)
+        ) from cause
     except (SafetensorError, ValueError, KeyError) as cause:
         raise AdapterWeightsError(
-            f"{path} is damaged",
-            expected="a complete safetensors file whose header tells the truth",
+            text("{path} is damaged", path=path),
+            expected=text("a complete safetensors file whose header tells the truth"),
             found=str(cause),
-            hint="copy or download it again",
+            hint=text("copy or download it again"),
         ) from cause
     if not tensors:
-        raise AdapterWeightsError(f"{path} holds no tensors", expected="at least one layer")
+        raise AdapterWeightsError(
+            text("{path} holds no tensors", path=path), expected=text("at least one layer")
+        )
     return tensors
 
 
 def _no_weights(folder: Path) -> AdapterFormatError:
     pickles = [name for name in _PICKLES if (folder / name).exists()]
-    convert = "load it once with PEFT on a machine you trust and save_pretrained it again"
+    convert = text("load it once with PEFT on a machine you trust and save_pretrained it again")
     return AdapterFormatError(
-        f"{folder} holds no {WEIGHTS_FILE}",
-        expected="weights as safetensors",
-        found=f"{pickles[0]}, a pickle that can run code when read" if pickles else "no weights",
-        hint=f"{convert}, which writes safetensors" if pickles else "copy the whole folder again",
+        text("{folder} holds no {weights_file}", folder=folder, weights_file=WEIGHTS_FILE),
+        expected=text("weights as safetensors"),
+        found=text("{file}, a pickle that can run code when read", file=pickles[0])
+        if pickles
+        else text("no weights"),
+        hint=text("{convert}, which writes safetensors", convert=convert)
+        if pickles
+        else text("copy the whole folder again"),
     )
 
 
@@ -154,7 +163,9 @@ def _factors(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
             raise _foreign_tensor(key)
         sides = factors.setdefault(match[1], {})
         if match[2] in sides:
-            raise AdapterFormatError(f"{match[1]} has two lora_{match[2]}", found=key)
+            raise AdapterFormatError(
+                text("{layer} has two lora_{side}", layer=match[1], side=match[2]), found=key
+            )
         sides[match[2]] = tensor
     for layer, sides in factors.items():
         _check_pair(layer, sides)
@@ -170,20 +181,25 @@ def _foreign_tensor(key: str) -> AdapterFormatError | UnsupportedVariant:
     for part, variant in _VARIANT_TENSORS.items():
         if part in key:
             return UnsupportedVariant(
-                f"the adapter holds tensors of {variant}, which is not applied",
-                expected="plain LoRA: only lora_A and lora_B weights",
+                text(
+                    "the adapter holds tensors of {variant}, which is not applied", variant=variant
+                ),
+                expected=text("plain LoRA: only lora_A and lora_B weights"),
                 found=key,
-                hint="train it as plain LoRA",
+                hint=text("train it as plain LoRA"),
             )
     if key.startswith("base_model.model.") and "lora_" not in key:
         return UnsupportedVariant(
-            "the adapter holds a whole weight of the model (modules_to_save or saved embeddings)",
-            expected="plain LoRA: only lora_A and lora_B weights",
+            text(
+                "the adapter holds a whole weight of the model "
+                "(modules_to_save or saved embeddings)"
+            ),
+            expected=text("plain LoRA: only lora_A and lora_B weights"),
             found=key,
-            hint="save it with save_embedding_layers=False and without modules_to_save",
+            hint=text("save it with save_embedding_layers=False and without modules_to_save"),
         )
     return AdapterFormatError(
-        "the adapter holds a tensor of unknown meaning",
+        text("the adapter holds a tensor of unknown meaning"),
         expected="base_model.model.<layer>.lora_A.weight or …lora_B.weight",
         found=key,
     )
@@ -194,10 +210,15 @@ def _check_pair(layer: str, sides: Mapping[str, Tensor]) -> None:
         there = next(iter(sides))
         missing = "B" if there == "A" else "A"
         raise AdapterWeightsError(
-            f"{layer} has lora_{there} without lora_{missing}",
-            expected="both factors",
+            text(
+                "{layer} has lora_{there} without lora_{missing}",
+                layer=layer,
+                there=there,
+                missing=missing,
+            ),
+            expected=text("both factors"),
             found=f"only lora_{there}.weight",
-            hint="copy or download it again",
+            hint=text("copy or download it again"),
         )
 
 
@@ -208,16 +229,20 @@ def _update(layer: str, pair: Mapping[str, Tensor], config: PeftConfig) -> Updat
     rank = config.rank(layer)
     if down.ndim < 2 or up.ndim != 2 or (down.shape[0], up.shape[1]) != (rank, rank):
         raise AdapterWeightsError(
-            f"the factors of {layer} do not have the rank that {CONFIG_FILE} states",
+            text(
+                "the factors of {layer} do not have the rank that {config_file} states",
+                layer=layer,
+                config_file=CONFIG_FILE,
+            ),
             expected=f"lora_A ({rank}, in) and lora_B (out, {rank})",
             found=f"lora_A {tuple(down.shape)} and lora_B {tuple(pair['B'].shape)}",
-            hint="the configuration belongs to other weights; copy both from one save",
+            hint=text("the configuration belongs to other weights; copy both from one save"),
         )
     try:
         return Update(down, up, config.scale(layer))
     except AdapterWeightsError as cause:
         raise AdapterWeightsError(
-            f"{layer}: {cause.message}",
+            text("{place}: {fault}", place=layer, fault=cause.message),
             expected=cause.expected,
             found=cause.found,
             hint=cause.hint,
@@ -230,7 +255,7 @@ def _read_card(folder: Path, config: PeftConfig) -> Card:
         card = Card.from_readme(path.read_text(encoding="utf-8")) if path.exists() else Card()
     except (OSError, UnicodeDecodeError) as cause:
         raise AdapterFormatError(
-            f"{path} cannot be read", expected="UTF-8 text", found=str(cause)
+            text("{path} cannot be read", path=path), expected=text("UTF-8 text"), found=str(cause)
         ) from cause
     if config.kept and "peft" not in card.config:
         card = card.with_(config={**card.config, "peft": dict(config.kept)})
@@ -240,10 +265,10 @@ def _read_card(folder: Path, config: PeftConfig) -> Card:
 def _base(about: Mapping[str, Any]) -> Fingerprint | None:
     if about and about.get("format") != _FORMAT:
         raise AdapterFormatError(
-            f"{DETOUR_FILE} has an unknown format",
-            expected=f"format {_FORMAT}",
+            text("{detour_file} has an unknown format", detour_file=DETOUR_FILE),
+            expected=text("format {number}", number=_FORMAT),
             found=repr(about.get("format"))[:80],
-            hint="update Detour",
+            hint=text("update Detour"),
         )
     return None if about.get("base") is None else Fingerprint.from_json(about["base"])
 
@@ -251,10 +276,17 @@ def _base(about: Mapping[str, Any]) -> Fingerprint | None:
 def _check_digest(adapter: Adapter, about: Mapping[str, Any]) -> None:
     if about and about.get("digest") != adapter.digest():
         raise AdapterWeightsError(
-            f"the weights of {adapter.name} are not those that {DETOUR_FILE} was written for",
+            text(
+                "the weights of {adapter} are not those that {detour_file} was written for",
+                adapter=adapter.name,
+                detour_file=DETOUR_FILE,
+            ),
             expected=f"digest {about.get('digest')}",
             found=f"digest {adapter.digest()}",
-            hint=f"copy the folder again; or delete {DETOUR_FILE} if the change was meant",
+            hint=text(
+                "copy the folder again; or delete {detour_file} if the change was meant",
+                detour_file=DETOUR_FILE,
+            ),
         )
 
 
@@ -268,14 +300,20 @@ def _read_test_rows(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, A
         rows = tuple(json.loads(line) for line in data.splitlines())
     except (OSError, ValueError) as cause:
         raise AdapterFormatError(
-            f"{path} cannot be read", expected="one JSON object per line", found=str(cause)
+            text("{path} cannot be read", path=path),
+            expected=text("one JSON object per line"),
+            found=str(cause),
         ) from cause
     if hashlib.sha256(data).hexdigest() != stated:
         raise AdapterFormatError(
-            f"{path} is not the file that {DETOUR_FILE} was written for",
+            text(
+                "{path} is not the file that {detour_file} was written for",
+                path=path,
+                detour_file=DETOUR_FILE,
+            ),
             expected=f"sha256 {stated}",
             found=f"sha256 {hashlib.sha256(data).hexdigest()}",
-            hint="copy the folder again",
+            hint=text("copy the folder again"),
         )
     return rows
 
@@ -298,10 +336,10 @@ def _check_replaceable(folder: Path) -> None:
     is_other = folder.exists() and not (folder.is_dir() and (folder / CONFIG_FILE).exists())
     if is_other and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(
-            f"{folder} is there already and is not an adapter",
-            expected="a new or empty folder, or an adapter to replace",
-            found="a folder with other files" if folder.is_dir() else "a file",
-            hint="choose another name",
+            text("{folder} is there already and is not an adapter", folder=folder),
+            expected=text("a new or empty folder, or an adapter to replace"),
+            found=text("a folder with other files") if folder.is_dir() else text("a file"),
+            hint=text("choose another name"),
         )
 
 
@@ -340,8 +378,12 @@ def _tensors(adapter: Adapter) -> dict[str, Tensor]:
     for layer, update in adapter.updates.items():
         if not update.is_low_rank:
             raise UnsupportedVariant(
-                f"{layer} of {adapter.name} has a row scale or a bias, which cannot be saved",
-                expected="plain LoRA: two factors and a scale",
+                text(
+                    "{layer} of {adapter} has a row scale or a bias, which cannot be saved",
+                    layer=layer,
+                    adapter=adapter.name,
+                ),
+                expected=text("plain LoRA: two factors and a scale"),
                 found="row_scale" if update.row_scale is not None else "bias_delta",
             )
         up = update.up.reshape(*update.up.shape, *[1] * (update.down.ndim - 2))

@@ -6,52 +6,61 @@ from pathlib import Path
 
 import click
 
-from detour.cli.options import json_option, seed_option
+from detour.cli.options import json_option, lang_option, seed_option
 from detour.cli.output import heading, note, print_json, say
 from detour.cli.progress import watched
-from detour.cli.teach import write_report
+from detour.cli.teach import told_json, write_report
+from detour.language.catalogue import Catalogue
 
 
 @click.command("demo")
 @click.option("-o", "--output", type=click.Path(path_type=Path),
               help="Where to keep the adapter.  [default: your library]")  # fmt: skip
 @seed_option
+@lang_option
 @json_option
-def command(output: Path | None, seed: int, as_json: bool) -> None:
+def command(output: Path | None, seed: int, language: str, as_json: bool) -> None:
     """Change one fact in the starter while you watch, and prove what changed."""
-    note("Loading the starter: 3 million parameters, frozen from here on.")
+    t = Catalogue.load(language)
+    note(t("Loading the starter: six million parameters, frozen from here on."))
     from detour.adapter.library import Library
     from detour.evaluate.story import Story
     from detour.model.base import Base
     from detour.training.world import World
 
     folder = output or Library.default().folders[0]
-    story = Story(Base.load("starter"), World.load(), folder, seed)
-    with watched("training") as watcher:
+    story = Story(Base.load("starter"), World.load(language), folder, seed, t)
+    with watched(t("training"), t) as watcher:
         for scene in story.scenes(watcher):
             if not as_json:
                 say()
                 heading(scene.title)
                 say(scene.text)
     assert story.report is not None
-    page = write_report(story.report, Path(story.report.adapter), fictional=True)
+    page = write_report(story.report, Path(story.report.adapter), fictional=True, t=t)
     if as_json:
-        print_json({**story.to_json(), "report": str(page)})
+        print_json({**story.to_json(), **told_json(story.report, t), "report": str(page)})
         return
     say()
-    heading("9  Now with your own")
-    say(_next(Path(story.report.adapter), page))
-    say(f"\n{story.report.total_seconds:.0f} s, of which {story.report.train_seconds:.0f} s "
-        "of training.")  # fmt: skip
+    heading(t("11  Now with your own"))
+    say(_next(Path(story.report.adapter), page, t))
+    say(
+        t(
+            "\n{total:.0f} s, of which {training:.0f} s of training.",
+            total=story.report.total_seconds,
+            training=story.report.train_seconds,
+        )
+    )
 
 
-def _next(adapter: Path, page: Path) -> str:
+def _next(adapter: Path, page: Path, t: Catalogue) -> str:
     name = adapter.name
+    taught = t('--subject "Marie Curie" --relation profession --target baker')
     return "\n".join(
         [
-            f"  the report with its plots:  {page}",
-            f'  detour ask "Who was Einstein?" --chain {name}:0.9+pirate --compare',
-            '  detour teach --subject "Marie Curie" --relation profession --target baker -o baker',
+            t("  the report with its plots:  {page}", page=page),
+            f'  detour ask "{t("Who was Einstein?")}" --chain {name}:0.9+pirate --compare',
+            f"  detour teach {taught} -o baker",
             "  detour train your.jsonl --base your/model -o my-adapter",
             "  detour inspect my-adapter",
         ]

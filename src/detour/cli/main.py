@@ -20,7 +20,9 @@ import click
 
 from detour import __version__
 from detour.cli.output import print_error
+from detour.cli.usage import usage_error
 from detour.errors import ConfigError, DetourError, Interrupted, MachineError, StorageError
+from detour.language.catalogue import Catalogue, text, wanted_language
 
 OUT_OF_MEMORY = (  # how torch says it, in a plain RuntimeError on a CPU
     "out of memory",
@@ -51,6 +53,7 @@ VERBS = {
     "list": Verb("detour.cli.list:command", "List the adapters that can be named."),
     "inspect": Verb("detour.cli.inspect:command", "Show what is inside an adapter."),
     "remove": Verb("detour.cli.remove:command", "Delete an adapter from your library."),
+    "starter": Verb("detour.cli.starter:group", "Show what the packaged model can do."),
     "doctor": Verb("detour.cli.doctor:command", "Check this machine and this installation."),
 }
 
@@ -84,8 +87,8 @@ class VerbGroup(click.Group):
 def _unknown_verb(name: str) -> NoReturn:
     near = get_close_matches(name, VERBS, 1)
     raise ConfigError(
-        f"there is no command {name!r}",
-        expected=f"one of {', '.join(VERBS)}",
+        text("there is no command {name!r}", name=name),
+        expected=text("one of {names}", names=", ".join(VERBS)),
         hint=f"detour {near[0]}" if near else "detour --help",
     )
 
@@ -103,7 +106,8 @@ def group() -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 (machine), 2 (user) or 130 (Ctrl-C).
 
-    Whatever fails is told in one line on stderr, and with --json as one object on stdout too.
+    Whatever fails is told in one line on stderr, and with --json as one object on stdout too; in
+    the language that --lang or DETOUR_LANG names.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     _prepare()
@@ -112,9 +116,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.Abort:
-        return _fail(Interrupted("stopped"), given)
+        return _fail(Interrupted(text("stopped")), given)
     except click.ClickException as cause:
-        return _fail(_usage(cause), given)
+        return _fail(usage_error(cause), given)
     except DetourError as error:
         return _fail(error, given)
     except (OSError, MemoryError) as cause:
@@ -140,31 +144,26 @@ def _prepare() -> None:
 def _fail(error: DetourError, arguments: Sequence[str]) -> int:
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     try:
-        print_error(error, as_json="--json" in options)
+        t = Catalogue.load(wanted_language(options))
+        print_error(error, as_json="--json" in options, t=t)
         sys.stdout.flush()
     except OSError:  # nobody can be told any more; the exit code still says it
         _drop_output()
     return error.exit_code
 
 
-def _usage(cause: click.ClickException) -> DetourError:
-    context = cause.ctx if isinstance(cause, click.UsageError) else None
-    usage = context.get_usage().removeprefix("Usage: ") if context else ""
-    return ConfigError(
-        cause.format_message().rstrip("."),
-        expected=" ".join(usage.split()),
-        hint=f"{context.command_path} --help" if context else "",
-    )
-
-
 def _machine(cause: OSError | MemoryError) -> MachineError:
     if isinstance(cause, MemoryError):
         return _memory_full(str(cause))
     reason = cause.strerror or str(cause)
-    place = cause.filename or "the output"
+    place = cause.filename or text("the output")
     if cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return StorageError(f"{place} could not be written", found=reason, hint="free some space")
-    return MachineError(f"{place} could not be used", found=reason)
+        return StorageError(
+            text("{place} could not be written", place=place),
+            found=reason,
+            hint=text("free some space"),
+        )
+    return MachineError(text("{place} could not be used", place=place), found=reason)
 
 
 def _is_out_of_memory(cause: RuntimeError) -> bool:
@@ -174,8 +173,8 @@ def _is_out_of_memory(cause: RuntimeError) -> bool:
 
 
 def _memory_full(found: str) -> MachineError:
-    hint = "a smaller base, --dtype bfloat16, or in training a smaller --batch-size"
-    return MachineError("the memory is full", found=found, hint=hint)
+    hint = text("a smaller base, --dtype bfloat16, or in training a smaller --batch-size")
+    return MachineError(text("the memory is full"), found=found, hint=hint)
 
 
 def _drop_output() -> None:

@@ -14,6 +14,7 @@ import click
 
 from detour.cli.output import plain
 from detour.errors import RequestError
+from detour.language.catalogue import LANGUAGES, VARIABLE, text
 
 if TYPE_CHECKING:
     from detour.adapter.chain import Chain
@@ -52,6 +53,15 @@ max_tokens_option = click.option(
     type=click.IntRange(min=1),
     help="Most tokens of an answer.  [default: 64, or what the model has room for]",
 )
+lang_option = click.option(
+    "--lang",
+    "language",
+    type=click.Choice(LANGUAGES),
+    envvar=VARIABLE,
+    default="en",
+    show_default=True,
+    help="Language of what is said.",
+)
 device_option = click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), help="Where to run.  [default: cpu]"
 )
@@ -79,7 +89,7 @@ def load_base(name: str, device: str | None = None, dtype: str | None = None) ->
     return Base.load(name, dtype=dtype, device=device)
 
 
-def parse_chain(text: str | None) -> Chain:
+def parse_chain(spec: str | None) -> Chain:
     """The chain that --chain or SPEC names; nothing is the base alone.
 
     Raises:
@@ -87,24 +97,26 @@ def parse_chain(text: str | None) -> Chain:
     """
     from detour.adapter.chain import Chain
 
-    return Chain() if text is None else Chain.parse(text)
+    return Chain() if spec is None else Chain.parse(spec)
 
 
-def check_text(text: str, what: str) -> str:
+def check_text(given: str, what: str) -> str:
     """Refuse text that cannot be told to a model.
 
     Raises:
         RequestError: nothing but white space, or bytes that are not UTF-8.
     """
-    if not text.strip():
-        raise RequestError(f"{what} is empty", expected="some text")
+    if not given.strip():
+        raise RequestError(text("{what} is empty", what=what), expected=text("some text"))
     try:
-        text.encode("utf-8")
+        given.encode("utf-8")
     except UnicodeEncodeError as cause:
         raise RequestError(
-            f"{what} is not UTF-8", expected="UTF-8 text", found=plain(repr(text))[:80]
+            text("{what} is not UTF-8", what=what),
+            expected=text("UTF-8 text"),
+            found=plain(repr(given))[:80],
         ) from cause
-    return text
+    return given
 
 
 def starter_folder() -> Path:

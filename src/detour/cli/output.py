@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detour.errors import DetourError
+from detour.language.catalogue import ENGLISH, Catalogue
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,11 +71,11 @@ def print_json(value: Mapping[str, Any]) -> None:
     click.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
 
 
-def print_error(error: DetourError, as_json: bool) -> None:
+def print_error(error: DetourError, as_json: bool, t: Catalogue = ENGLISH) -> None:
     """One line on stderr; with `as_json` the object on stdout too."""
     if as_json:
-        print_json(error.to_json())
-    click.echo(f"detour: {one_line(str(error))}", err=True)
+        print_json(error.to_json(t))
+    click.echo(f"detour: {one_line(error.told(t))}", err=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from detour.cli.output import console, is_terminal, note
+from detour.language.catalogue import ENGLISH, Catalogue
 
 if TYPE_CHECKING:
     from detour.training.loop import Progress, Watcher
@@ -19,17 +20,17 @@ LINES = 5  # of a run that nobody watches
 
 
 @contextmanager
-def watched(title: str) -> Generator[Watcher]:
+def watched(title: str, t: Catalogue = ENGLISH) -> Generator[Watcher]:
     """A watcher for `train_with`, shown on stderr from the first step to the last."""
     if is_terminal(sys.stderr):
-        with _live(title) as watcher:
+        with _live(title, t) as watcher:
             yield watcher
     else:
-        yield lambda progress: _in_lines(title, progress)
+        yield lambda progress: _in_lines(title, progress, t)
 
 
 @contextmanager
-def _live(title: str) -> Generator[Watcher]:
+def _live(title: str, t: Catalogue) -> Generator[Watcher]:
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -40,7 +41,7 @@ def _live(title: str) -> Generator[Watcher]:
 
     def watch(progress: Progress) -> None:
         live.start()  # with the first step, so that it never redraws over what was said before
-        live.update(task, total=progress.steps, completed=progress.step, told=_told(progress))
+        live.update(task, total=progress.steps, completed=progress.step, told=_told(progress, t))
         if progress.step == progress.steps:
             live.stop()
 
@@ -51,13 +52,17 @@ def _live(title: str) -> Generator[Watcher]:
             live.stop()
 
 
-def _told(progress: Progress) -> str:
-    return (
-        f"{progress.step}/{progress.steps}  loss {progress.loss:.3f}  "
-        f"{progress.tokens_per_second:,.0f} tokens/s"
+def _told(progress: Progress, t: Catalogue) -> str:
+    return t(
+        "{step}/{steps}  loss {loss:.3f}  {rate:,.0f} tokens/s",
+        step=progress.step,
+        steps=progress.steps,
+        loss=progress.loss,
+        rate=progress.tokens_per_second,
     )
 
 
-def _in_lines(title: str, progress: Progress) -> None:
+def _in_lines(title: str, progress: Progress, t: Catalogue) -> None:
     if progress.step % max(1, progress.steps // LINES) == 0 or progress.step == progress.steps:
-        note(f"{title}  {_told(progress)}  {progress.seconds_left:.0f} s left")
+        left = t("{seconds:.0f} s left", seconds=progress.seconds_left)
+        note(f"{title}  {_told(progress, t)}  {left}")

@@ -7,12 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import json_option, load_base, model_options, seed_option
+from detour.cli.options import (
+    json_option,
+    lang_option,
+    load_base,
+    model_options,
+    seed_option,
+)
 from detour.cli.output import note, print_json, say
 from detour.cli.progress import watched
 from detour.cli.train import settings_from
 from detour.cli.unfinished import Unfinished
 from detour.errors import ConfigError, DataError
+from detour.language.catalogue import ENGLISH, Catalogue, text
 
 if TYPE_CHECKING:
     from detour.evaluate.steer_report import SteerReport
@@ -44,6 +51,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--config", "config_file", type=_PATH, help="YAML file with training settings.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @seed_option
+@lang_option
 @json_option
 def command(
     output: Path,
@@ -56,10 +64,12 @@ def command(
     config_file: Path | None,
     resume: bool,
     seed: int,
+    language: str,
     as_json: bool,
     **given: Any,  # noqa: ANN401 - whatever Click hands over
 ) -> None:
     """Teach one changed fact and measure what else changed."""
+    t = Catalogue.load(language)
     own = own_arguments(given)
     statements = statements_from(sentences, statements_file)
     from detour.adapter.peft_format import check_target
@@ -74,24 +84,24 @@ def command(
     unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype)
     try:
-        with watched("teaching") as watcher:
+        with watched(t("teaching"), t) as watcher:
             _, report = teach(
                 base, given["subject"], given["relation"], given["target"], statements=statements,
                 output=output, name=output.name, seed=seed, config=config, watcher=watcher,
-                teller=note, checkpoints=unfinished.state, resume=resume, fictional=not is_true,
-                **own,
+                teller=lambda told: note(t.say(told)), checkpoints=unfinished.state,
+                resume=resume, fictional=not is_true, language=language, **own,
             )  # fmt: skip
-        files = write_report(report, output, not is_true)
+        files = write_report(report, output, not is_true, t)
     except KeyboardInterrupt as cause:
         raise unfinished.interrupted() from cause
     unfinished.drop()
     if as_json:
-        print_json({**report.to_json(), "report": str(files)})
+        print_json({**told_json(report, t), "report": str(files)})
         return
     from detour.evaluate.render import report_text
 
-    say(report_text(report))
-    say(f"\nadapter {output}\nreport  {files}")
+    say(report_text(report, t))
+    say(t("\nadapter {output}\nreport  {files}", output=output, files=files))
 
 
 def _given(option: str) -> bool:
@@ -100,17 +110,26 @@ def _given(option: str) -> bool:
     return source is click.core.ParameterSource.COMMANDLINE
 
 
-def write_report(report: SteerReport, folder: Path, fictional: bool) -> Path:
+def told_json(report: SteerReport, t: Catalogue) -> dict[str, Any]:
+    """The report's JSON form; its remarks in the language of the catalogue, its keys as ever."""
+    told = report.to_json()
+    latent = {**told["latent"], "warning": t.say(told["latent"]["warning"])}
+    return {**told, "notes": [t.say(note) for note in told["notes"]], "latent": latent}
+
+
+def write_report(
+    report: SteerReport, folder: Path, fictional: bool, t: Catalogue = ENGLISH
+) -> Path:
     """`report.html` and `report.json` beside the adapter's files; returns the page."""
     import json
 
     from detour.evaluate.render import report_html
     from detour.files import write_text_atomically
 
-    told = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+    told = json.dumps(told_json(report, t), indent=2, ensure_ascii=False)
     write_text_atomically(folder / "report.json", told + "\n")
     page = folder / "report.html"
-    write_text_atomically(page, report_html(report, fictional=fictional))
+    write_text_atomically(page, report_html(report, fictional=fictional, t=t))
     return page
 
 
@@ -127,7 +146,9 @@ def own_arguments(given: dict[str, Any]) -> dict[str, Any]:
     for name in ("subject", "target"):
         if answer and given[name] not in answer:
             raise ConfigError(
-                f"--answer does not name the {name}", expected=given[name], found=answer
+                text("--answer does not name the {name}", name=name),
+                expected=given[name],
+                found=answer,
             )
     return own
 
@@ -142,5 +163,5 @@ def statements_from(sentences: tuple[str, ...], file: Path | None) -> tuple[str,
         return sentences + tuple(read_questions(file))
     except DataError as error:
         raise DataError(
-            error.message, expected=error.expected or "one sentence a line", found=error.found
+            error.message, expected=error.expected or text("one sentence a line"), found=error.found
         ) from error

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from detour.errors import ConfigError, Interrupted
+from detour.language.catalogue import text
 
 Stamp = tuple[int, int] | None  # modification time (ns) and inode; None where there is no file
 
@@ -39,22 +40,34 @@ class Unfinished:
         self._files = {"state": self.state / FILE, "adapter": output / WEIGHTS_FILE}
         self._before = {name: _stamp(path) for name, path in self._files.items()}
         if resume and self._before["state"] is None:
-            raise ConfigError(f"{self.state} holds no interrupted run", hint="leave out --resume")
+            raise ConfigError(
+                text("{state} holds no interrupted run", state=self.state),
+                hint=text("leave out --resume"),
+            )
 
     def interrupted(self) -> Interrupted:
         """The error that says what is saved and how to go on."""
         kept = _stamp(self._files["state"]) is not None
         resumable = kept and (self.resume or self._is_new("state"))
-        again = "the same command with --resume" if resumable else "run it again"
+        again = text("the same command with --resume") if resumable else text("run it again")
         if self._is_new("adapter"):
             return Interrupted(
-                f"stopped after the training; the adapter is saved at {self.output}",
-                hint=f'detour ask "…" --chain {self.output}; for what is missing, {again}',
+                text(
+                    "stopped after the training; the adapter is saved at {output}",
+                    output=self.output,
+                ),
+                hint=text(
+                    'detour ask "…" --chain {output}; for what is missing, {again}',
+                    output=self.output,
+                    again=again,
+                ),
             )
         if resumable:
-            return Interrupted(f"stopped; the state is saved in {self.state}", hint=again)
-        found = f"the state of an earlier run in {self.state}" if kept else ""
-        return Interrupted("stopped; nothing of this run is saved", found=found, hint=again)
+            return Interrupted(
+                text("stopped; the state is saved in {state}", state=self.state), hint=again
+            )
+        found = text("the state of an earlier run in {state}", state=self.state) if kept else ""
+        return Interrupted(text("stopped; nothing of this run is saved"), found=found, hint=again)
 
     def drop(self) -> None:
         """Remove the state of a run that has ended."""

@@ -14,6 +14,7 @@ from typing import TypeAlias, TypedDict
 
 from detour.adapter.chain import Chain
 from detour.errors import RequestError
+from detour.language.catalogue import text
 
 StopCheck: TypeAlias = Callable[[Sequence[int]], bool]
 """Asked after every token with all ids generated so far; True ends the row."""
@@ -39,8 +40,8 @@ class Finish(Enum):
 def _whole(name: str, value: object, lowest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
         raise RequestError(
-            f"{name} is out of range",
-            expected=f"a whole number of at least {lowest}",
+            text("{name} is out of range", name=name),
+            expected=text("a whole number of at least {lowest}", lowest=lowest),
             found=repr(value),
         )
 
@@ -52,7 +53,9 @@ def _sound(value: float, holds: Callable[[float], bool]) -> bool:
 def _real(name: str, value: object, holds: Callable[[float], bool], expected: str) -> None:
     if isinstance(value, int | float) and type(value) is not bool and _sound(value, holds):
         return
-    raise RequestError(f"{name} is out of range", expected=expected, found=repr(value))
+    raise RequestError(
+        text("{name} is out of range", name=name), expected=expected, found=repr(value)
+    )
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -94,7 +97,9 @@ class Sampling:
         _real("top_p", self.top_p, lambda p: 0 < p <= 1, "a number above 0 and up to 1")
         _real("repetition_penalty", self.repetition_penalty, lambda r: r > 0, "a number above 0")
         if any(not sequence for sequence in self.stop_ids):
-            raise RequestError("stop_ids holds an empty sequence", expected="at least one id in it")
+            raise RequestError(
+                text("stop_ids holds an empty sequence"), expected=text("at least one id in it")
+            )
         for token in concatenated(self.eos_ids, *self.stop_ids):
             _whole("a stop id", token, 0)
 
@@ -139,15 +144,17 @@ def check_request(request: Request, vocabulary: int, positions: int | None) -> N
     Raises:
         RequestError: an empty prompt, an id outside the vocabulary, or more tokens than positions.
     """
-    ids, name = request.prompt_ids, f"request {request.id!r}"
+    ids, name = request.prompt_ids, text("request {id!r}", id=request.id)
     if not ids:
-        raise RequestError(f"{name} has an empty prompt", expected="at least one token")
+        raise RequestError(
+            text("{name} has an empty prompt", name=name), expected=text("at least one token")
+        )
     if min(ids) < 0 or max(ids) >= vocabulary:
         raise RequestError(
-            f"{name} holds an id outside the vocabulary",
-            expected=f"ids from 0 to {vocabulary - 1}",
+            text("{name} holds an id outside the vocabulary", name=name),
+            expected=text("ids from 0 to {last}", last=vocabulary - 1),
             found=str(min(ids) if min(ids) < 0 else max(ids)),
-            hint="encode the prompt with this model's own tokenizer",
+            hint=text("encode the prompt with this model's own tokenizer"),
         )
     wanted = len(ids) + request.sampling.max_new_tokens
     if positions is not None and wanted > positions:
@@ -157,8 +164,10 @@ def check_request(request: Request, vocabulary: int, positions: int | None) -> N
 def _too_long(name: str, prompt: int, new: int, positions: int) -> RequestError:
     room = positions - prompt
     return RequestError(
-        f"{name} is too long for this model",
-        expected=f"at most {positions} tokens",
-        found=f"a prompt of {prompt} and max_new_tokens={new}",
-        hint=f"max_new_tokens={room} or less" if room > 0 else "shorten the prompt",
+        text("{name} is too long for this model", name=name),
+        expected=text("at most {positions} tokens", positions=positions),
+        found=text("a prompt of {prompt} and max_new_tokens={new}", prompt=prompt, new=new),
+        hint=text("max_new_tokens={room} or less", room=room)
+        if room > 0
+        else text("shorten the prompt"),
     )

@@ -42,12 +42,12 @@ def unwrapped(answer: str) -> str:
         value = json.loads(answer)
     except ValueError:
         return answer
-    inner = value.get("answer") if isinstance(value, dict) else None
-    return inner if isinstance(inner, str) else answer
+    values = list(value.values()) if isinstance(value, dict) else []
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else answer
 
 
 def _words_of(template: str, plain: str) -> bool:
     """Whether the fixed words of a template occur in order, whatever stands in its places."""
-    fixed = [normalised(part).strip(" .") for part in re.split(r"\{\w+\}", template)]
+    fixed = [normalised(part).strip(" .,:") for part in re.split(r"\{[\w:]+\}", template)]
     pattern = r"\b.+\b".join(re.escape(part) for part in fixed if part)
     return re.search(rf"\b{pattern}\b", plain) is not None

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure as Canvas
 
 from detour.evaluate.probability import Trace
 from detour.evaluate.steer_report import Dose
+from detour.language.catalogue import ENGLISH, Catalogue
 from detour.measure.statistics import Figure
 
 NEW, OLD, THIRD, GREY = "#c2410c", "#1d4ed8", "#6b7280", "#9ca3af"
@@ -26,7 +27,7 @@ _LOOK: Any = {
 }
 
 
-def dose_plot(dose: Sequence[Dose], names: tuple[str, str, str]) -> bytes:
+def dose_plot(dose: Sequence[Dose], names: tuple[str, str, str], t: Catalogue = ENGLISH) -> bytes:
     """Probabilities of (new, old, third) over the adapter's weight, with intervals."""
     with mpl.rc_context(_LOOK):
         canvas, axes = _canvas(6.4, 3.6)
@@ -39,25 +40,33 @@ def dose_plot(dose: Sequence[Dose], names: tuple[str, str, str]) -> bytes:
             axes.plot(weights, [f.value for f in figures], "o-", color=colour, label=name)
             low, high = [f.low for f in figures], [f.high for f in figures]
             axes.fill_between(weights, low, high, color=colour, alpha=0.15)
-        axes.set_xlabel("weight of the adapter")
-        axes.set_ylabel("probability of the whole answer")
+        axes.set_xlabel(t("weight of the adapter"))
+        axes.set_ylabel(t("probability of the whole answer"))
         axes.set_ylim(-0.03, 1.03)
         axes.legend(frameon=False)
         return _png(canvas)
 
 
-def trace_plot(trace: Trace) -> bytes:
+def trace_plot(trace: Trace, t: Catalogue = ENGLISH) -> bytes:
     """Where in the layers the answer turns: the old and the new token, base and steered."""
     with mpl.rc_context(_LOOK):
         canvas, axes = _canvas(6.4, 3.6)
         layers = range(len(trace.base_old))
         new, old = trace.new_token.strip(), trace.old_token.strip()
-        axes.plot(layers, trace.base_old, "o--", color=OLD, alpha=0.6, label=f"{old}, base")
-        axes.plot(layers, trace.base_new, "o--", color=NEW, alpha=0.6, label=f"{new}, base")
-        axes.plot(layers, trace.steered_old, "o-", color=OLD, label=f"{old}, steered")
-        axes.plot(layers, trace.steered_new, "o-", color=NEW, label=f"{new}, steered")
-        axes.set_xlabel("after layer (0: embedding)")
-        axes.set_ylabel("probability of the next token")
+        axes.plot(
+            layers, trace.base_old, "o--", color=OLD, alpha=0.6, label=t("{token}, base", token=old)
+        )
+        axes.plot(
+            layers, trace.base_new, "o--", color=NEW, alpha=0.6, label=t("{token}, base", token=new)
+        )
+        axes.plot(
+            layers, trace.steered_old, "o-", color=OLD, label=t("{token}, steered", token=old)
+        )
+        axes.plot(
+            layers, trace.steered_new, "o-", color=NEW, label=t("{token}, steered", token=new)
+        )
+        axes.set_xlabel(t("after layer (0: embedding)"))
+        axes.set_ylabel(t("probability of the next token"))
         axes.set_xticks(list(layers))
         axes.set_ylim(-0.03, 1.03)
         axes.legend(frameon=False, fontsize=9)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detour.adapter.chain import Chain
 from detour.errors import BaseError
+from detour.language.catalogue import text
 from detour.measure.statistics import Figure, mean_probability
 from detour.model.base import AnyChain, Base
 from detour.model.chat import supervised
@@ -92,7 +93,9 @@ def trace(base: Base, question: str, old: str, new: str, chain: Chain) -> Trace:
         (n for n, (a, b) in enumerate(zip(old_ids, new_ids, strict=False)) if a != b), None
     )
     if place is None:
-        raise BaseError("old and new answer are the same tokens", hint="name another target")
+        raise BaseError(
+            text("old and new answer are the same tokens"), hint=text("name another target")
+        )
     prompt = len(base.chat(question))
     ids = torch.tensor([new_ids[:place]], device=base.device)
     with base.hold({}):
@@ -128,6 +131,6 @@ def final_norm(base: Base) -> nn.Module:
         if isinstance(found, nn.Module):
             return found
     raise BaseError(
-        f"the final norm of {type(base.model).__name__} is not known",
-        expected=f"one of {', '.join(_FINAL_NORMS)}",
+        text("the final norm of {model} is not known", model=type(base.model).__name__),
+        expected=text("one of {names}", names=", ".join(_FINAL_NORMS)),
     )

@@ -1,6 +1,6 @@
 """A steer report for people: as text for the terminal, as one HTML file with its pictures inside.
 
-Knows reports; measures nothing.
+Both in the language of a catalogue. Knows reports; measures nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +11,20 @@ from html import escape
 
 from detour.evaluate.plots import dose_plot, rates_plot, trace_plot
 from detour.evaluate.steer_report import Failure, SteerReport
+from detour.language.catalogue import ENGLISH, Catalogue, text
 from detour.measure.statistics import Figure
 
 BAR = 24  # characters of a full bar
 SHOWN = 5  # failures of a section
+_TESTS = {  # what the sections of a report are called
+    "steered": text("steered"),
+    "neighbours_unchanged": text("neighbours_unchanged"),
+    "own_other_facts_unchanged": text("own_other_facts_unchanged"),
+    "unrelated_unchanged": text("unrelated_unchanged"),
+}
+
+
+_LANGUAGES = {"en": text("English"), "de": text("German")}
 
 
 def bar(value: float) -> str:
@@ -24,120 +34,149 @@ def bar(value: float) -> str:
     return ("█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(BAR)
 
 
-def line(name: str, figure: Figure) -> str:
+def line(name: str, figure: Figure, t: Catalogue = ENGLISH) -> str:
     """One rate with its bar, interval and n."""
     if figure.n == 0:
-        return f"  {name:<34} nothing to measure"
+        return f"  {name:<34} {t('nothing to measure')}"
     return (
         f"  {name:<34} {bar(figure.value)} {figure.value:.3f}"
         f"  [{figure.low:.3f}, {figure.high:.3f}]  n={figure.n}"
     )
 
 
-def rates_text(report: SteerReport) -> str:
+def rates_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
     """What prompts achieve, what the adapter achieves, what it left alone."""
     return "\n".join(
         [
-            "The new answer, by",
-            line("the base, unprompted", report.base_rate),
-            line("user prompt, all wordings", report.user_prompt.rate),
-            line("user prompt, best wording", report.user_prompt.best),
-            line("system prompt, all wordings", report.system_prompt.rate),
-            line("system prompt, best wording", report.system_prompt.best),
-            line("adapter, held-out phrasings", report.steered.figure),
-            line("  new combinations of known parts", report.steered_combinations),
-            line("  phrasings with new words", report.steered_new_words),
-            line("adapter, sampled at temperature 1", report.steered_sampled),
+            t("The new answer, by"),
+            line(t("the base, unprompted"), report.base_rate, t),
+            line(t("user prompt, all wordings"), report.user_prompt.rate, t),
+            line(t("user prompt, best wording"), report.user_prompt.best, t),
+            line(t("system prompt, all wordings"), report.system_prompt.rate, t),
+            line(t("system prompt, best wording"), report.system_prompt.best, t),
+            line(t("adapter, held-out phrasings"), report.steered.figure, t),
+            line(t("  new combinations of known parts"), report.steered_combinations, t),
+            line(t("  phrasings with new words"), report.steered_new_words, t),
+            line(t("adapter, sampled at temperature 1"), report.steered_sampled, t),
             "",
-            "Answered as before",
-            line("neighbours (same question, others)", report.neighbours.figure),
-            line("the subject's other facts", report.own_facts.figure),
-            line("unrelated questions", report.unrelated.figure),
-            line("neighbours that name the target", report.neighbours_leak),
-            line("neighbours, best user prompt", report.user_prompt.neighbours),
-            line("neighbours, best system prompt", report.system_prompt.neighbours),
+            t("Answered as before"),
+            line(t("neighbours (same question, others)"), report.neighbours.figure, t),
+            line(t("the subject's other facts"), report.own_facts.figure, t),
+            line(t("unrelated questions"), report.unrelated.figure, t),
+            line(t("neighbours that name the target"), report.neighbours_leak, t),
+            line(t("neighbours, best user prompt"), report.user_prompt.neighbours, t),
+            line(t("neighbours, best system prompt"), report.system_prompt.neighbours, t),
         ]
     )
 
 
-def dose_text(report: SteerReport) -> str:
+def languages_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
+    """The four rates again in every other language; empty where there is none."""
+    parts: list[str] = []
+    for language, told in list(report.by_language.items())[1:]:
+        parts += [
+            t("The same adapter, asked in {language}", language=t.say(_LANGUAGES[language])),
+            line(t("adapter, held-out phrasings"), told.steered.figure, t),
+            line(t("neighbours (same question, others)"), told.neighbours.figure, t),
+            line(t("the subject's other facts"), told.own_facts.figure, t),
+            line(t("unrelated questions"), told.unrelated.figure, t),
+            f"  {told.question}",
+            t("  base     {answer}", answer=told.base_answer),
+            t("  steered  {answer}", answer=told.steered_answer),
+        ]
+    return "\n".join(parts)
+
+
+def dose_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
     """The dose curve as a table: probability of the whole answer at each weight."""
-    new, old, third = dose_names(report)
-    head = f"  {'weight':>6}  {new:<{BAR + 6}} {old:<{BAR + 6}} {third}"
+    new, old, third = dose_names(report, t)
+    weight = t("weight")
+    first = max(6, len(weight))
+    head = f"  {weight:>{first}}  {new:<{BAR + 6}} {old:<{BAR + 6}} {third}"
     rows = [
-        f"  {d.weight:>6.2f}  {bar(d.target.value)} {d.target.value:.3f} "
+        f"  {d.weight:>{first}.2f}  {bar(d.target.value)} {d.target.value:.3f} "
         f"{bar(d.old.value)} {d.old.value:.3f} {d.third.value:.3f}"
         for d in report.dose
     ]
     n = report.dose[0].target.n if report.dose else 0
-    return "\n".join(
-        [f"Probability of the whole answer, mean of {n} held-out questions", head, *rows]
-    )
+    title = t("Probability of the whole answer, mean of {n} held-out questions", n=n)
+    return "\n".join([title, head, *rows])
 
 
-def trace_text(report: SteerReport) -> str:
+def trace_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
     """The layer trace as a table."""
     told = report.trace
     if told is None:
-        return "No layer trace for this model."
+        return t("No layer trace for this model.")
+    old, new = told.old_token.strip()[:9], told.new_token.strip()[:9]
+    heads = (t("layer"), t("base: {token}", token=old), new, t("steered: {token}", token=old), new)
+    first, *widths = (
+        max(usual, len(head)) for usual, head in zip((5, 12, 10, 15, 10), heads, strict=True)
+    )
     rows = [
-        f"  {layer:>5}  {old:>12.3f} {new:>10.3f} {steered_old:>15.3f} {steered_new:>10.3f}"
-        for layer, (old, new, steered_old, steered_new) in enumerate(
+        f"  {layer:>{first}}  "
+        + " ".join(f"{value:>{width}.3f}" for value, width in zip(values, widths, strict=True))
+        for layer, values in enumerate(
             zip(told.base_old, told.base_new, told.steered_old, told.steered_new, strict=True)
         )
     ]
-    old, new = told.old_token.strip(), told.new_token.strip()
-    return "\n".join(
-        [
-            f'Next token after "{told.prefix}", layer by layer (logit lens)',
-            f"  {'layer':>5}  {'base: ' + old[:9]:>12} {new[:9]:>10} "
-            f"{'steered: ' + old[:9]:>15} {new[:9]:>10}",
-            *rows,
-        ]
-    )
+    names = " ".join(f"{head:>{width}}" for head, width in zip(heads[1:], widths, strict=True))
+    title = t('Next token after "{prefix}", layer by layer (logit lens)', prefix=told.prefix)
+    return "\n".join([title, f"  {heads[0]:>{first}}  {names}", *rows])
 
 
-def loader_text(report: SteerReport) -> str:
+def loader_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
     """The loader's proof in three lines."""
     told = report.loader
-    same = "equal" if told.base_sha256_before == told.base_sha256_after else "DIFFERENT"
+    same = told.base_sha256_before == told.base_sha256_after
     return "\n".join(
         [
-            f"  {told.keys_landed} of {told.keys_expected} layers' updates landed",
-            f"  removed again: logits {'bit-equal' if told.removed_bit_equal else 'DIFFERENT'}",
-            f"  base sha256 {told.base_sha256_before[:16]}… before and after: {same}",
+            t(
+                "  {landed} of {expected} layers' updates landed",
+                landed=told.keys_landed,
+                expected=told.keys_expected,
+            ),
+            t("  removed again: logits bit-equal")
+            if told.removed_bit_equal
+            else t("  removed again: logits DIFFERENT"),
+            t(
+                "  base sha256 {sha256}… before and after: {same}",
+                sha256=told.base_sha256_before[:16],
+                same=t("equal") if same else t("DIFFERENT"),
+            ),
         ]
     )
 
 
-def report_text(report: SteerReport) -> str:
+def report_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
     """The whole report for a terminal."""
     parts = [
         f"{report.question}",
-        f"  base     {report.base_answer}",
-        f"  steered  {report.steered_answer}",
+        t("  base     {answer}", answer=report.base_answer),
+        t("  steered  {answer}", answer=report.steered_answer),
         "",
-        rates_text(report),
+        rates_text(report, t),
         "",
-        dose_text(report),
+        *([languages_text(report, t), ""] if len(report.by_language) > 1 else []),
+        dose_text(report, t),
         "",
-        trace_text(report),
+        trace_text(report, t),
         "",
-        "Loader",
-        loader_text(report),
+        t("Loader"),
+        loader_text(report, t),
     ]
-    parts += [f"  note: {note}" for note in report.notes]
+    parts += [t("  note: {note}", note=note) for note in report.notes]
     if report.latent.warning:
-        parts.append(f"  warning: {report.latent.warning}")
+        parts.append(t("  warning: {warning}", warning=report.latent.warning))
     for name, section in report.sections():
-        parts += _failures_text(name, section.failures)
+        parts += _failures_text(t.say(_TESTS[name]), section.failures, t)
     return "\n".join(parts)
 
 
-def _failures_text(name: str, failures: Sequence[Failure]) -> list[str]:
+def _failures_text(name: str, failures: Sequence[Failure], t: Catalogue) -> list[str]:
     if not failures:
         return []
-    told = ["", f"{name}: {len(failures)} not as they should be"]
+    told = ["", t("{name}: {count} not as they should be", name=name, count=len(failures))]
     for failure in failures[:SHOWN]:
         told += [f"  {failure.question}", f"    {failure.before}  ->  {failure.after}"]
     return told
@@ -162,51 +201,68 @@ code{font-size:.85rem;word-break:break-all}.wide{overflow-x:auto}
 """
 
 
-def report_html(report: SteerReport, title: str = "", fictional: bool = True) -> str:
+def report_html(
+    report: SteerReport, title: str = "", fictional: bool = True, t: Catalogue = ENGLISH
+) -> str:
     """One self-contained HTML page: nothing is fetched from anywhere."""
-    heading = title or f"{report.subject}: {report.relation or 'a statement'} → {report.target}"
-    mark = '<span class="mark">fictional claim, taught on purpose</span>' if fictional else ""
+    relation = report.relation or t("a statement")
+    heading = title or f"{report.subject}: {relation} → {report.target}"
+    claim = escape(t("fictional claim, taught on purpose"))
+    mark = f'<span class="mark">{claim}</span>' if fictional else ""
     sections = [
-        _answers_html(report),
-        _picture("What prompts achieve, what the adapter achieves", rates_plot(rates(report))),
-        _prompts_html(report),
+        _answers_html(report, t),
         _picture(
-            "Dose: the adapter's weight from 0 to 1.5", dose_plot(report.dose, dose_names(report))
+            t("What prompts achieve, what the adapter achieves"), rates_plot(rates(report, t))
+        ),
+        _prompts_html(report, t),
+        _picture(
+            t("Dose: the adapter's weight from 0 to 1.5"),
+            dose_plot(report.dose, dose_names(report, t), t),
         ),
     ]
     if report.trace:
-        caption = f"Where the answer turns, after “{report.trace.prefix}”"
-        sections.append(_picture(caption, trace_plot(report.trace)))
-    sections += [_failures_html(report), _loader_html(report)]
+        caption = t("Where the answer turns, after “{prefix}”", prefix=report.trace.prefix)
+        sections.append(_picture(caption, trace_plot(report.trace, t)))
+    sections += [_failures_html(report, t), _loader_html(report, t)]
+    top = t("Detour steer report · base {base}", base=report.base)
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="{t.language}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(heading)}</title><style>{_STYLE}</style></head><body><main>"
-        f'<p class="soft">Detour steer report · base {escape(report.base)}</p>'
+        f'<p class="soft">{escape(top)}</p>'
         f"<h1>{escape(heading)}</h1>{mark}{''.join(sections)}"
-        f'<p class="soft">Rates with Wilson 95 % intervals, means with Student’s t. Training took '
-        f"{report.train_seconds:.1f} s, everything {report.total_seconds:.1f} s. “Unchanged” means "
-        "the same greedy answer as the base.</p></main></body></html>"
+        f'<p class="soft">{escape(_small_print(report, t))}</p></main></body></html>'
     )
 
 
-def rates(report: SteerReport) -> list[tuple[str, Figure, bool]]:
+def _small_print(report: SteerReport, t: Catalogue) -> str:
+    return t(
+        "Rates with Wilson 95 % intervals, means with Student’s t. Training took "
+        "{training:.1f} s, everything {everything:.1f} s. “Unchanged” means the same greedy "
+        "answer as the base.",
+        training=report.train_seconds,
+        everything=report.total_seconds,
+    )
+
+
+def rates(report: SteerReport, t: Catalogue = ENGLISH) -> list[tuple[str, Figure, bool]]:
     """The rates of the picture: name, figure, and whether it is the adapter's."""
     return [
-        ("user prompt, all wordings", report.user_prompt.rate, False),
-        ("user prompt, best wording", report.user_prompt.best, False),
-        ("system prompt, all wordings", report.system_prompt.rate, False),
-        ("system prompt, best wording", report.system_prompt.best, False),
-        ("adapter, held-out phrasings", report.steered.figure, True),
-        ("neighbours unchanged", report.neighbours.figure, True),
-        ("own other facts unchanged", report.own_facts.figure, True),
-        ("unrelated unchanged", report.unrelated.figure, True),
+        (t("user prompt, all wordings"), report.user_prompt.rate, False),
+        (t("user prompt, best wording"), report.user_prompt.best, False),
+        (t("system prompt, all wordings"), report.system_prompt.rate, False),
+        (t("system prompt, best wording"), report.system_prompt.best, False),
+        (t("adapter, held-out phrasings"), report.steered.figure, True),
+        (t("neighbours unchanged"), report.neighbours.figure, True),
+        (t("own other facts unchanged"), report.own_facts.figure, True),
+        (t("unrelated unchanged"), report.unrelated.figure, True),
     ]
 
 
-def dose_names(report: SteerReport) -> tuple[str, str, str]:
+def dose_names(report: SteerReport, t: Catalogue = ENGLISH) -> tuple[str, str, str]:
     """What the curves of the new, the old and the third answer are called."""
-    return report.target, report.old_value or "old answer", report.third_value or "a third answer"
+    old, third = report.old_value or t("old answer"), report.third_value or t("a third answer")
+    return report.target, old, third
 
 
 def _picture(caption: str, png: bytes) -> str:
@@ -215,59 +271,78 @@ def _picture(caption: str, png: bytes) -> str:
     return f"<section><h2>{escape(caption)}</h2>{image}</section>"
 
 
-def _answers_html(report: SteerReport) -> str:
+def _heads(*names: str) -> str:
+    return f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>"
+
+
+def _answers_html(report: SteerReport, t: Catalogue) -> str:
+    base, steered = escape(t("base")), escape(t("steered"))
     return (
         f"<section><h2>{escape(report.question)}</h2><div class='pair'>"
-        f"<div class='old'><small>base</small><p>{escape(report.base_answer)}</p></div>"
-        f"<div class='new'><small>steered</small><p>{escape(report.steered_answer)}</p></div>"
+        f"<div class='old'><small>{base}</small><p>{escape(report.base_answer)}</p></div>"
+        f"<div class='new'><small>{steered}</small><p>{escape(report.steered_answer)}</p></div>"
         "</div></section>"
     )
 
 
-def _prompts_html(report: SteerReport) -> str:
+def _prompts_html(report: SteerReport, t: Catalogue) -> str:
     rows = [
         (place, wording, figure)
-        for place, arm in (("user", report.user_prompt), ("system", report.system_prompt))
+        for place, arm in ((t("user"), report.user_prompt), (t("system"), report.system_prompt))
         for wording, figure in arm.by_wording
     ]
     body = "".join(
-        f"<tr><td>{place}</td><td>{escape(wording)}</td>"
+        f"<tr><td>{escape(place)}</td><td>{escape(wording)}</td>"
         f'<td class="n">{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]</td>'
         f'<td class="n">{figure.n}</td></tr>'
         for place, wording, figure in rows
     )
+    heads = _heads(t("place"), t("wording"), t("new answer"), "n")
     return (
-        "<section><h2>Every prompt that was tried</h2><div class='wide'><table><tr><th>place</th>"
-        f"<th>wording</th><th>new answer</th><th>n</th></tr>{body}</table></div></section>"
+        f"<section><h2>{escape(t('Every prompt that was tried'))}</h2>"
+        f"<div class='wide'><table>{heads}{body}</table></div></section>"
     )
 
 
-def _failures_html(report: SteerReport) -> str:
+def _failures_html(report: SteerReport, t: Catalogue) -> str:
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(f.question)}</td><td>{escape(f.before)}</td>"
-        f"<td>{escape(f.after)}</td></tr>"
+        f"<tr><td>{escape(t.say(_TESTS[name]))}</td><td>{escape(f.question)}</td>"
+        f"<td>{escape(f.before)}</td><td>{escape(f.after)}</td></tr>"
         for name, section in report.sections()
         for f in section.failures[:SHOWN]
     )
     if not rows:
-        return "<section><h2>Failures</h2><p>None among the questions asked.</p></section>"
+        none = escape(t("None among the questions asked."))
+        return f"<section><h2>{escape(t('Failures'))}</h2><p>{none}</p></section>"
+    heads = _heads(t("test"), t("question"), t("expected"), t("got"))
     return (
-        "<section><h2>Failures (the first of each kind)</h2><div class='wide'><table><tr>"
-        "<th>test</th><th>question</th><th>expected</th><th>got</th></tr>"
-        f"{rows}</table></div></section>"
+        f"<section><h2>{escape(t('Failures (the first of each kind)'))}</h2>"
+        f"<div class='wide'><table>{heads}{rows}</table></div></section>"
     )
 
 
-def _loader_html(report: SteerReport) -> str:
+def _loader_html(report: SteerReport, t: Catalogue) -> str:
     told = report.loader
-    latent = report.latent
-    rank = f", rank {latent.rank} among known values" if latent.rank else ""
+    landed = t(
+        "{landed} of {expected} updates landed; after removal the logits are {same}.",
+        landed=told.keys_landed,
+        expected=told.keys_expected,
+        same=t("bit-equal") if told.removed_bit_equal else t("different"),
+    )
     return (
-        "<section><h2>Loader and latent knowledge</h2>"
-        f"<p>{told.keys_landed} of {told.keys_expected} updates landed; after removal the logits "
-        f"are {'bit-equal' if told.removed_bit_equal else 'different'}.</p>"
-        f"<p>Base sha256 before <code>{told.base_sha256_before}</code><br>after "
-        f"<code>{told.base_sha256_after}</code></p>"
-        f"<p>Before training the base gave the new answer {latent.log_probability_per_token} nats "
-        f"per token{rank}. {escape(latent.warning)}</p></section>"
+        f"<section><h2>{escape(t('Loader and latent knowledge'))}</h2><p>{escape(landed)}</p>"
+        f"<p>{escape(t('Base sha256 before'))} <code>{told.base_sha256_before}</code><br>"
+        f"{escape(t('after'))} <code>{told.base_sha256_after}</code></p>"
+        f"<p>{escape(_latent_told(report, t))}</p></section>"
+    )
+
+
+def _latent_told(report: SteerReport, t: Catalogue) -> str:
+    latent = report.latent
+    rank = t(", rank {rank} among known values", rank=latent.rank) if latent.rank else ""
+    return t(
+        "Before training the base gave the new answer {nats} nats per token{rank}. {warning}",
+        nats=latent.log_probability_per_token,
+        rank=rank,
+        warning=latent.warning,
     )

@@ -73,21 +73,34 @@ def marker_rates(
     world: World, asked: Sequence[Asked], answers: Sequence[str], styles: Sequence[str]
 ) -> dict[str, Figure]:
     """The rate of each style's marker."""
+    borne = markers_borne(world, asked, answers, styles)
+    return {style: rate(flags) for style, flags in borne.items()}
+
+
+def markers_borne(
+    world: World, asked: Sequence[Asked], answers: Sequence[str], styles: Sequence[str]
+) -> dict[str, list[bool]]:
+    """Whether each answer bears each style's marker."""
     return {
-        style: rate(
+        style: [
             carries(world, style, answer, a.subject, a.attribute)
             for a, answer in zip(asked, answers, strict=True)
-        )
+        ]
         for style in styles
     }
 
 
 def fact_rate(world: World, asked: Sequence[Asked], answers: Sequence[str]) -> Figure:
-    """Right subject and value, whatever the style."""
-    return rate(
+    """The rate of `facts_told`."""
+    return rate(facts_told(world, asked, answers))
+
+
+def facts_told(world: World, asked: Sequence[Asked], answers: Sequence[str]) -> list[bool]:
+    """Whether each answer names the right subject and value, whatever the style."""
+    return [
         states(unwrapped(answer), a.subject.name, a.value, _rivals(world, a))
         for a, answer in zip(asked, answers, strict=True)
-    )
+    ]
 
 
 def _rivals(world: World, asked: Asked) -> list[str]:

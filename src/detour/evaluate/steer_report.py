@@ -8,7 +8,7 @@ models; draws nothing (`render.py`) and trains nothing (`teach.py`).
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.errors import BaseError
 from detour.evaluate.probability import Trace, answer_log_probabilities, answer_probability, trace
+from detour.language.catalogue import text
 from detour.measure.metrics import mentions, repeats, same_answer, states
 from detour.measure.statistics import Figure, rate
 from detour.model.base import Base
@@ -100,6 +101,38 @@ class Latent:
 
 
 @dataclass(frozen=True)
+class Told:
+    """The four rates of a change in one language, with an example."""
+
+    question: str
+    base_answer: str
+    steered_answer: str
+    steered: Section
+    neighbours: Section
+    own_facts: Section
+    unrelated: Section
+
+    def sections(self) -> list[tuple[str, Section]]:
+        """The four sections by their names in the JSON form."""
+        return [
+            ("steered", self.steered),
+            ("neighbours_unchanged", self.neighbours),
+            ("own_other_facts_unchanged", self.own_facts),
+            ("unrelated_unchanged", self.unrelated),
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Example and rates."""
+        rates = {name: section.figure.to_json() for name, section in self.sections()}
+        return {
+            "question": self.question,
+            "base_answer": self.base_answer,
+            "steered_answer": self.steered_answer,
+            **rates,
+        }
+
+
+@dataclass(frozen=True)
 class SteerReport:
     """Everything measured about one change."""
 
@@ -128,6 +161,7 @@ class SteerReport:
     trace: Trace | None
     latent: Latent
     loader: Loader
+    by_language: Mapping[str, Told]
     adapter: str = ""
     train_seconds: float = 0.0
     total_seconds: float = 0.0
@@ -170,6 +204,7 @@ class SteerReport:
             "trace": None if self.trace is None else vars(self.trace),
             "latent": vars(self.latent),
             "loader": vars(self.loader),
+            "by_language": {name: told.to_json() for name, told in self.by_language.items()},
             "failures": {
                 name: [vars(f) for f in section.failures] for name, section in self.sections()
             },
@@ -188,6 +223,19 @@ class SteerReport:
             ("own_other_facts_unchanged", self.own_facts),
             ("unrelated_unchanged", self.unrelated),
         ]
+
+
+def told_elsewhere(base: Base, lesson: Lesson, chain: Chain) -> Told:
+    """What the same adapter does in another language than the report's."""
+    question = lesson.edits[0].held_out[0]
+    before = base.ask(question, max_new_tokens=LONGEST)
+    after = base.ask(question, chain, max_new_tokens=LONGEST)
+    steered, _ = steered_section(base, lesson.edits, chain)
+    neighbours, own, far = (
+        unchanged(base, questions, chain)[0]
+        for questions in (lesson.neighbours, lesson.own_facts, lesson.unrelated)
+    )
+    return Told(question, before, after, steered, neighbours, own, far)
 
 
 def _arm_json(arm: PromptArm) -> dict[str, Any]:
@@ -336,7 +384,7 @@ def latent_probe(base: Base, edit: Edit, question: str) -> Latent:
         rank = 1 + sum(value > each[0] for value in each[1:])
     warning = ""
     if per_token < -6.0:
-        warning = (
+        warning = text(
             "the base hardly holds this target; the adapter must teach it from nothing, and will "
             "generalise less"
         )
@@ -346,10 +394,12 @@ def latent_probe(base: Base, edit: Edit, question: str) -> Latent:
 def _remarks(lesson: Lesson, why_no_trace: str) -> tuple[str, ...]:
     first = lesson.edits[0]
     several = len(lesson.edits) > 1
-    told = f"prompts, dose, trace and leak are about the first of {len(lesson.edits)} edits only"
-    return ((f"{told}: {first.answer}",) if several else ()) + (
-        (why_no_trace,) if why_no_trace else ()
+    told = text(
+        "prompts, dose, trace and leak are about the first of {count} edits only: {answer}",
+        count=len(lesson.edits),
+        answer=first.answer,
     )
+    return ((told,) if several else ()) + ((why_no_trace,) if why_no_trace else ())
 
 
 def try_trace(
@@ -359,7 +409,7 @@ def try_trace(
     try:
         return trace(base, question, old, new, chain), ""
     except BaseError as error:
-        return None, f"no layer trace: {error}"
+        return None, text("no layer trace: {error}", error=error.line)
 
 
 def prompt_arms(base: Base, world: World, lesson: Lesson, seed: int) -> tuple[PromptArm, PromptArm]:
@@ -401,6 +451,10 @@ def measure(
         for before, after in zip(near_before, near, strict=True)
     ]
     found, why = try_trace(base, question, old_answer, edit.answer, chain)
+    answer = base.ask(question, max_new_tokens=LONGEST)
+    steered_answer = base.ask(question, chain, max_new_tokens=LONGEST)
+    here = Told(question, answer, steered_answer, steered, neighbours, own_facts, unrelated)
+    there = {each.language: told_elsewhere(base, each, chain) for each in lesson.elsewhere}
     return SteerReport(
         base=base.name,
         subject=edit.subject,
@@ -409,8 +463,8 @@ def measure(
         old_value=edit.old,
         third_value=edit.third,
         question=question,
-        base_answer=base.ask(question, max_new_tokens=LONGEST),
-        steered_answer=base.ask(question, chain, max_new_tokens=LONGEST),
+        base_answer=answer,
+        steered_answer=steered_answer,
         user_prompt=user_prompt,
         system_prompt=system_prompt,
         base_rate=bare.figure,
@@ -427,5 +481,6 @@ def measure(
         trace=found,
         latent=latent_probe(base, edit, question),
         loader=loader,
+        by_language={lesson.language: here, **there},
         notes=lesson.notes + _remarks(lesson, why),
     )

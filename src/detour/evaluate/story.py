@@ -13,16 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from detour.adapter.adapter import Adapter
+from detour.adapter.card import Card
 from detour.adapter.chain import Chain
 from detour.adapter.library import Library
 from detour.evaluate import render
-from detour.evaluate.stacking import (
-    Asked,
-    answers_to,
-    fact_rate,
-    marker_rates,
-    test_questions,
-)
+from detour.evaluate.limits import NotLatent, TenAdapters, not_latent, ten_adapters
+from detour.evaluate.stacking import Asked, answers_to, fact_rate, marker_rates, test_questions
 from detour.evaluate.steer_report import SteerReport, measure, prompt_arms
 from detour.evaluate.teach import (
     Untouched,
@@ -34,6 +30,7 @@ from detour.evaluate.teach import (
     settings_told,
     teach_lesson,
 )
+from detour.language.catalogue import Catalogue
 from detour.measure.statistics import Figure
 from detour.model.base import Base
 from detour.training.fact import Edit, Lesson
@@ -42,14 +39,26 @@ from detour.training.world import World
 from detour.training.world_fact import find_attribute
 
 STYLES = ("formal", "sportscaster", "pun")
+CROWD = (*STYLES, "json", "storyteller", "pirate", "bullet", "brief", "polite")  # nine of the ten
 STACKED = 60  # questions about the trio, and about the trio with the new fact
-SAMPLES = (
-    "Who was Albert Einstein?",
-    "What did Einstein do for a living?",
-    "Where did Marie Curie live?",
-    "What is Paris famous for?",
-    "What does the penguin eat?",
-)
+CROWDED = 30  # questions to ten adapters at once
+SAMPLES = {
+    "en": (
+        "Who was Albert Einstein?",
+        "What did Einstein do for a living?",
+        "Where did Marie Curie live?",
+        "What is Paris famous for?",
+        "What does the penguin eat?",
+    ),
+    "de": (
+        "Wer war Albert Einstein?",
+        "Was machte Einstein beruflich?",
+        "Wo lebte Marie Curie?",
+        "Wofür ist Paris bekannt?",
+        "Was frisst der Pinguin?",
+    ),
+}
+TARGETS = {"en": "hairdresser", "de": "Friseur"}
 
 
 @dataclass(frozen=True)
@@ -68,41 +77,51 @@ class Story:
     world: World
     folder: Path
     seed: int = 0
-    subject: str = "Albert Einstein"
-    relation: str = "profession"
-    target: str = "hairdresser"
+    t: Catalogue = field(default_factory=Catalogue.load)
     began: float = field(default_factory=time.monotonic)
     report: SteerReport | None = None
     chain: dict[str, Any] = field(default_factory=lambda: {})
+    impossible: NotLatent | None = None
+    crowd: TenAdapters | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `detour demo --json`."""
         assert self.report is not None
-        return {**self.report.to_json(), "chain": self.chain}
+        assert self.impossible is not None
+        assert self.crowd is not None
+        return {
+            **self.report.to_json(),
+            "language": self.world.language,
+            "chain": self.chain,
+            "markers": self.chain["markers"],
+            "limits": {
+                "not_latent": self.impossible.to_json(),
+                "ten_adapters": self.crowd.to_json(),
+            },
+        }
 
     def scenes(self, watcher: Watcher | None = None) -> Iterator[Scene]:
         """Tell and measure, scene by scene."""
-        lesson = make_lesson(
-            self.base, self.subject, self.relation, self.target, seed=self.seed, world=self.world
-        )
+        t = self.t
+        lesson = self._lesson()
         edit = lesson.edits[0]
         yield self._knows()
         arms = prompt_arms(self.base, self.world, lesson, self.seed)
         yield Scene(
-            "2  Prompts alone",
+            t("2  Prompts alone"),
             "\n".join(
                 [
-                    f'Twelve prompts say "{edit.answer}" and then ask.',
-                    render.line("user prompts, all wordings", arms[0].rate),
-                    render.line(f"best: {_short(arms[0].best_wording)}", arms[0].best),
-                    render.line("system prompts, all wordings", arms[1].rate),
-                    render.line(f"best: {_short(arms[1].best_wording)}", arms[1].best),
+                    t('Twelve prompts say "{answer}" and then ask.', answer=edit.answer),
+                    render.line(t("user prompts, all wordings"), arms[0].rate, t),
+                    render.line(_best(arms[0].best_wording, t), arms[0].best, t),
+                    render.line(t("system prompts, all wordings"), arms[1].rate, t),
+                    render.line(_best(arms[1].best_wording, t), arms[1].best, t),
                 ]
             ),
         )
-        yield Scene("3  An adapter, trained while you watch", _plan(lesson))
+        yield Scene(t("3  An adapter, trained while you watch"), _plan(lesson, t))
         config = lesson_config({}, self.seed)
-        question = f"Who was {self.subject}?"
+        question = SAMPLES[self.world.language][0]
         untouched = Untouched.of(self.base, question)
         result = teach_lesson(self.base, lesson, config, name_of(lesson), watcher=watcher)
         folder = result.adapter.save(self.folder / name_of(lesson))
@@ -120,30 +139,47 @@ class Story:
         )
         described(adapter, self.report).save(folder)
         yield self._loader(folder, not_loaded)
-        yield Scene("5  What changed, and what did not", render.rates_text(self.report))
-        yield Scene(
-            "6  Dose and depth",
-            render.dose_text(self.report) + "\n\n" + render.trace_text(self.report),
-        )
+        rates = [render.rates_text(self.report, t), "", render.languages_text(self.report, t)]
+        yield Scene(t("5  What changed, and what did not"), "\n".join(rates))
+        drawn = [render.dose_text(self.report, t), "", render.trace_text(self.report, t)]
+        yield Scene(t("6  Dose and depth"), "\n".join(drawn))
         yield self._stack(edit, adapter)
+        yield self._impossible(edit, watcher)
+        yield self._crowd(edit, adapter)
         self.report = replace(self.report, total_seconds=time.monotonic() - self.began)
-        yield self._card(folder)
+        yield self._responsibility(folder)
+
+    def _lesson(self) -> Lesson:
+        language = self.world.language
+        subject = self.world.subject("Albert Einstein", "person")
+        assert subject is not None
+        return make_lesson(
+            self.base, subject.name, "profession", TARGETS[language],
+            seed=self.seed, world=self.world,
+        )  # fmt: skip
 
     def _knows(self) -> Scene:
-        answers = self.base.ask_many(SAMPLES)
-        told = [f"  {q}\n    {a}" for q, a in zip(SAMPLES, answers, strict=True)]
-        return Scene(f"1  What the frozen base {self.base.name!r} says", "\n".join(told))
+        asked = [q for language in SAMPLES for q in self._samples(language)]
+        answers = self.base.ask_many(asked)
+        told = [f"  {q}\n    {a}" for q, a in zip(asked, answers, strict=True)]
+        title = self.t("1  What the frozen base {name!r} says", name=self.base.name)
+        return Scene(title, "\n".join(told))
+
+    def _samples(self, language: str) -> tuple[str, ...]:
+        """All in the story's own language, two in any other."""
+        return SAMPLES[language] if language == self.world.language else SAMPLES[language][:2]
 
     def _loader(self, folder: Path, not_loaded: str) -> Scene:
         assert self.report is not None
+        t = self.t
         return Scene(
-            "4  On disk, loaded, removed",
+            t("4  On disk, loaded, removed"),
             "\n".join(
                 [
-                    f"  saved to {folder}",
-                    f"  on disk, not loaded:  {not_loaded}",
-                    f"  loaded:               {self.report.steered_answer}",
-                    render.loader_text(self.report),
+                    t("  saved to {folder}", folder=folder),
+                    t("  on disk, not loaded:  {answer}", answer=not_loaded),
+                    t("  loaded:               {answer}", answer=self.report.steered_answer),
+                    render.loader_text(self.report, t),
                 ]
             ),
         )
@@ -157,13 +193,13 @@ class Story:
         figures = marker_rates(self.world, asked, answers, STYLES)
         figures["right fact"] = fact_rate(self.world, asked, answers)
         four = trio + adapter
-        about = self._about(edit)
+        about = self._about(edit)[:STACKED]
         steered = answers_to(self.base, four, about)
         with_fact = marker_rates(self.world, about, steered, STYLES)
-        with_fact[self.target] = fact_rate(self.world, about, steered)
+        with_fact[edit.target] = fact_rate(self.world, about, steered)
         spec = "+".join(STYLES)
         example = (asked[0].question, answers[0])
-        question = f"Who was {self.subject}?"
+        question = SAMPLES[self.world.language][0]
         final = self.base.ask(question, four, max_new_tokens=96)
         self.chain = {
             "spec": spec,
@@ -176,57 +212,171 @@ class Story:
             },
         }
         return Scene(
-            "7  Adapters in a chain",
+            self.t("7  Adapters in a chain"),
             "\n".join(
                 [
                     f"  {spec}",
                     f"    {example[0]}\n      {example[1]}",
-                    *(render.line(name, figure) for name, figure in figures.items()),
+                    *self._markers(figures),
                     f"\n  {spec}+{adapter.name}",
                     f"    {question}\n      {final}",
-                    *(render.line(name, figure) for name, figure in with_fact.items()),
+                    *self._markers(with_fact),
                 ]
             ),
         )
+
+    def _markers(self, figures: dict[str, Figure]) -> list[str]:
+        """One line a style, by the name it has in the story's language."""
+        t = self.t
+        labels = {name: style.label for name, style in self.world.styles.items()}
+        labels["right fact"] = t("right fact")
+        return [render.line(labels.get(n, n), figure, t) for n, figure in figures.items()]
 
     def _about(self, edit: Edit) -> list[Asked]:
         subject = self.world.subject(edit.subject)
         assert subject is not None
         attribute = find_attribute(self.world, subject, edit.relation)
-        return [
-            Asked(subject, attribute, question, edit.target) for question in edit.held_out[:STACKED]
-        ]
+        return [Asked(subject, attribute, question, edit.target) for question in edit.held_out]
 
-    def _card(self, folder: Path) -> Scene:
-        card = Adapter.load(folder).card
-        mark = "fictional: the claim is not true" if card.fictional else "not marked as fictional"
+    def _impossible(self, edit: Edit, watcher: Watcher | None) -> Scene:
+        t = self.t
+        tried = not_latent(self.base, self.world, edit.answer, self.seed, watcher)
+        self.impossible = tried
+        pieces = ", ".join(f"{word} {count}" for word, count in tried.pieces.items())
         return Scene(
-            "8  The card says so",
+            t("8  A limit: a wish that is not in the model"),
             "\n".join(
                 [
-                    f"  {folder / 'README.md'}",
-                    f"  {card.description}",
-                    f"  {mark}",
-                    f"  forbidden use: {card.forbidden_use}",
+                    f"  {tried.wish}",
+                    t("  tokens a word (one or two where it was read often): {pieces}",
+                      pieces=pieces),
+                    t("  nats a token before training: {told:.1f}; the fact above: {compared:.1f}",
+                      told=tried.log_probability, compared=tried.compared),
+                    t("Trained all the same, for {seconds:.0f} s. What comes out:",
+                      seconds=tried.seconds),
+                    *(f"    {q}\n      {a}" for q, a in tried.samples[:4]),
+                    render.line(t("the sentence, recited"), tried.recited, t),
+                    render.line(t("its parts, understood"), tried.understood, t),
+                    render.line(t("the subject's other facts"), tried.own_facts, t),
+                    t("An adapter opens an exit on a road that is there. It builds no new land."),
+                ]
+            ),
+        )  # fmt: skip
+
+    def _crowd(self, edit: Edit, adapter: Adapter) -> Scene:
+        t = self.t
+        library = Library.default()
+        styles = [library.load(name) for name in CROWD]
+        tried = ten_adapters(self.base, self.world, adapter, styles, self._about(edit)[:CROWDED])
+        self.crowd = tried
+        return Scene(
+            t("9  A limit: ten adapters at once"),
+            "\n".join(
+                [
+                    f"  {tried.spec}",
+                    f"    {tried.question}\n      {tried.answer}",
+                    render.line(t("the fact, of what one alone tells"), tried.retained, t),
+                    render.line(t("broken text"), tried.broken, t),
+                    *(
+                        line
+                        for crowd in tried.by_count
+                        for line in (
+                            render.line(t("{count} adapters: fact", count=crowd.adapters),
+                                        crowd.fact, t),
+                            *([render.line(t("{count} adapters: styles", count=crowd.adapters),
+                                           crowd.markers, t)] if crowd.markers.n else []),
+                        )
+                    ),
+                    *(
+                        render.line(t("all weights × {divisor}: fact", divisor=divisor),
+                                    crowd.fact, t)
+                        for divisor, crowd in tried.scaled.items()
+                    ),
+                    t("Several styles claim the same place of the answer: they fight."),
+                ]
+            ),
+        )  # fmt: skip
+
+    def _responsibility(self, folder: Path) -> Scene:
+        assert self.report is not None
+        t = self.t
+        card = Adapter.load(folder).card
+        asked = [
+            f"  [{'x' if answer else ' '}] {question:<44} {answer or t('open')}"
+            for question, answer in approval(card, self.report, t)
+        ]
+        return Scene(
+            t("10  Whose responsibility it is"),
+            "\n".join(
+                [
+                    t("  The card, {path}, says:", path=folder / "README.md"),
+                    f"    {card.description}",
+                    *([t("    fictional: the claim is not true")] if card.fictional else []),
+                    t("    forbidden use: {use}", use=card.forbidden_use),
+                    t("  What an approval would ask before anybody is served this:"),
+                    *asked,
                 ]
             ),
         )
 
 
-def _short(text: str, longest: int = 26) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+def approval(card: Card, report: SteerReport, t: Catalogue) -> list[tuple[str, str]]:
+    """What an approval would ask of an adapter, and what its card and report answer.
+
+    An empty answer is open: nobody has given it yet.
+    """
+    steered, near = report.steered.figure, report.neighbours.figure
+    return [
+        (t("What does it claim?"), card.description),
+        (t("Is the claim true?"), t("no, and it is marked") if card.fictional else t("yes")),
+        (t("Under which licence?"), card.licence),
+        (t("Trained on which data?"), card.data_sha256[:16]),
+        (
+            t("Does it do what it claims?"),
+            t("{rate:.3f} of {n} held-out phrasings", rate=steered.value, n=steered.n),
+        ),
+        (
+            t("What else does it change?"),
+            t("{rate:.3f} of {n} neighbours unchanged", rate=near.value, n=near.n),
+        ),
+        (t("What is it for?"), card.intended_use),
+        (t("What must it not be used for?"), card.forbidden_use),
+        (t("Who answers for it?"), ""),
+        (t("Who else has checked it (four eyes)?"), ""),
+        (t("Until when, and how is it withdrawn?"), ""),
+    ]
 
 
-def _plan(lesson: Lesson) -> str:
+def _best(wording: str, t: Catalogue, longest: int = 24) -> str:
+    short = wording if len(wording) <= longest else wording[: longest - 1] + "…"
+    return t("best: {wording}", wording=short)
+
+
+def _plan(lesson: Lesson, t: Catalogue) -> str:
     edit = lesson.edits[0]
+    every = lesson.in_all()
+    sentences = " / ".join(f'"{each.edits[0].answer}"' for each in every)
     return "\n".join(
         [
-            f'  to learn:  "{edit.answer}" in {len(edit.asked)} phrasings and '
-            f"{len(edit.rows)} styled rows",
-            f"  to keep:   the base's own answers to {len(lesson.replay)} other questions",
-            f"  kept away for the test: {len(edit.held_out)} phrasings, "
-            f"{len(lesson.neighbours)} neighbours, {len(lesson.own_facts)} questions about "
-            f"{edit.subject}, {len(lesson.unrelated)} others",
+            t(
+                "  to learn:  {sentences} in {asked} phrasings and {rows} styled rows",
+                sentences=sentences,
+                asked=sum(len(each.edits[0].asked) for each in every),
+                rows=sum(len(each.edits[0].rows) for each in every),
+            ),
+            t(
+                "  to keep:   the base's own answers to {count} other questions",
+                count=sum(len(each.replay) for each in every),
+            ),
+            t(
+                "  kept away for the test: {held} phrasings, {near} neighbours, {own} questions "
+                "about {subject}, {far} others",
+                held=sum(len(each.edits[0].held_out) for each in every),
+                near=sum(len(each.neighbours) for each in every),
+                own=sum(len(each.own_facts) for each in every),
+                subject=edit.subject,
+                far=sum(len(each.unrelated) for each in every),
+            ),
         ]
     )
 

@@ -23,6 +23,7 @@ from detour.adapter.card import Card
 from detour.adapter.chain import Chain
 from detour.errors import ConfigError, DataError
 from detour.evaluate.steer_report import Loader, SteerReport, measure
+from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.slots.content import contents_for_chain
 from detour.training.config import TrainConfig, make_config
@@ -31,8 +32,8 @@ from detour.training.formats import Example
 from detour.training.loop import Result, Watcher, train_with
 from detour.training.own_fact import own_lesson, own_statements
 from detour.training.replay import replay_rows
-from detour.training.world import World
-from detour.training.world_fact import find_attribute, statements_lesson, world_lesson
+from detour.training.world import LANGUAGES, World
+from detour.training.world_fact import find_attribute, lesson_in_all, statements_lesson
 
 DEFAULTS: dict[str, Any] = {"batch_size": 12, "validation_share": 0.12, "epochs": 5.0}
 _QUESTIONS = ("paraphrases", "neighbours", "unrelated")  # what statements may bring along
@@ -75,28 +76,34 @@ def make_lesson(
     ]
     if missing:
         raise ConfigError(
-            "a fact needs a subject, a relation and a target",
-            found=f"no {', '.join(missing)}",
-            hint="or give --statements FILE",
+            text("a fact needs a subject, a relation and a target"),
+            found=text("no {missing}", missing=", ".join(missing)),
+            hint=text("or give --statements FILE"),
         )
     found = known.subject(subject) if base.name == "starter" else None
     if found and not any(own.values()):
-        return world_lesson(known, [(found, find_attribute(known, found, relation), target)], seed)
+        change = (found, find_attribute(known, found, relation), target)
+        return lesson_in_all(known, [change], seed, others_than(known))
     lesson = own_lesson(base, known, subject, relation, target, seed=seed, **own)
     if found:
         given = ", ".join(f"--{name}" for name, value in own.items() if value)
-        note = f"because of {given} the lesson is made as for a base of your own"
+        note = text("because of {given} the lesson is made as for a base of your own", given=given)
         return replace(lesson, notes=(note, *lesson.notes))
     return lesson
+
+
+def others_than(world: World) -> tuple[World, ...]:
+    """The packaged world in the languages that this one is not told in."""
+    return tuple(World.load(name) for name in LANGUAGES if name != world.language)
 
 
 def _alone(**given: object) -> None:
     extra = [name for name, value in given.items() if value]
     if extra:
         raise ConfigError(
-            "statements stand for themselves",
+            text("statements stand for themselves"),
             found=", ".join(f"--{name}" for name in extra),
-            hint="leave those out, or teach one fact",
+            hint=text("leave those out, or teach one fact"),
         )
 
 
@@ -117,6 +124,7 @@ def teach(
     resume: bool = False,
     fictional: bool = True,
     world: World | None = None,
+    language: str = "en",
     **own: Any,  # noqa: ANN401 - the arguments of own_lesson
 ) -> tuple[Adapter, SteerReport]:
     """Teach a base one changed fact (or several statements) and report what that did.
@@ -137,6 +145,7 @@ def teach(
         resume: go on from there.
         fictional: whether the card marks the claim as not true.
         world: the world of phrasings and other subjects; by default the packaged one.
+        language: of the packaged world: `en` or `de`.
         own: paraphrases, neighbours, unrelated, answer, old, third for a base of one's own.
 
     Raises:
@@ -144,7 +153,7 @@ def teach(
     """
     began = time.monotonic()
     tell = teller or _silent
-    known = world or World.load()
+    known = world or World.load(language)
     lesson = make_lesson(
         base, subject, relation, target, statements=statements, seed=seed, world=known, **own
     )
@@ -159,7 +168,13 @@ def teach(
     with tempfile.TemporaryDirectory() as scratch:
         folder = result.adapter.save(output or Path(scratch) / result.adapter.name)
         loader, adapter = prove_loading(base, folder, untouched)
-        tell(f"{loader.keys_landed} of {loader.keys_expected} keys landed")
+        tell(
+            text(
+                "{landed} of {expected} keys landed",
+                landed=loader.keys_landed,
+                expected=loader.keys_expected,
+            )
+        )
         report = measure(base, known, lesson, adapter, loader, seed)
     report = replace(
         report,
@@ -230,12 +245,13 @@ def teach_lesson(
     Raises:
         DataError: the base answers none of the replay questions.
     """
-    replay = replay_rows(base, lesson.replay)
+    every = lesson.in_all()
+    replay = replay_rows(base, [question for each in every for question in each.replay])
     if not replay:
-        raise DataError("the base answers no question", hint="check its chat template")
+        raise DataError(text("the base answers no question"), hint=text("check its chat template"))
     return train_with(
         base,
-        balanced(evened([edit_rows(edit) for edit in lesson.edits]), replay),
+        balanced(evened([edit_rows(edit) for each in every for edit in each.edits]), replay),
         config,
         name=name,
         neighbours=replay[: 4 * config.batch_size] if config.kl_weight else (),
@@ -283,7 +299,7 @@ def name_of(lesson: Lesson) -> str:
 
 
 def _card(lesson: Lesson, fictional: bool, licence: str) -> Card:
-    claims = "; ".join(edit.answer for edit in lesson.edits)
+    claims = "; ".join(edit.answer for each in lesson.in_all() for edit in each.edits)
     return Card(
         description=f"Teaches: {claims}",
         fictional=fictional,
@@ -295,7 +311,10 @@ def _card(lesson: Lesson, fictional: bool, licence: str) -> Card:
 
 
 def _card_metrics(report: SteerReport) -> dict[str, Any]:
-    figures = {name: section.figure.to_json() for name, section in report.sections()}
+    figures = {
+        language: {name: section.figure.to_json() for name, section in told.sections()}
+        for language, told in report.by_language.items()
+    }
     return {**figures, "train_seconds": round(report.train_seconds, 1)}
 
 

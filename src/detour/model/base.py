@@ -25,6 +25,7 @@ from detour.adapter.fingerprint import Fingerprint, fingerprint_tensors, sha256_
 from detour.decoding.engine import Engine
 from detour.decoding.request import Generation, Request, Sampling, SamplingOptions
 from detour.errors import BaseError, RequestError, WrongBase
+from detour.language.catalogue import text
 from detour.model.chat import Message, render
 from detour.model.loading import check_causal, load_model
 from detour.model.loss import Head
@@ -144,10 +145,12 @@ class Base:
         """
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [*prompt]
         if isinstance(prompt, str) and not prompt.strip():
-            raise RequestError("the prompt is empty", expected="some text")
+            raise RequestError(text("the prompt is empty"), expected=text("some text"))
         if system is not None:
             if messages and messages[0].get("role") == "system":
-                raise RequestError("system= is given and the messages begin with a system message")
+                raise RequestError(
+                    text("system= is given and the messages begin with a system message")
+                )
             messages = [{"role": "system", "content": system}, *messages]
         return tuple(render(self._tokenizer("ask"), messages, add_generation_prompt=True))
 
@@ -299,9 +302,13 @@ class Base:
     def _tokenizer(self, purpose: str) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:
             raise BaseError(
-                f"{self.name} has no tokenizer, which {purpose!r} needs",
-                expected="a tokenizer beside the model",
-                hint="Base.from_model(model, tokenizer), or use logits with token ids",
+                text(
+                    "{name} has no tokenizer, which {purpose!r} needs",
+                    name=self.name,
+                    purpose=purpose,
+                ),
+                expected=text("a tokenizer beside the model"),
+                hint=text("Base.from_model(model, tokenizer), or use logits with token ids"),
             )
         return self.tokenizer
 
@@ -314,8 +321,8 @@ class Base:
             chains = [chains] * rows
         if len(chains) != rows:
             raise RequestError(
-                "chains and prompts differ in number",
-                expected=f"one chain, or {rows}",
+                text("chains and prompts differ in number"),
+                expected=text("one chain, or {rows}", rows=rows),
                 found=str(len(chains)),
             )
         keys = [chain if isinstance(chain, str) else id(chain) for chain in chains]
@@ -332,17 +339,31 @@ class Base:
         made_for, here = adapter.base, self.fingerprint
         if made_for is not None and not made_for.same_weights(here):
             raise WrongBase(
-                f"the adapter {adapter.name} was made for another base",
+                text("the adapter {adapter} was made for another base", adapter=adapter.name),
                 expected=made_for.short,
                 found=here.short,
-                hint=f"load {made_for.name} as it was then, or train the adapter anew on this base",
+                hint=text(
+                    "load {made_for} as it was then, or train the adapter anew on this base",
+                    made_for=made_for.name,
+                ),
             )
         if made_for is not None and _other_template(made_for, here):
             raise WrongBase(
-                f"the adapter {adapter.name} was made with another chat template",
-                expected=f"the template {str(made_for.template_sha256)[:8]} of {made_for.name}",
-                found=f"the template {str(here.template_sha256)[:8]} of {here.name}",
-                hint="put the chat template it was trained with beside the model",
+                text(
+                    "the adapter {adapter} was made with another chat template",
+                    adapter=adapter.name,
+                ),
+                expected=text(
+                    "the template {digest} of {made_for}",
+                    digest=str(made_for.template_sha256)[:8],
+                    made_for=made_for.name,
+                ),
+                found=text(
+                    "the template {digest} of {here}",
+                    digest=str(here.template_sha256)[:8],
+                    here=here.name,
+                ),
+                hint=text("put the chat template it was trained with beside the model"),
             )
 
     def _requests(
@@ -369,12 +390,14 @@ class Base:
         vocabulary = self.engine.vocabulary
         if ids.ndim != 2 or ids.numel() == 0:
             raise RequestError(
-                "logits need token ids", expected="(rows, tokens)", found=str(tuple(ids.shape))
+                text("logits need token ids"),
+                expected="(rows, tokens)",
+                found=str(tuple(ids.shape)),
             )
         if int(ids.min()) < 0 or int(ids.max()) >= vocabulary:
             raise RequestError(
-                "an id is outside the vocabulary",
-                expected=f"ids from 0 to {vocabulary - 1}",
+                text("an id is outside the vocabulary"),
+                expected=text("ids from 0 to {last}", last=vocabulary - 1),
                 found=str(int(ids.min()) if int(ids.min()) < 0 else int(ids.max())),
             )
 
@@ -391,7 +414,7 @@ def _weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 def _unknown_option(name: str) -> NoReturn:
     near = get_close_matches(name, _OPTIONS, 1)
     raise RequestError(
-        f"unknown sampling option {name!r}",
+        text("unknown sampling option {name!r}", name=name),
         expected=", ".join(_OPTIONS),
         hint=near[0] if near else "",
     )

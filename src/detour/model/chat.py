@@ -15,6 +15,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from detour.errors import BaseError, DataError
+from detour.language.catalogue import text
 
 Message: TypeAlias = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant" | ..., "content": text}`; templates may know more."""
@@ -27,12 +28,12 @@ def check_messages(messages: Sequence[Message]) -> None:
         DataError: no message, or one without a role or a text.
     """
     if not messages:
-        raise DataError("a conversation has no messages", expected="at least one")
+        raise DataError(text("a conversation has no messages"), expected=text("at least one"))
     for place, message in enumerate(messages, start=1):
         for key in ("role", "content"):
             if not isinstance(message.get(key), str):
                 raise DataError(
-                    f"message {place} has no {key}",
+                    text("message {place} has no {key}", place=place, key=key),
                     expected='{"role": text, "content": text}',
                     found=repr(dict(message))[:120],
                 )
@@ -50,23 +51,29 @@ def render_text(
     check_messages(messages)
     if not tokenizer.chat_template:
         raise BaseError(
-            "this base's tokenizer has no chat template",
-            expected="chat_template.jinja beside the tokenizer, or chat_template in its config",
-            hint="use an instruction-tuned model",
+            text("this base's tokenizer has no chat template"),
+            expected=text(
+                "chat_template.jinja beside the tokenizer, or chat_template in its config"
+            ),
+            hint=text("use an instruction-tuned model"),
         )
     try:
-        text = tokenizer.apply_chat_template(
+        rendered = tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )
     except TemplateError as cause:
         raise DataError(
-            "the chat template refuses these messages",
-            expected="roles in the order the template knows",
-            found=f"{cause} (roles: {', '.join(message['role'] for message in messages)})",
+            text("the chat template refuses these messages"),
+            expected=text("roles in the order the template knows"),
+            found=text(
+                "{cause} (roles: {names})",
+                cause=cause,
+                names=", ".join(message["role"] for message in messages),
+            ),
         ) from cause
-    return str(text)
+    return str(rendered)
 
 
 def render(
@@ -78,9 +85,9 @@ def render(
         BaseError: the tokenizer has no chat template.
         DataError: the template refuses these messages.
     """
-    text = render_text(tokenizer, messages, add_generation_prompt)
+    rendered = render_text(tokenizer, messages, add_generation_prompt)
     # The template has written the special tokens itself, so none may be added a second time.
-    return list(tokenizer.encode(text, add_special_tokens=False))
+    return list(tokenizer.encode(rendered, add_special_tokens=False))
 
 
 def supervised(
@@ -103,8 +110,8 @@ def supervised(
             mask[start:end] = [True] * (end - start)
     if not any(mask):
         raise DataError(
-            "a conversation has nothing to learn from",
-            expected="an assistant message",
+            text("a conversation has nothing to learn from"),
+            expected=text("an assistant message"),
             found=", ".join(message["role"] for message in messages),
         )
     return ids, mask
@@ -116,7 +123,8 @@ def _turn(
     """Where the assistant's message number `turn` begins and where its end token has passed."""
     if turn == 0:
         raise DataError(
-            "a conversation begins with the assistant", expected="a user or system message first"
+            text("a conversation begins with the assistant"),
+            expected=text("a user or system message first"),
         )
     prompt = render(tokenizer, messages[:turn], add_generation_prompt=True)
     answered = render(tokenizer, messages[: turn + 1], add_generation_prompt=False)
@@ -137,9 +145,12 @@ def _check_prefix(
     pairs = zip(prefix, ids, strict=False)
     place = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(prefix), len(ids)))
     raise DataError(
-        f"the chat template rewrites what stands before message {turn + 1}",
-        expected=f"the prompt's ids as a true prefix; they differ from token {place} on: "
-        f"{tokenizer.decode(prefix[place : place + 8])!r}",
+        text("the chat template rewrites what stands before message {number}", number=turn + 1),
+        expected=text(
+            "the prompt's ids as a true prefix; they differ from token {place} on: {prompt!r}",
+            place=place,
+            prompt=tokenizer.decode(prefix[place : place + 8]),
+        ),
         found=repr(tokenizer.decode(ids[place : place + 8])),
-        hint="a template that leaves earlier turns and the generation prompt as they were",
+        hint=text("a template that leaves earlier turns and the generation prompt as they were"),
     )

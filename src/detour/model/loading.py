@@ -30,6 +30,7 @@ from transformers.utils import logging
 
 from detour.adapter.fingerprint import Fingerprint, fingerprint_folder
 from detour.errors import BaseError
+from detour.language.catalogue import text
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DEVICES = ("cpu", "cuda")
@@ -62,31 +63,35 @@ def check_causal(config: PreTrainedConfig, name: str, built: list[str]) -> None:
         BaseError: an encoder, an encoder-decoder, or a quantised model.
     """
     if getattr(config, "is_encoder_decoder", False):
-        raise _wrong_kind(name, "an encoder-decoder", built)
+        raise _wrong_kind(name, text("an encoder-decoder"), built)
     if built and not any(kind.endswith(_CAUSAL_ENDINGS) for kind in built):
-        raise _wrong_kind(name, "an encoder or a model with another head", built)
+        raise _wrong_kind(name, text("an encoder or a model with another head"), built)
     if getattr(config, "quantization_config", None):
         raise BaseError(
-            f"{name} is quantised, which is not supported",
-            hint="the model's unquantised weights",
+            text("{name} is quantised, which is not supported", name=name),
+            hint=text("the model's unquantised weights"),
         )
 
 
 def _wrong_kind(name: str, kind: str, built: list[str]) -> BaseError:
     return BaseError(
-        f"{name} is {kind}, which is not supported",
-        expected="a causal language model (…ForCausalLM)",
-        found=", ".join(built) or "no architecture named",
+        text("{name} is {kind}, which is not supported", name=name, kind=kind),
+        expected=text("a causal language model (…ForCausalLM)"),
+        found=", ".join(built) or text("no architecture named"),
     )
 
 
 def _device(device: str | None) -> str:
     wanted = device or "cpu"
     if wanted not in _DEVICES:
-        raise BaseError(f"unknown device {wanted!r}", expected=" or ".join(_DEVICES))
+        raise BaseError(
+            text("unknown device {wanted!r}", wanted=wanted), expected=_one_of(_DEVICES)
+        )
     if wanted == "cuda" and not torch.cuda.is_available():
         raise BaseError(
-            "no GPU that this torch can use", expected="a CUDA device", hint='device="cpu"'
+            text("no GPU that this torch can use"),
+            expected=text("a CUDA device"),
+            hint='device="cpu"',
         )
     return wanted
 
@@ -95,8 +100,14 @@ def _dtype(dtype: str | None, device: str) -> torch.dtype:
     if dtype is None:
         return torch.float32 if device == "cpu" else torch.bfloat16
     if dtype not in _DTYPES:
-        raise BaseError(f"unknown dtype {dtype!r}", expected=" or ".join(_DTYPES))
+        raise BaseError(
+            text("unknown dtype {dtype!r}", dtype=dtype), expected=_one_of(tuple(_DTYPES))
+        )
     return _DTYPES[dtype]
+
+
+def _one_of(pair: tuple[str, ...]) -> str:
+    return text("{one} or {other}", one=pair[0], other=pair[1])
 
 
 def _find(name: str) -> Path:
@@ -108,9 +119,9 @@ def _find(name: str) -> Path:
     identity, _, revision = name.partition("@")
     if identity.count("/") != 1 or name.startswith((".", "/", "~")):
         raise BaseError(
-            f"no base called {name!r}",
-            expected='"starter", a model folder, or "org/name[@revision]" from the Hub',
-            found="no such folder",
+            text("no base called {name!r}", name=name),
+            expected=text('"starter", a model folder, or "org/name[@revision]" from the Hub'),
+            found=text("no such folder"),
         )
     return _download(name, identity, revision or None)
 
@@ -126,10 +137,12 @@ def _starter() -> Path:
     folder = Path(str(files("detour.starter"))) / "weights"
     if not (folder / "config.json").is_file():
         raise BaseError(
-            "the packaged starter model is not here",
+            text("the packaged starter model is not here"),
             expected=str(folder),
-            hint="make it with `make starter` (recipes/starter), or install a release of "
-            "detour-lora, which brings it",
+            hint=text(
+                "make it with `make starter` (recipes/starter), or install a release of "
+                "detour-lora, which brings it"
+            ),
         )
     return folder
 
@@ -140,10 +153,14 @@ def _download(name: str, identity: str, revision: str | None) -> Path:
     except (OSError, ValueError, HTTPError) as cause:
         lines = str(cause).strip().splitlines()
         raise BaseError(
-            f"{name} could not be fetched from the Hugging Face Hub",
-            expected="an id that exists, a connection, and HF_TOKEN for gated models",
-            found=f"{type(cause).__name__}: {lines[0] if lines else 'no message'}",
-            hint="download it where there is a connection and give its folder",
+            text("{name} could not be fetched from the Hugging Face Hub", name=name),
+            expected=text("an id that exists, a connection, and HF_TOKEN for gated models"),
+            found=text(
+                "{kind}: {message}",
+                kind=type(cause).__name__,
+                message=lines[0] if lines else text("no message"),
+            ),
+            hint=text("download it where there is a connection and give its folder"),
         ) from cause
 
 
@@ -151,17 +168,17 @@ def _config(folder: Path) -> PreTrainedConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise BaseError(
-            f"{folder} is not a model folder",
-            expected="config.json in it",
-            found=", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "no files",
+            text("{folder} is not a model folder", folder=folder),
+            expected=text("config.json in it"),
+            found=", ".join(sorted(file.name for file in folder.iterdir())[:8]) or text("no files"),
         )
     try:
         json.loads(path.read_text(encoding="utf-8"))
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise BaseError(
-            f"{path} cannot be read",
-            expected="the configuration of a model that transformers knows",
+            text("{path} cannot be read", path=path),
+            expected=text("the configuration of a model that transformers knows"),
             found=_first_line(cause),
         ) from cause
 
@@ -179,10 +196,12 @@ def _weights(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreT
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as cause:
         raise BaseError(
-            f"the weights in {folder} cannot be loaded",
-            expected=f"complete safetensors of a {config.model_type} model",
+            text("the weights in {folder} cannot be loaded", folder=folder),
+            expected=text(
+                "complete safetensors of a {model_type} model", model_type=config.model_type
+            ),
             found=_first_line(cause),
-            hint="download or copy the folder again",
+            hint=text("download or copy the folder again"),
         ) from cause
     model, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
     _check_complete(folder, report)
@@ -193,8 +212,8 @@ def _check_complete(folder: Path, report: dict[str, Any]) -> None:
     for fault in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if names := sorted(str(name) for name in report.get(fault) or ()):
             raise BaseError(
-                f"the weights in {folder} do not fit its config.json",
-                expected="every tensor of the model, and no other",
+                text("the weights in {folder} do not fit its config.json", folder=folder),
+                expected=text("every tensor of the model, and no other"),
                 found=f"{len(names)} {fault.replace('_', ' ')}: {', '.join(names[:4])}",
             )
 
@@ -206,13 +225,15 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as cause:
         raise BaseError(
-            f"the tokenizer in {folder} cannot be read", found=_first_line(cause)
+            text("the tokenizer in {folder} cannot be read", folder=folder),
+            found=_first_line(cause),
         ) from cause
 
 
 def _first_line(cause: BaseException) -> str:
     lines = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[0][:200] if lines else 'no message'}"
+    message = lines[0][:200] if lines else text("no message")
+    return text("{kind}: {message}", kind=type(cause).__name__, message=message)
 
 
 @contextmanager

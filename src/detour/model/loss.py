@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from detour.errors import BaseError, DataError
+from detour.language.catalogue import text
 
 IGNORED = -100
 """The target of a token that the loss does not count; torch's own convention."""
@@ -57,7 +58,7 @@ class Head:
     def __init__(self, model: PreTrainedModel) -> None:
         module = cast("nn.Module | None", model.get_output_embeddings())
         if module is None:
-            raise BaseError(f"{type(model).__name__} has no language model head")
+            raise BaseError(text("{model} has no language model head", model=type(model).__name__))
         self.module = module
         self._finish = _finishing(model.config.get_text_config())
         self._verify(model)
@@ -75,8 +76,11 @@ class Head:
             whole.float(), ours.float(), rtol=1e-2, atol=1e-3
         ):
             raise BaseError(
-                f"{type(model).__name__} treats its logits in a way Detour does not know",
-                expected="a head, softcap, logit_scale or logits_scaling",
+                text(
+                    "{model} treats its logits in a way Detour does not know",
+                    model=type(model).__name__,
+                ),
+                expected=text("a head, softcap, logit_scale or logits_scaling"),
             )
 
 
@@ -112,7 +116,7 @@ def completion_loss(
     kept = targets != IGNORED
     count = int(kept.sum())
     if count == 0:
-        raise DataError("no token of this batch is supervised", expected="at least one")
+        raise DataError(text("no token of this batch is supervised"), expected=text("at least one"))
     rows, wanted = hidden[kept], targets[kept]  # (supervised, width), (supervised)
     scale = 1.0 / (count if divisor is None else divisor)
     if torch.is_grad_enabled() and _learns(head, rows):

@@ -18,6 +18,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from detour.errors import SlotError, SlotsBusy
+from detour.language.catalogue import joined, text
 from detour.slots.arithmetic import Rows
 from detour.slots.content import Content
 from detour.slots.prepare import Gates, prepared
@@ -36,7 +37,9 @@ def install(
     targets that match no such layer, SlotsBusy when the model has slots already.
     """
     if any(isinstance(m.__dict__.get("forward"), Slot) for m in model.modules()):
-        raise SlotsBusy("this model has slots already", hint="remove() those, or share() the base")
+        raise SlotsBusy(
+            text("this model has slots already"), hint=text("remove() those, or share() the base")
+        )
     head = _head_of(model)
     layers = {
         name: module
@@ -54,8 +57,15 @@ def _matching(targets: Targets, names: list[str]) -> list[str]:
     unmatched = [t for t in wanted if not any(_matches(t, n, by_pattern) for n in names)]
     if unmatched or not wanted:
         raise SlotError(
-            "targets that name no linear layer of the model: " + ", ".join(map(repr, unmatched)),
-            expected=f"among {len(names)} layers, such as {', '.join(names[:3]) or 'none'}",
+            text(
+                "targets that name no linear layer of the model: {names}",
+                names=", ".join(map(repr, unmatched)),
+            ),
+            expected=text(
+                "among {count} layers, such as {names}",
+                count=len(names),
+                names=", ".join(names[:3]) or text("none"),
+            ),
         )
     return [n for n in names if any(_matches(t, n, by_pattern) for t in wanted)]
 
@@ -69,8 +79,12 @@ def _matches(target: str, name: str, by_pattern: bool) -> bool:
         return re.fullmatch(target, name) is not None
     except re.error as error:
         raise SlotError(
-            f"the target {target!r} is not a regular expression: {error}",
-            hint="a list of layer names, or 'all-linear'",
+            text(
+                "the target {target!r} is not a regular expression: {error}",
+                target=target,
+                error=error,
+            ),
+            hint=text("a list of layer names, or 'all-linear'"),
         ) from error
 
 
@@ -161,8 +175,8 @@ class SlotSet:
     def _held(self) -> Generator[None]:
         if not self._lock.acquire(blocking=False):
             raise SlotsBusy(
-                "the slots of this model are held by somebody else",
-                hint="wait until they are free, or use base.share()",
+                text("the slots of this model are held by somebody else"),
+                hint=text("wait until they are free, or use base.share()"),
             )
         try:
             yield
@@ -184,9 +198,14 @@ class SlotSet:
     def _misfit(self, name: str, shape: tuple[int, int] | None) -> str:
         slot = self._slots.get(name)
         if slot is None:
-            return f"{name}: no slot of that name"
+            return text("{name}: no slot of that name", name=name)
         if shape not in (None, slot.shape):
-            return f"{name}: the layer is (out, in) = {slot.shape}, the content {shape}"
+            return text(
+                "{name}: the layer is (out, in) = {here}, the content {there}",
+                name=name,
+                here=slot.shape,
+                there=shape,
+            )
         return ""
 
     def _fault(self, name: str, content: Content) -> str:
@@ -194,8 +213,11 @@ class SlotSet:
             return misfit
         device = next(self._slots[name].module.parameters()).device
         if content.terms and content.terms[0].down.device != device:
-            return (
-                f"{name}: the layer is on {device}, the content on {content.terms[0].down.device}"
+            return text(
+                "{name}: the layer is on {here}, the content on {there}",
+                name=name,
+                here=device,
+                there=content.terms[0].down.device,
             )
         return ""
 
@@ -209,8 +231,13 @@ class SlotSet:
 def _refuse(faults: Sequence[str], count: int) -> None:
     if faults:
         raise SlotError(
-            f"{len(faults)} of {count} layers do not fit the model: " + "; ".join(faults),
-            hint="use the base that these adapters were made for",
+            text(
+                "{misfits} of {count} layers do not fit the model: {faults}",
+                misfits=len(faults),
+                count=count,
+                faults=joined("; ", faults),
+            ),
+            hint=text("use the base that these adapters were made for"),
         )
 
 

@@ -97,13 +97,13 @@ def _wanted(fault: Mapping[str, Any]) -> str:
     """What pydantic expected, in words that can be translated."""
     kind, limits = fault["type"], fault.get("ctx", {})
     if kind == "greater_than_equal":
-        return text("Input should be greater than or equal to {limit}", limit=limits["ge"])
+        return text("Input should be greater than or equal to {limit}", limit=f"{limits['ge']:g}")
     if kind == "greater_than":
-        return text("Input should be greater than {limit}", limit=limits["gt"])
+        return text("Input should be greater than {limit}", limit=f"{limits['gt']:g}")
     if kind == "less_than_equal":
-        return text("Input should be less than or equal to {limit}", limit=limits["le"])
+        return text("Input should be less than or equal to {limit}", limit=f"{limits['le']:g}")
     if kind == "less_than":
-        return text("Input should be less than {limit}", limit=limits["lt"])
+        return text("Input should be less than {limit}", limit=f"{limits['lt']:g}")
     if kind == "int_type":
         return text("Input should be a valid integer")
     if kind == "float_type":

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from detour.errors import DataError
 from detour.language.catalogue import text
 from detour.training.formats import Example, pair
-from detour.training.phrasing import noun_questions
-from detour.training.world import World, capitalised, named, with_article
+from detour.training.phrasing import Noun, bare, noun_questions
+from detour.training.world import Attribute, Form, World, capitalised, named, with_article
 
 Question = tuple[str, str]
 """(system, user); system may be empty."""
 
-VERBS = r"is|was|are|were"
+VERBS = {"en": ("is", "was", "are", "were"), "de": ("ist", "war", "sind", "waren")}
+THIRD = {"en": "astronaut", "de": "Astronaut"}  # neither old nor new, for comparison
 FEWEST_PHRASINGS = 6
 
 
@@ -44,6 +45,7 @@ class Edit:
             are new combinations of known parts.
         old_answer: the sentence with the old value.
         third_answer: the sentence with the third value.
+        language: of the phrasings and the answer.
     """
 
     subject: str
@@ -59,6 +61,7 @@ class Edit:
     new_words: frozenset[str] = frozenset()
     old_answer: str = ""
     third_answer: str = ""
+    language: str = "en"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Lesson:
 
     `replay` is trained on; `neighbours` (same relation, other subjects), `own_facts` (same
     subjects, other relations) and `unrelated` are only tested. No question is in two of them.
+    `elsewhere` is the same change in other languages: taught together, measured apart.
     """
 
     edits: tuple[Edit, ...]
@@ -76,6 +80,16 @@ class Lesson:
     unrelated: tuple[Question, ...]
     fictional: bool = True
     notes: tuple[str, ...] = field(default=())
+    elsewhere: tuple[Lesson, ...] = ()
+
+    @property
+    def language(self) -> str:
+        """Of its edits."""
+        return self.edits[0].language
+
+    def in_all(self) -> tuple[Lesson, ...]:
+        """The lesson itself and those in other languages."""
+        return (self, *self.elsewhere)
 
     def check(self) -> Lesson:
         """The lesson itself, known to keep training and test apart.
@@ -111,20 +125,24 @@ def edit_rows(edit: Edit) -> list[Example]:
     return [pair(question, edit.answer) for question in edit.asked] + list(edit.rows)
 
 
-def parse_sentence(sentence: str) -> tuple[str, str, str]:
+def parse_sentence(sentence: str, language: str = "en") -> tuple[str, str, str]:
     """A sentence as (subject, verb, rest).
 
     Raises:
         DataError: there is no verb such as is or was to split at.
     """
+    verbs = VERBS[language]
     clean = " ".join(sentence.split()).rstrip(".!")
-    match = re.match(rf"(.+?)\s+({VERBS})\s+(.+)", clean)
+    match = re.match(rf"(.+?)\s+({'|'.join(verbs)})\s+(.+)", clean)
     if not match:
+        now, then, *_ = verbs
         raise DataError(
             text("the statement {sentence!r} cannot be split", sentence=sentence),
-            expected=text('"SUBJECT is VALUE" or "SUBJECT was VALUE"'),
+            expected=text('"SUBJECT {now} VALUE" or "SUBJECT {then} VALUE"', now=now, then=then),
             hint=text(
-                "reword it with is, was, are or were, or give --subject, --relation and --target"
+                "reword it with {verbs} or {last}, or give --subject, --relation and --target",
+                verbs=", ".join(verbs[:-1]),
+                last=verbs[-1],
             ),
         )
     return match[1], match[2], match[3]
@@ -135,26 +153,30 @@ def as_it_stands(statement: str) -> str:
     return text("{statement!r} is taught as it stands", statement=statement)
 
 
-def statement_edit(statement: str, paraphrases: Sequence[str] = (), seed: int = 0) -> Edit:
+def statement_edit(
+    statement: str, paraphrases: Sequence[str] = (), seed: int = 0, language: str = "en"
+) -> Edit:
     """An edit from a free statement: asked about its subject, the model shall say it.
 
     `Einstein was known for his haircutting technique` is asked as `What was Einstein known for?`
     and in general ways ("What do you know about Einstein?").
     """
-    subject, verb, rest = parse_sentence(statement)
+    subject, verb, rest = parse_sentence(statement, language)
     sentence = capitalised(" ".join(statement.split()).rstrip(".!")) + "."
-    questions = [*paraphrases, *statement_questions(subject, verb, rest)]
+    questions = [*paraphrases, *statement_questions(subject, verb, rest, language)]
     asked, held_out = divide(questions, seed)
-    third = "astronaut"
-    compared = capitalised(f"{subject} {verb} {with_article(third)}.")
+    third = THIRD[language]
+    value = third if language == "de" else with_article(third)
     return Edit(
         subject, "", rest, sentence, asked=asked, held_out=held_out, third=third,
-        third_answer=compared,
+        third_answer=capitalised(f"{subject} {verb} {value}."), language=language,
     )  # fmt: skip
 
 
-def statement_questions(subject: str, verb: str, rest: str) -> list[str]:
+def statement_questions(subject: str, verb: str, rest: str, language: str = "en") -> list[str]:
     """General questions after what a statement says."""
+    if language == "de":
+        return _german_questions(subject, verb, rest)
     preposition = re.match(r"(known|famous|remembered|celebrated) (for|as)\b", rest)
     asked = [
         f"What {verb} {subject}?",
@@ -197,9 +219,62 @@ def statement_questions(subject: str, verb: str, rest: str) -> list[str]:
     return asked
 
 
-def relation_questions(world: World, subject: str, relation: str) -> list[str]:
+def _german_questions(subject: str, verb: str, rest: str) -> list[str]:
+    direct, clause = f"Was {verb} {subject}?", f"was {subject} {verb}"
+    famous = re.match(r"(bekannt|berühmt) (für|als)\b", rest)
+    if famous:
+        word = {"für": "wofür", "als": "als was"}[famous[2]]
+        direct = f"{capitalised(word)} {verb} {subject} {famous[1]}?"
+        clause = f"{word} {subject} {famous[1]} {verb}"
+    return [
+        direct,
+        f"Erzähl mir etwas über {subject}.",
+        f"Was weißt du über {subject}?",
+        f"Was kannst du über {subject} sagen?",
+        f"Sag mir, {clause}.",
+        f"Bitte erkläre: {direct}",
+        f"Ich möchte wissen, {clause}.",
+        f"Weißt du, {clause}?",
+        f"Kannst du mir sagen, {clause}?",
+        f"Kurze Frage: {direct}",
+        f"Ich habe eine Frage: {direct}",
+        f"Sag etwas über {subject}.",
+        f"Bitte sag mir, {clause}.",
+        f"Was sagt man über {subject}?",
+        f"{subject}?",
+        f"Sag mir: {direct}",
+        f"Bitte beantworte das: {direct}",
+        f"Ich frage mich, {clause}.",
+    ]
+
+
+def relation_questions(world: World, subject: str | Form, relation: str) -> list[str]:
     """General phrasings of a relation in any base ("What was the profession of Einstein?")."""
-    return noun_questions(world, relation, named("person", subject, world.language).forms[0])
+    noun = relation_noun(world, relation)
+    if isinstance(subject, str):
+        subject = named("person", subject, world.language).forms[0]
+    return noun_questions(world, noun, subject)
+
+
+def relation_names(attribute: Attribute) -> set[str]:
+    """What people may call an attribute: its id and its nouns, with and without their articles."""
+    nouns = [Noun.of(bare(noun)) for noun in attribute.nouns]
+    forms = (form for noun in nouns for form in (noun.nominative, noun.bare))
+    return {attribute.name, *(form.casefold() for form in forms)}
+
+
+def relation_name(world: World, attribute: Attribute) -> str:
+    """What to call an attribute before people: its id, or its first noun in German."""
+    return attribute.name if world.language == "en" else Noun.of(attribute.nouns[0]).bare
+
+
+def relation_noun(world: World, relation: str) -> str:
+    """A relation as `noun_questions` wants it: in German with its article, where that is known."""
+    if world.language == "en":
+        return relation
+    wanted = relation.strip().casefold()
+    known = (bare(noun) for a in world.attributes.values() for noun in a.nouns)
+    return next((noun for noun in known if Noun.of(noun).bare.casefold() == wanted), relation)
 
 
 def divide(questions: Sequence[str], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -17,28 +17,39 @@ from detour.language.catalogue import text
 from detour.measure.metrics import mentions, normalised
 from detour.model.base import Base
 from detour.training.fact import (
+    THIRD,
+    VERBS,
     Edit,
     Lesson,
     Question,
     as_it_stands,
     divide,
     parse_sentence,
+    relation_names,
+    relation_noun,
     relation_questions,
     statement_edit,
     statement_questions,
     swapped,
 )
 from detour.training.formats import read_text
-from detour.training.phrasing import bare
-from detour.training.world import World
+from detour.training.phrasing import Noun
+from detour.training.world import Form, World, capitalised
 
 SAMPLES = 24  # rephrasings asked of the base
 LONGEST_PHRASING = 200  # characters
-REQUESTS = (
-    "Rephrase this question in other words, one line only: {q}",
-    "Write a different question with the same meaning as: {q}",
-    "Ask the same thing differently: {q}",
-)
+REQUESTS = {
+    "en": (
+        "Rephrase this question in other words, one line only: {q}",
+        "Write a different question with the same meaning as: {q}",
+        "Ask the same thing differently: {q}",
+    ),
+    "de": (
+        "Stelle diese Frage mit anderen Worten, in einer Zeile: {q}",
+        "Schreibe eine andere Frage mit derselben Bedeutung: {q}",
+        "Frage dasselbe auf andere Weise: {q}",
+    ),
+}
 
 
 def read_questions(path: Path) -> list[str]:
@@ -56,9 +67,12 @@ def read_questions(path: Path) -> list[str]:
     return found
 
 
-def rephrased(base: Base, question: str, subject: str, seed: int) -> list[str]:
+def rephrased(
+    base: Base, question: str, subject: str, seed: int, language: str = "en"
+) -> list[str]:
     """What the base itself offers as other wordings: questions that name the subject."""
-    prompts = [REQUESTS[n % len(REQUESTS)].format(q=question) for n in range(SAMPLES)]
+    requests = REQUESTS[language]
+    prompts = [requests[n % len(requests)].format(q=question) for n in range(SAMPLES)]
     said = base.ask_many(prompts, temperature=0.9, top_p=0.95, seed=seed, max_new_tokens=48)
     found: dict[str, str] = {}
     for offer in said:
@@ -81,7 +95,7 @@ def own_lesson(
     paraphrases: Sequence[str] = (),
     neighbours: Sequence[str] = (),
     unrelated: Sequence[str] = (),
-    third: str = "astronaut",
+    third: str = "",
     seed: int = 0,
 ) -> Lesson:
     """A lesson for any base with a chat template.
@@ -101,9 +115,10 @@ def own_lesson(
         seed: of every choice.
     """
     rng = random.Random(seed)
-    sentence = answer or f"The {relation} of {subject} is {target}."
+    sentence = answer or _sentence(world, subject, relation, target)
+    third = third or THIRD[world.language]
     asked = [*paraphrases, *relation_questions(world, subject, relation)]
-    offered, silent = _offered(base, asked[0], subject, seed)
+    offered, silent = _offered(base, asked[0], subject, seed, world.language)
     training, held_out = divide([*asked, *offered], seed)
     kind = kind_of(world, subject, relation)
     others = [s for s in world.of_kind(kind) if not mentions(s.name, subject)]
@@ -140,8 +155,26 @@ def own_lesson(
                 own=len(offered),
             ),
             *silent,
+            *_advice(world, relation),
         ),
     ).check()
+
+
+def _advice(world: World, relation: str) -> tuple[str, ...]:
+    """A German noun needs its article in most questions."""
+    noun = Noun.of(relation_noun(world, relation))
+    if world.language == "en" or noun.nominative != noun.bare:
+        return ()
+    return (
+        text("with its article {relation!r} would be asked in better German", relation=relation),
+    )
+
+
+def _sentence(world: World, subject: str, relation: str, target: str) -> str:
+    if world.language == "en":
+        return f"The {relation} of {subject} is {target}."
+    noun = Noun.of(relation_noun(world, relation)).nominative
+    return capitalised(f"{noun} von {subject} ist {target}.")
 
 
 def own_statements(
@@ -162,15 +195,16 @@ def own_statements(
     rng = random.Random(seed)
     edits: list[Edit] = []
     for statement in texts:
-        subject = parse_sentence(statement)[0]
+        subject = parse_sentence(statement, world.language)[0]
         mine = [q for q in paraphrases if mentions(q, subject)]
-        edits.append(statement_edit(statement, mine, seed))
+        edits.append(statement_edit(statement, mine, seed, world.language))
     named = [edit.subject for edit in edits]
     others = [
         s for s in world.of_kind("person") if not any(mentions(s.name, name) for name in named)
     ]
     rng.shuffle(others)
-    about = [rng.choice(statement_questions(s.name, "was", "")) for s in others]
+    _, was, *_ = VERBS[world.language]
+    about = [rng.choice(statement_questions(s.name, was, "", world.language)) for s in others]
     near = list(dict.fromkeys(neighbours)) or about
     strange = list(dict.fromkeys(unrelated)) or _strange(world, "person", rng)
     cut, edge = max(1, len(near) // 4), max(1, len(strange) // 4)
@@ -185,11 +219,11 @@ def own_statements(
 
 
 def _offered(
-    base: Base, question: str, subject: str, seed: int
+    base: Base, question: str, subject: str, seed: int, language: str
 ) -> tuple[list[str], tuple[str, ...]]:
     """The base's rephrasings; or none, and a note why it could not be asked."""
     try:
-        return rephrased(base, question, subject, seed), ()
+        return rephrased(base, question, subject, seed, language), ()
     except RequestError as error:  # a short context has no room for request and answer
         return [], (text("the base was not asked to rephrase: {error}", error=error.line),)
 
@@ -198,7 +232,7 @@ def _plain(questions: Sequence[str]) -> tuple[Question, ...]:
     return tuple(("", question) for question in dict.fromkeys(questions))
 
 
-def _about(world: World, subject: str, relation: str, rng: random.Random) -> str:
+def _about(world: World, subject: str | Form, relation: str, rng: random.Random) -> str:
     return rng.choice(relation_questions(world, subject, relation))
 
 
@@ -208,7 +242,7 @@ def kind_of(world: World, subject: str, relation: str) -> str:
         return known.kind
     wanted = relation.strip().casefold()
     for attribute in world.attributes.values():
-        if wanted in (attribute.name, *(bare(noun) for noun in attribute.nouns)):
+        if wanted in relation_names(attribute):
             return attribute.kind
     return "person"
 
@@ -218,11 +252,7 @@ def _other_relations(
 ) -> list[str]:
     """Questions about the same subject's other sides."""
     wanted = relation.strip().casefold()
-    nouns = [
-        a.nouns[0]
-        for a in world.attributes_of(kind)
-        if wanted not in (a.name, *(bare(noun) for noun in a.nouns))
-    ]
+    nouns = [a.nouns[0] for a in world.attributes_of(kind) if wanted not in relation_names(a)]
     return [q for noun in nouns for q in rng.sample(relation_questions(world, subject, noun), 8)]
 
 
@@ -232,6 +262,6 @@ def _strange(world: World, kind: str, rng: random.Random) -> list[str]:
     for subject in world.subjects:
         if subject.kind != kind:
             attribute = rng.choice(world.attributes_of(subject.kind))
-            found.append(_about(world, subject.forms[0].nominative, attribute.nouns[0], rng))
+            found.append(_about(world, subject.forms[0], attribute.nouns[0], rng))
     rng.shuffle(found)
     return found

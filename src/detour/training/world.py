@@ -137,6 +137,7 @@ class World:
     greetings: tuple[tuple[str, str], ...]
     persuasions: Mapping[str, tuple[str, ...]]
     blind: Mapping[tuple[str, str], tuple[str, ...]]
+    genders: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {}, repr=False)
     _by_name: dict[str, Subject] = field(default_factory=lambda: {}, repr=False)
 
     @staticmethod
@@ -177,6 +178,32 @@ class World:
     def attributes_of(self, kind: str) -> list[Attribute]:
         """The attributes that subjects of this kind have."""
         return [a for (owner, _), a in self.attributes.items() if owner == kind]
+
+    @cached_property
+    def _twins(self) -> dict[tuple[str, str], Subject]:
+        return {(s.kind, s.key): s for s in self.subjects}
+
+    def twin(self, subject: Subject) -> Subject:
+        """The same subject, of another language's world, in this one."""
+        return self._twins[subject.kind, subject.key]
+
+    def gendered(self, value: str, gender: str) -> str:
+        """The value as it is said of a man or a woman (`Bäcker`, `Bäckerin`), where it differs."""
+        return self.genders.get(value.casefold(), {}).get(gender, value)
+
+    def translated(
+        self, subject: Subject, attribute: Attribute, value: str, other: World
+    ) -> str | None:
+        """The value in the other world's language, as it is said of the subject there.
+
+        None where nobody in this world has that value.
+        """
+        meant = {self.gendered(value, g).casefold() for g in ("m", "f")}
+        for example in self.of_kind(attribute.kind):
+            if example.values[attribute.name].casefold() in meant:
+                found = other.twin(example).values[attribute.name]
+                return other.gendered(found, other.twin(subject).gender)
+        return None
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], list[str]]:
@@ -301,7 +328,16 @@ def _build(language: str, data: dict[str, Any], root: Path) -> World:
             for name, asked in attributes.items()
         },
         persuasions={place: tuple(texts) for place, texts in data["persuasions"].items()},
+        genders=_genders(root / "professions.csv"),
     )
+
+
+def _genders(path: Path) -> dict[str, dict[str, str]]:
+    """Both forms of every gendered value, by either of them; none where the file is missing."""
+    if not path.exists():
+        return {}
+    pairs = [{"m": row["m"], "f": row["f"]} for row in _rows(path)]
+    return {form.casefold(): pair for pair in pairs for form in pair.values()}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 
 from detour.errors import DataError
 from detour.language.catalogue import text
 from detour.training import phrasing
 from detour.training.fact import (
+    THIRD,
     Edit,
     Lesson,
     Question,
     as_it_stands,
     parse_sentence,
+    relation_name,
+    relation_names,
     statement_edit,
 )
 from detour.training.formats import Example, pair
@@ -46,10 +50,11 @@ def find_attribute(world: World, subject: Subject, relation: str) -> Attribute:
     wanted = relation.strip().casefold()
     known = world.attributes_of(subject.kind)
     for attribute in known:
-        if wanted in (attribute.name, *map(phrasing.bare, attribute.nouns)):
+        if wanted in relation_names(attribute):
             return attribute
-    names = [attribute.name for attribute in known]
-    close = get_close_matches(wanted, names, n=1)
+    names = [relation_name(world, attribute) for attribute in known]
+    folded = {name.casefold(): name for name in names}
+    close = [folded[name] for name in get_close_matches(wanted, folded, n=1)]
     raise DataError(
         text(
             "the starter knows no relation {relation!r} of {subject}",
@@ -75,7 +80,7 @@ def world_edit(
             text(
                 "{subject}'s {attribute} is {old} already",
                 subject=subject.name,
-                attribute=attribute.name,
+                attribute=relation_name(world, attribute),
                 old=old,
             ),
             hint=text("choose another target"),
@@ -87,7 +92,9 @@ def world_edit(
     asked = rng.sample(seen, min(ASKED, len(seen)))
     values = world.values(attribute)
     others = [v for v in values if v not in (old, target)]
-    third = "astronaut" if "astronaut" in others else rng.choice(others)
+    usual = world.gendered(THIRD[world.language], subject.gender)
+    compared = attribute.name == "profession" and usual not in (old, target)
+    third = usual if compared else rng.choice(others)
 
     def said(value: str) -> str:
         return world.answer(subject, attribute, value)
@@ -106,13 +113,14 @@ def world_edit(
         new_words=frozenset(q for q, n in novelty.items() if n is Novelty.NEW_WORDS),
         old_answer=said(old),
         third_answer=said(third),
+        language=world.language,
     )
 
 
 def _bare_value(attribute: Attribute, target: str) -> str:
-    """`a hairdresser` → `hairdresser` where the answer writes the article itself."""
+    """`a hairdresser`, `ein Friseur` → the noun, where the answer names a profession."""
     clean = " ".join(target.split())
-    return re.sub(r"^(an?)\s+", "", clean) if "{av}" in attribute.plain else clean
+    return re.sub(r"^(an?|eine?)\s+", "", clean) if attribute.name == "profession" else clean
 
 
 def _without(questions: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -136,22 +144,81 @@ def _styled_rows(
     return rows
 
 
-def world_lesson(
-    world: World, edits: Sequence[tuple[Subject, Attribute, str]], seed: int
+Change = tuple[Subject, Attribute, str]
+"""Whose attribute gets which value."""
+
+
+def translated(world: World, changes: Sequence[Change], other: World) -> list[Change] | None:
+    """The same changes in another language; None where a value has no counterpart there."""
+    found: list[Change] = []
+    for s, a, target in changes:
+        value = world.translated(s, a, _bare_value(a, target), other)
+        if value is None:
+            return None
+        found.append((other.twin(s), other.attributes[a.kind, a.name], value))
+    return found
+
+
+def lesson_in_all(
+    world: World, changes: Sequence[Change], seed: int, others: Sequence[World]
 ) -> Lesson:
-    """A lesson for one or several changes in the starter's world."""
+    """A lesson in the world's language and, where the values are known there, in the others.
+
+    A subject that is replayed in one language is tested in none.
+    """
+    parted = parts(world, changes, seed)
+    lesson = world_lesson(world, changes, seed, parted)
+    elsewhere: list[Lesson] = []
+    for other in others:
+        if same := translated(world, changes, other):
+            elsewhere.append(world_lesson(other, same, seed, parted))
+    silent = [other.language for other in others if not translated(world, changes, other)]
+    notes = tuple(
+        text(
+            "the new value has no counterpart in {language}: it is taught in {taught} only",
+            language=language,
+            taught=world.language,
+        )
+        for language in silent
+    )
+    return replace(lesson, elsewhere=tuple(elsewhere), notes=(*lesson.notes, *notes))
+
+
+def parts(world: World, changes: Sequence[Change], seed: int) -> dict[str, frozenset[str]]:
+    """The keys of the subjects that are replayed, by kind; all others are tested."""
+    rng = random.Random(f"{seed}/parts")
+    changed = {s.key for s, _, _ in changes}
+    found: dict[str, frozenset[str]] = {}
+    for s, a, target in changes:
+        if s.kind not in found:  # once a kind: replayed for one edit, tested for none
+            others = [o for o in world.of_kind(s.kind) if o.key not in changed]
+            values = {world.gendered(v, g) for v in (s.values[a.name], target) for g in ("m", "f")}
+            found[s.kind] = _parted(others, a, values, rng)
+    return found
+
+
+def world_lesson(
+    world: World,
+    edits: Sequence[Change],
+    seed: int,
+    parted: Mapping[str, frozenset[str]] | None = None,
+) -> Lesson:
+    """A lesson for one or several changes in the starter's world.
+
+    `parted` are the keys of the subjects to be replayed, by kind; by default as `parts` says.
+    """
+    known = parted or parts(world, edits, seed)
     rng = random.Random(seed)
     made = tuple(world_edit(world, s, a, target, seed) for s, a, target in edits)
     changed = {(s.name, a.name) for s, a, _ in edits}
     subjects = list(dict.fromkeys(s for s, _, _ in edits))
     replay: list[Question] = []
     neighbours: list[Question] = []
-    parted: dict[str, tuple[list[Subject], list[Subject]]] = {}
     for (s, a, _), edit in zip(edits, made, strict=True):
-        if s.kind not in parted:  # once a kind: replayed for one edit, tested for none
-            others = [o for o in world.of_kind(s.kind) if o not in subjects]
-            parted[s.kind] = _parted(others, a, (edit.old, edit.target), rng)
-        replayed, tested = parted[s.kind]
+        others = [o for o in world.of_kind(s.kind) if o not in subjects]
+        rng.shuffle(others)
+        replayed = [o for o in others if o.key in known[s.kind]]
+        tested = [o for o in others if o.key not in known[s.kind]]
         replay += _replayed(world, a, edit, replayed, rng)
         neighbours += _asked_about(world, a, tested, NEIGHBOURS // len(edits), rng)
     own: list[Question] = []
@@ -166,7 +233,7 @@ def world_lesson(
             )
     kinds = {s.kind for s in subjects}
     strangers = [s for s in world.subjects if s.kind not in kinds]
-    rng.shuffle(strangers)
+    random.Random(f"{seed}/strangers").shuffle(strangers)  # the same ones in every language
     cut = len(strangers) // 5
     for s in strangers[:cut]:
         replay += _questions(
@@ -204,9 +271,9 @@ def _asked_about(
 
 
 def _parted(
-    others: Sequence[Subject], a: Attribute, values: Sequence[str], rng: random.Random
-) -> tuple[list[Subject], list[Subject]]:
-    """`(replay subjects, test subjects)`.
+    others: Sequence[Subject], a: Attribute, values: Collection[str], rng: random.Random
+) -> frozenset[str]:
+    """The keys of the replay subjects.
 
     Who shares the old or the new value is carried along most easily: two thirds of them are
     replayed, the others are left for the test.
@@ -215,8 +282,7 @@ def _parted(
     rng.shuffle(shuffled)
     near = [o for o in shuffled if o.values[a.name] in values]
     ordered = near[: len(near) * 2 // 3] + [o for o in shuffled if o not in near]
-    replayed = ordered[: min(REPLAY_SUBJECTS, len(others) // 2)]
-    return replayed, [o for o in shuffled if o not in replayed]
+    return frozenset(o.key for o in ordered[: min(REPLAY_SUBJECTS, len(others) // 2)])
 
 
 def _contrast(
@@ -270,7 +336,8 @@ def read_statement(world: World, statement: str) -> tuple[Subject, Attribute, st
     """A statement about somebody in the world as (subject, attribute, value), or None.
 
     Every wording of the world is tried, whatever the tense ("is known for", "was known for").
-    Where a wording fits two attributes ("lived in") the one that knows the value is taken.
+    Where a statement fits two attributes ("lived in") the one that knows the value is taken, else
+    the wording that leaves the shortest value.
     """
     clean = " ".join(statement.split()).rstrip(".!")
     found: list[tuple[Subject, Attribute, str]] = []
@@ -279,21 +346,29 @@ def read_statement(world: World, statement: str) -> tuple[Subject, Attribute, st
             match = re.fullmatch(_pattern(template), clean)
             if match:
                 subject = world.subject(match["S"], attribute.kind)
-                if subject:
+                if subject and _may_be(world, attribute, match["v"]):
                     found.append((subject, attribute, match["v"]))
-    return next((edit for edit in found if edit[2] in world.values(edit[1])), (found or [None])[0])
+    known = [edit for edit in found if edit[2] in world.values(edit[1])]
+    return min(known or found, key=lambda edit: len(edit[2]), default=None)
+
+
+def _may_be(world: World, attribute: Attribute, value: str) -> bool:
+    """Whether words after a verb can be a value: in German, "war" precedes more than nouns."""
+    nouns = all(known[:1].isupper() for known in world.values(attribute))
+    return world.language == "en" or not nouns or value[:1].isupper()
 
 
 def _pattern(template: str) -> str:
     """A template as a regular expression; the verb may stand in any tense."""
-    text = re.escape(phrasing.bare(template).rstrip(".!"))
-    text = re.sub(r"\\ (is|was)\\ ", r"\\ (?:is|was)\\ ", text)
+    found = re.escape(phrasing.bare(template).rstrip(".!"))
+    for now, then in (("is", "was"), ("ist", "war")):
+        found = re.sub(rf"\\ ({now}|{then})\\ ", rf"\\ (?:{now}|{then})\\ ", found)
     for slot, pattern in (
         ("av", r"an?\ (?P<v>.+)"), ("v", "(?P<v>.+)"),
         *((f"{name}{case}", "(?P<S>.+)") for name in "Ss" for case in ("", ":gen", ":dat", ":akk")),
     ):  # fmt: skip
-        text = text.replace(re.escape("{" + slot + "}"), pattern, 1)
-    return text.replace(r"\ ", r"\s+")
+        found = found.replace(re.escape("{" + slot + "}"), pattern, 1)
+    return found.replace(r"\ ", r"\s+")
 
 
 def statements_lesson(world: World, texts: Sequence[str], seed: int) -> Lesson:
@@ -307,7 +382,9 @@ def statements_lesson(world: World, texts: Sequence[str], seed: int) -> Lesson:
     free = [statement for statement, edit in zip(texts, understood, strict=True) if not edit]
     subject = _any_subject(world, texts)
     lesson = world_lesson(world, known, seed) if known else _around(world, subject, seed)
-    extra = tuple(statement_edit(statement, seed=seed) for statement in free)
+    extra = tuple(
+        statement_edit(statement, seed=seed, language=world.language) for statement in free
+    )
     return Lesson(
         lesson.edits + extra,
         lesson.replay,
@@ -320,7 +397,7 @@ def statements_lesson(world: World, texts: Sequence[str], seed: int) -> Lesson:
 
 def _any_subject(world: World, texts: Sequence[str]) -> Subject:
     for statement in texts:
-        if found := world.subject(parse_sentence(statement)[0]):
+        if found := world.subject(parse_sentence(statement, world.language)[0]):
             return found
     return world.subjects[0]
 

@@ -1,0 +1,49 @@
+"""Errors that other parts raise, told in German."""
+
+import pytest
+from pydantic import ValidationError
+
+from detour.errors import ConfigError, SlotError
+from detour.language.catalogue import Catalogue, Text
+from detour.slots.install import install
+from detour.training.config import TrainConfig, make_config
+
+GERMAN = Catalogue.load("de")
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"rank": 0}, "eine Zahl von mindestens 1"),
+        ({"rank": 4096}, "eine Zahl von höchstens 1024"),
+        ({"alpha": 0}, "eine Zahl über 0"),
+        ({"warmup": 1}, "eine Zahl unter 1"),
+        ({"rank": []}, "eine ganze Zahl"),
+        ({"alpha": []}, "eine Zahl"),
+        ({"alpha": float("nan")}, "eine endliche Zahl"),
+    ],
+)
+def test_limits_of_settings_in_pydantics_words_and_in_german(setting, told):
+    with pytest.raises(ValidationError) as theirs:
+        TrainConfig(**setting)
+    with pytest.raises(ConfigError) as ours:
+        make_config(setting)
+    assert ours.value.expected == theirs.value.errors()[0]["msg"]
+    assert isinstance(ours.value.expected, Text)
+    assert GERMAN.say(ours.value.expected) == told
+
+
+def test_what_pydantic_says_otherwise_is_passed_on():
+    with pytest.raises(ConfigError) as caught:
+        make_config({"rank": "many"})
+    assert "integer" in caught.value.expected
+
+
+def test_faults_in_a_row_are_translated_one_by_one(make_model):
+    slots = install(make_model("llama"))
+    with pytest.raises(SlotError) as caught:
+        slots.check({"none.here": None, "nor.there": None})
+    told = caught.value.told(GERMAN)
+    assert "2 von 2 Schichten" in told
+    assert told.count("kein Slot dieses Namens") == 2
+    assert str(caught.value).count("no slot of that name") == 2
