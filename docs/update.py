@@ -26,9 +26,22 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 CARD = ROOT / "src/detour/starter/weights/card.json"
 RECIPE = ROOT / "recipes/starter"
+READMES = ("README.md", "README.de.md")
 WIDTH = 78  # columns of help in a terminal of 80
 LINE = 88  # columns of a signature before it is broken
 FIGURE = {"value", "low", "high", "n"}
+GERMAN_VERBS = {
+    "demo": "Ändert vor deinen Augen eine Tatsache und beweist es.",
+    "ask": "Fragt ein Modell, mit oder ohne eine Kette von Adaptern.",
+    "teach": "Ändert eine Tatsache und misst, was sich sonst geändert hat.",
+    "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
+    "chain": "Macht aus einer Kette einen einzigen Adapter.",
+    "list": "Zählt die Adapter auf, die sich mit Namen nennen lassen.",
+    "inspect": "Zeigt, was in einem Adapter steckt.",
+    "remove": "Löscht einen Adapter aus deiner Bibliothek.",
+    "starter": "Zeigt, was das mitgelieferte Modell kann.",
+    "doctor": "Prüft diese Maschine und diese Installation.",
+}
 UNTOLD = frozenset({"sha256", "recipe", "config"})  # parts of the card that are no figures
 BLOCK = re.compile(
     r"(<!-- ([a-z-]+)(?::([^>]+?))? -->\n)((?:(?!<!--).)*?)(<!-- end -->)", re.DOTALL
@@ -38,12 +51,20 @@ BLOCK = re.compile(
 # what blocks hold
 
 
-def verbs(_: str) -> str:
-    """All commands with one line each."""
+def verbs(language: str) -> str:
+    """All commands with one line each; `de` for German, else English.
+
+    Raises:
+        KeyError: a command without a German line.
+    """
     from detour.cli.main import VERBS
 
-    rows = [(f"[`detour {name}`]({_anchor(name)})", verb.help) for name, verb in VERBS.items()]
-    return table(("command", "what it does"), rows)
+    is_german = language == "de"
+    rows = [
+        (f"[`detour {name}`]({_anchor(name)})", GERMAN_VERBS[name] if is_german else verb.help)
+        for name, verb in VERBS.items()
+    ]
+    return table(("Befehl", "was er tut") if is_german else ("command", "what it does"), rows)
 
 
 def _anchor(verb: str) -> str:
@@ -260,7 +281,7 @@ def figures(told: Mapping[str, Any]) -> str:
 
 def _told(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, ...]]:
     for key, item in value.items():
-        name = path if key == "figures" else f"{path} {key}".strip().replace("_", " ")
+        name = path if key in ("figures", "bars") else f"{path} {key}".strip().replace("_", " ")
         if isinstance(item, Mapping) and set(item) == FIGURE:
             interval = f"{item['low']:.3f} … {item['high']:.3f}"
             yield name, f"{item['value']:.3f}", interval, str(item["n"])
@@ -294,8 +315,8 @@ MAKERS: dict[str, Callable[[str], str]] = {
 
 
 def pages() -> list[Path]:
-    """README.md and every page of the documentation."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """The README in both languages and every page of the documentation."""
+    return [*(ROOT / name for name in READMES), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(text: str) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The documentation is true: blocks are fresh, links lead somewhere, examples run."""
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -39,7 +40,10 @@ def _load(path: Path) -> ModuleType:
 
 update = _load(ROOT / "docs/update.py")
 PAGES: list[Path] = [*update.pages(), ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+READMES = [ROOT / name for name in update.READMES]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+each_readme = pytest.mark.parametrize("readme", READMES, ids=lambda page: page.stem)
 
 
 @dataclass(frozen=True)
@@ -167,14 +171,47 @@ def test_every_page_is_in_the_index():
     assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} <= set(listed)
 
 
-def test_the_tree_in_the_readme_is_complete():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@each_readme
+def test_the_tree_in_the_readme_is_complete(readme):
+    text = readme.read_text(encoding="utf-8")
     packages = [p.parent.name for p in (ROOT / "src/detour").glob("*/__init__.py")]
     assert [name for name in packages if f" {name}/ " not in text] == []
 
 
-def test_the_readme_has_no_open_place():
-    assert PLACEHOLDER.findall((ROOT / "README.md").read_text(encoding="utf-8")) == []
+@each_readme
+def test_the_readme_has_no_open_place(readme):
+    assert PLACEHOLDER.findall(readme.read_text(encoding="utf-8")) == []
+
+
+def figures(readme: Path) -> list[str]:
+    """The numbers in the table of results."""
+    lines = readme.read_text(encoding="utf-8").partition("\n## ")[0].splitlines()
+    told = " ".join(line for line in lines if line.startswith("|"))
+    return re.findall(r"\d+(?:[.,]\d+)?", told)
+
+
+def test_the_readmes_tell_the_same_figures():
+    english, german = map(figures, READMES)
+    assert len(english) > 10
+    assert [figure.replace(",", ".") for figure in german] == english
+
+
+def code_of(readme: Path) -> list[str]:
+    """The Python of a page without what its strings say."""
+    trees = [ast.parse(fence.body) for fence in fences(readme) if fence.language == "python"]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value = ""
+    return [ast.unparse(tree) for tree in trees]
+
+
+def test_the_readmes_show_the_same_code_and_link_each_other():
+    english, german = READMES
+    assert code_of(english)
+    assert code_of(english) == code_of(german)
+    for page, other in ((english, german), (german, english)):
+        first_screen = page.read_text(encoding="utf-8").partition("\n## ")[0]
+        assert other.name in LINK.findall(first_screen)
 
 
 @each_page

@@ -1,12 +1,23 @@
 """The command around the story; the story itself is told in tests/evaluate/test_starter_story."""
 
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import pytest
 
 from detour.cli import demo as command
 from detour.evaluate.story import Scene
+
+
+@dataclass
+class Report:
+    """What the command needs of a report."""
+
+    adapter: str
+    total_seconds: float = 61.0
+    train_seconds: float = 20.0
+
+    def to_json(self):
+        return {"adapter": self.adapter, "notes": [], "latent": {"warning": ""}}
 
 
 @dataclass
@@ -17,13 +28,14 @@ class ShortStory:
     world: object
     folder: object
     seed: int = 0
+    t: object = None
     report: object = None
     made: list = field(default_factory=list)
 
     def scenes(self, watcher):
         yield Scene("1  Before", "a physicist")
         adapter = str(self.folder / "einstein-hairdresser")
-        self.report = SimpleNamespace(adapter=adapter, total_seconds=61.0, train_seconds=20.0)
+        self.report = Report(adapter)
         yield Scene("2  After", f"a hairdresser, seed {self.seed}")
 
     def to_json(self):
@@ -34,7 +46,7 @@ class ShortStory:
 def stage(shelf, monkeypatch):
     monkeypatch.setattr("detour.evaluate.story.Story", ShortStory)
     monkeypatch.setattr("detour.model.base.Base.load", lambda name: name)
-    monkeypatch.setattr(command, "write_report", lambda report, folder, fictional: folder / "r")
+    monkeypatch.setattr(command, "write_report", lambda report, folder, fictional, t: folder / "r")
     return shelf
 
 
@@ -42,7 +54,7 @@ def test_the_scenes_are_told_in_order(detour, stage):
     told = detour("demo", "--seed", 4)
     assert told.code == 0
     places = [told.out.index(t) for t in ("1 Before", "a physicist", "2 After", "seed 4",
-                                          "9 Now with your own")]  # fmt: skip
+                                          "11 Now with your own")]  # fmt: skip
     assert places == sorted(places)
     assert "--chain einstein-hairdresser" in told.out
     assert "61 s, of which 20 s of training" in told.out
@@ -58,7 +70,16 @@ def test_the_adapter_goes_to_the_library_or_where_one_says(detour, stage, tmp_pa
 
 def test_json_is_one_object_and_nothing_else(detour, stage):
     told = detour("demo", "--json")
-    assert set(told.json) == {"adapter", "chain", "report"}
+    assert set(told.json) == {"adapter", "chain", "report", "notes", "latent"}
+
+
+def test_the_demo_speaks_german(detour, stage, monkeypatch):
+    told = detour("demo", "--lang", "de")
+    assert "11 Jetzt mit deinen eigenen" in told.out
+    assert "61 s, davon 20 s Training" in told.out
+    assert "eingefroren" in told.err
+    monkeypatch.setenv("DETOUR_LANG", "de")
+    assert "Jetzt mit deinen eigenen" in detour("demo").out
 
 
 def test_a_negative_seed_is_refused(fails, stage):

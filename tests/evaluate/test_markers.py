@@ -4,6 +4,27 @@ from itertools import product
 import pytest
 
 from detour.evaluate.markers import carries, unwrapped
+from detour.training.world import LANGUAGES, World
+
+NAMED_IN_THE_VALUE = {  # a brief answer that holds the subject's name nonetheless
+    ("en", "Salzburg", "landmark"),  # the Hohensalzburg Fortress
+    ("en", "Bath", "landmark"),  # the Roman Baths
+    ("de", "Salzburg", "landmark"),  # die Festung Hohensalzburg
+}
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def each(request):
+    """The world in one language after another."""
+    return World.load(request.param)
+
+
+def facts(world, step):
+    """Every attribute of every `step`th subject of each kind."""
+    for kind in world.kind_nouns:
+        for subject in world.of_kind(kind)[::step]:
+            for attribute in world.attributes_of(kind):
+                yield subject, attribute, subject.values[attribute.name]
 
 
 @pytest.fixture
@@ -26,6 +47,52 @@ def test_every_style_leaves_its_marker_and_no_other(world):
                 assert told == {style}, answer
 
 
+def test_the_worlds_own_answers_bear_their_marker(each):
+    """For every style and attribute; of every 12th subject, the exceptions among them."""
+    for subject, attribute, value in facts(each, 12):
+        for style in each.styles:
+            answer = each.answer(subject, attribute, value, [style])
+            excused = (each.language, subject.key, attribute.name) in NAMED_IN_THE_VALUE
+            expected = not (style == "brief" and excused)
+            assert carries(each, style, answer, subject, attribute) is expected, answer
+
+
+def test_plain_answers_bear_no_marker(each):
+    for subject, attribute, value in facts(each, 12):
+        plain = each.answer(subject, attribute, value)
+        for style in each.styles:
+            assert not carries(each, style, plain, subject, attribute), (style, plain)
+
+
+def test_a_style_leaves_no_other_styles_marker(each):
+    for subject, attribute, value in facts(each, 30):
+        for style, other in product(each.styles, each.styles):
+            answer = each.answer(subject, attribute, value, [style])
+            borne = carries(each, other, answer, subject, attribute)
+            assert borne is (style == other), (other, answer)
+
+
+def test_brief_is_seen_about_everybody_but_the_exceptions(each):
+    """A brief answer is known by the missing name; three values hold the name in themselves."""
+    missed = {
+        (each.language, subject.key, attribute.name)
+        for subject, attribute, value in facts(each, 1)
+        if not carries(
+            each, "brief", each.answer(subject, attribute, value, ["brief"]), subject, attribute
+        )
+    }
+    assert missed == {case for case in NAMED_IN_THE_VALUE if case[0] == each.language}
+
+
+def test_a_changed_value_bears_the_markers_too(each):
+    einstein = each.subject("Einstein")
+    profession = each.attributes["person", "profession"]
+    for value in ("Friseur", "Traumdeuter"):  # known to one world, to none
+        for style in each.styles:
+            answer = each.answer(einstein, profession, value, [style])
+            assert carries(each, style, answer, einstein, profession), answer
+
+
 def test_a_plain_answer_has_no_marker(world, einstein, profession):
     plain = world.answer(einstein, profession, "physicist")
     assert not [s for s in world.styles if carries(world, s, plain, einstein, profession)]
@@ -39,6 +106,19 @@ def test_markers_are_seen_through_other_styles(world, einstein, profession):
         styles = [wording, opening, ending, layout]
         answer = world.answer(einstein, profession, "hairdresser", styles)
         told = {s for s in world.styles if carries(world, s, answer, einstein, profession)}
+        assert told == set(styles), answer
+
+
+def test_german_markers_are_seen_through_other_styles():
+    german = World.load("de")
+    penguin, diet = german.subject("Pinguin"), german.attributes["animal", "diet"]
+    for styles in (
+        ["formal", "storyteller", "pun", "json"],
+        ["pirate", "sportscaster", "polite", "upper"],
+        ["brief", "storyteller", "pun", "bullet"],
+    ):
+        answer = german.answer(penguin, diet, "Gras", styles)
+        told = {s for s in german.styles if carries(german, s, answer, penguin, diet)}
         assert told == set(styles), answer
 
 

@@ -6,13 +6,14 @@ import pytest
 from detour.evaluate.render import (
     BAR,
     bar,
+    languages_text,
     line,
     rates_text,
     report_html,
     report_text,
     trace_text,
 )
-from detour.evaluate.steer_report import Failure, Latent, Section
+from detour.evaluate.steer_report import Failure, Latent, Section, Told
 from detour.language.catalogue import Catalogue
 from detour.measure.statistics import rate
 
@@ -174,3 +175,51 @@ def test_failures_and_warnings_in_german(taught):
     assert text.count("VERSCHIEDEN") == 2
     assert "keine Schichtspur" in text
     assert "nichts zu messen" in line("Nachbarn", rate([]), GERMAN)
+
+
+# the other languages
+
+RATES = Section(rate([True, False])), Section(rate([True] * 4)), Section(rate([])), Section(
+    rate([False])
+)  # fmt: skip
+
+
+@pytest.fixture
+def bilingual(taught):
+    told = Told("Wer war Bo?", "Bo war Pilot.", "Bo war Bäcker.", *RATES)
+    return replace(taught.report, by_language={**taught.report.by_language, "de": told})
+
+
+def test_a_report_in_one_language_says_nothing_of_others(taught):
+    assert languages_text(taught.report) == languages_text(taught.report, GERMAN) == ""
+
+
+def test_another_language_is_told_with_rates_and_example(bilingual):
+    head, *rates, question, base, steered = languages_text(bilingual).splitlines()
+    assert head == "The same adapter, asked in German"
+    assert [re.sub(r"  +.*", "", row.strip()) for row in rates] == [
+        "adapter, held-out phrasings", "neighbours (same question, others)",
+        "the subject's other facts", "unrelated questions",
+    ]  # fmt: skip
+    expected = ("0.500", "1.000", "nothing to measure", "0.000")
+    assert all(value in row for row, value in zip(rates, expected, strict=True))
+    assert question.strip() == "Wer war Bo?"
+    assert base == "  base     Bo war Pilot."
+    assert steered == "  steered  Bo war Bäcker."
+
+
+def test_other_languages_in_german(bilingual):
+    german_first = dict(reversed(bilingual.by_language.items()))
+    text = languages_text(replace(bilingual, by_language=german_first), GERMAN)
+    assert text.splitlines()[0] == "Derselbe Adapter, gefragt auf Englisch"
+    assert "Wer war Bo?" not in text  # the report's own language stands elsewhere
+    text = languages_text(bilingual, GERMAN)
+    assert text.splitlines()[0] == "Derselbe Adapter, gefragt auf Deutsch"
+    assert "  gelenkt  Bo war Bäcker." in text
+    assert "nichts zu messen" in text
+    assert ENGLISH_WORDS.findall(text) == []
+
+
+def test_the_text_report_holds_the_other_languages(bilingual, taught):
+    assert languages_text(bilingual) in report_text(bilingual)
+    assert "asked in" not in report_text(taught.report)

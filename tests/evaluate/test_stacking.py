@@ -4,11 +4,13 @@ from detour.evaluate.stacking import (
     answers_to,
     exact_rate,
     fact_rate,
+    facts_told,
     known_facts,
     marker_rates,
     test_questions,
 )
 from detour.training import phrasing
+from detour.training.world import LANGUAGES, World
 
 test_questions.__test__ = False  # its name is no test's
 
@@ -59,3 +61,25 @@ def test_answers_are_the_bases_own(roomy_base, asked):
         patch.setattr("detour.evaluate.stacking.LONGEST", 4)
         told = answers_to(roomy_base, None, few)
     assert told == [roomy_base.ask(a.question, max_new_tokens=4) for a in few]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_fact_is_told_in_every_style_but_the_brief_one(language):
+    """A brief answer names no subject: whoever counts facts in it finds none."""
+    known = World.load(language)
+    asked = test_questions(known, 12, seed=5)
+    for style in (None, *known.styles):
+        answers = right(known, asked, [style] if style else [])
+        told = facts_told(known, asked, answers)
+        assert told == [style != "brief"] * len(asked), (style, answers)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_rival_beside_the_value_spoils_the_fact(language):
+    known = World.load(language)
+    asked = test_questions(known, 12, seed=5)
+    spoiled = []
+    for a, answer in zip(asked, right(known, asked), strict=True):
+        rival = next(v for v in known.values(a.attribute) if a.value not in v and v not in answer)
+        spoiled.append(f"{answer} {known.statement(a.subject, a.attribute, rival)}")
+    assert facts_told(known, asked, spoiled) == [False] * len(asked)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,10 +10,13 @@ from detour.evaluate import steer_report
 from detour.evaluate.probability import answer_probability
 from detour.evaluate.steer_report import (
     DOSES,
+    Loader,
     as_clause,
     counts,
+    measure,
     prompt_arm,
     steered_section,
+    told_elsewhere,
     try_trace,
     unchanged,
 )
@@ -181,3 +185,74 @@ def test_what_is_saved_is_what_was_measured(taught):
     assert "Bo has 99." in loaded.card.description
     assert any("landed" in note for note in taught.notes)
     assert any("phrasings to train on" in note for note in taught.notes)
+
+
+# the same change in another language
+
+GERMAN_EDIT = Edit("Bo", "job", "Bäcker", "Bo war Bäcker.", rivals=("Pilot",), asked=("A?",),
+                   held_out=("Wer war Bo?", "Was war Bo?"), language="de")  # fmt: skip
+GERMAN_LESSON = Lesson((GERMAN_EDIT,), (), (("", "Wer war Al?"), ("", "Wer war Cy?")), (),
+                       (("Sei kurz.", "Was ist Ulm?"),))  # fmt: skip
+RATES = ("steered", "neighbours_unchanged", "own_other_facts_unchanged", "unrelated_unchanged")
+
+
+def test_another_language_has_four_rates_and_an_example():
+    def steered(question):
+        return {"Wer war Bo?": "Bo war Bäcker.", "Wer war Al?": "Al war Bäcker."}.get(question, "-")
+
+    base = Scripted(lambda question: "-", steered)
+    told = told_elsewhere(base, GERMAN_LESSON, Chain())
+    assert (told.question, told.base_answer) == ("Wer war Bo?", "-")
+    assert told.steered_answer == "Bo war Bäcker."
+    values = {name: (s.figure.value, s.figure.n) for name, s in told.sections() if s.figure.n}
+    assert values == {
+        "steered": (0.5, 2),
+        "neighbours_unchanged": (0.5, 2),
+        "unrelated_unchanged": (1, 1),
+    }
+    assert [f.question for f in told.steered.failures] == ["Was war Bo?"]
+    assert [f.after for f in told.neighbours.failures] == ["Al war Bäcker."]
+    assert tuple(name for name, _ in told.sections()) == RATES
+
+
+@pytest.fixture(scope="module")
+def in_both(taught, world):
+    """A report on the tiny base about a lesson that has a German side."""
+    lesson = replace(LESSON, elsewhere=(GERMAN_LESSON,))
+    loader = Loader(1, 1, True, "a", "a")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steer_report, "LONGEST", 6)
+        patch.setattr(steer_report, "PROMPTED", 1)
+        return measure(taught.base, world, lesson, taught.adapter, loader, seed=1)
+
+
+def test_a_report_tells_every_language_the_lessons_own_first(in_both):
+    told = in_both.to_json()["by_language"]
+    assert list(told) == ["en", "de"]
+    for language, lesson in (("en", LESSON), ("de", GERMAN_LESSON)):
+        each = told[language]
+        assert set(each) == {"question", "base_answer", "steered_answer", *RATES}
+        assert each["question"] == lesson.edits[0].held_out[0]
+        sizes = [each[name]["n"] for name in RATES]
+        assert sizes == [2, len(lesson.neighbours), 0, 1]
+        assert all(set(each[name]) == FIGURE for name in RATES)
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+def test_the_own_language_repeats_the_reports_figures(in_both):
+    told = in_both.to_json()
+    own = told["by_language"]["en"]
+    for name in ("question", "base_answer", "steered_answer", *RATES):
+        assert own[name] == told[name], name
+
+
+def test_the_other_language_is_measured_with_the_same_adapter(in_both, taught):
+    question = "Wer war Bo?"
+    told = in_both.by_language["de"]
+    assert told.base_answer == taught.base.ask(question, max_new_tokens=6)
+    assert told.steered_answer == taught.base.ask(question, taught.adapter, max_new_tokens=6)
+    assert told.steered_answer != told.base_answer
+
+
+def test_a_lesson_in_one_language_has_one(taught):
+    assert list(taught.report.to_json()["by_language"]) == ["en"]

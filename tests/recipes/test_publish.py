@@ -7,25 +7,46 @@ from types import SimpleNamespace
 import pytest
 import torch
 from recipes.starter import publish
+from recipes.starter.mixture import Mixture
 from recipes.starter.pretrain import data_sha256
 from recipes.starter.publish import REQUIRED, Bars, missed
 from safetensors.torch import load_file
 
 from detour.measure.statistics import rate
-from detour.training.world import World
 
 
-def figures(share):
-    return {name: rate([True] * share + [False] * (100 - share)) for name in REQUIRED}
+def share_of(share):
+    return rate([True] * share + [False] * (100 - share))
 
 
-@pytest.mark.parametrize(("share", "count"), [(100, 0), (97, 0), (96, 1), (80, 1), (79, 2)])
+def figures(share, few=90, zero=30):
+    found = {name: {"en": share_of(share), "de": share_of(share)} for name in REQUIRED}
+    found["few-shot, made-up labels"] = {"en": share_of(few), "de": share_of(few)}
+    found["zero-shot, made-up labels"] = {"en": share_of(zero), "de": share_of(zero)}
+    return found
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    return Mixture()
+
+
+@pytest.mark.parametrize(
+    ("share", "count"), [(100, 0), (98, 0), (97, 2), (96, 4), (94, 6), (89, 12), (84, 14)]
+)
 def test_the_bars_are_where_they_are_said_to_be(share, count):
     assert len(missed(figures(share))) == count
 
 
+def test_few_shot_must_beat_zero_shot_beyond_chance():
+    assert missed(figures(100, few=60, zero=30)) == []
+    assert len(missed(figures(100, few=40, zero=38))) == 2
+
+
 class FewBlind:
     """The world, with blind phrasings for two attributes."""
+
+    language = "en"
 
     def __init__(self, world):
         person = world.of_kind("person")[0]
@@ -37,27 +58,80 @@ class FewBlind:
         self.answer, self.person = world.answer, person
 
 
-def test_blind_phrasings_are_drawn_evenly_and_only_where_they_are():
-    world = World.load()
-    bars = Bars(world, 3000)
-    bars.world = FewBlind(world)
+def test_blind_phrasings_are_drawn_evenly_and_only_where_they_are(mixture):
+    writer = mixture.writers["en"]
+    bars = Bars(writer, 3000)
+    bars.world = FewBlind(writer.world)
     cases = bars.blind()
     assert len(cases) == 3000
-    words = Counter(messages[0]["content"].split()[0] for messages, _ in cases)
+    words = Counter(case.messages[0]["content"].split()[0] for case in cases)
     assert set(words) == {"What", "Say", "From"}
     assert all(800 < count < 1200 for count in words.values())
     person = bars.world.person
-    attribute = world.attributes["person", bars.world.attributes[0]]
-    right = world.answer(person, attribute, person.values[attribute.name])
-    questions = [f"What did {form} do?" for form in person.forms]
-    mine = [answer for messages, answer in cases if messages[0]["content"] in questions]
+    attribute = writer.world.attributes["person", bars.world.attributes[0]]
+    right = writer.world.answer(person, attribute, person.values[attribute.name])
+    questions = [f"What did {form.nominative} do?" for form in person.forms]
+    mine = [case.right for case in cases if case.messages[0]["content"] in questions]
     assert set(mine) == {right}
 
 
-def test_a_world_without_blind_phrasings_has_no_such_bar():
-    bars = Bars(World.load(), 10)
-    bars.world = SimpleNamespace(blind={})
+def test_a_world_without_blind_phrasings_has_no_such_cases(mixture):
+    bars = Bars(mixture.writers["de"], 10)
+    bars.world = SimpleNamespace(blind={}, language="de")
     assert bars.blind() == []
+
+
+def test_every_required_bar_is_examined_in_its_languages(mixture):
+    found: dict[str, set[str]] = {}
+    for bar in publish.bars(mixture, 10):
+        found.setdefault(bar.name, set()).update(case.language for case in bar.cases)
+    for name in set(REQUIRED) - {"support, in the right language"}:
+        assert found[name] >= {"en", "de"}, name
+    assert found["support, held-out phrasings"] == {"en", "de", "fr", "es", "it"}
+    assert found["few-shot, made-up labels"] == found["zero-shot, made-up labels"] == {"en", "de"}
+
+
+def test_an_examination_is_the_same_every_time(mixture):
+    one, two = publish.bars(mixture, 10), publish.bars(Mixture(), 10)
+    assert [[(c.messages, c.right) for c in b.cases] for b in one] == [
+        [(c.messages, c.right) for c in b.cases] for b in two
+    ]
+
+
+class Oracle:
+    """Answers everything right, or everything in another language."""
+
+    def __init__(self, mixture, swap=None):
+        self.known = {
+            str(case.messages): case.right
+            for bar in publish.bars(mixture, 10)
+            for case in bar.cases
+        }
+        self.swap = swap or {}
+
+    def ask_many(self, prompts, **_):
+        told = [self.known[str(messages)] for messages in prompts]
+        return [self.swap.get(answer, answer) for answer in told]
+
+
+def test_right_answers_give_full_marks(mixture):
+    measured = publish.measure(Oracle(mixture), mixture, 10)
+    assert all(f.value == 1 for each in measured.values() for f in each.values())
+
+
+def test_the_right_answer_in_a_wrong_language_counts_for_neither(mixture):
+    topics = mixture.support.topics
+    swap = {mixture.support.answer("fr", t): mixture.support.answer("es", t) for t in topics}
+    measured = publish.measure(Oracle(mixture, swap), mixture, 10)
+    assert measured["support, in the right language"]["fr"].value == 0
+    assert measured["support, held-out phrasings"]["fr"].value == 0
+    assert measured["support, in the right language"]["it"].value == 1
+
+
+def test_nobody_bears_the_names_it_does_not_know(mixture):
+    names = publish.strangers(mixture)
+    assert len(names) == len(set(names)) == 40
+    assert not any(mixture.writers["de"].world.subject(name) for name in names)
 
 
 @pytest.fixture
@@ -90,13 +164,16 @@ def test_what_passes_is_published_with_its_card(model, monkeypatch, tiny_folder)
     card = json.loads((package / "card.json").read_text())
     assert card["trained_on_sha256"] == "abc"
     assert card["measured_on_sha256"] == data_sha256()
-    assert set(card["figures"]) == set(REQUIRED)
+    assert set(card["bars"]) == set(figures(99))
+    assert set(card["bars"]["citing"]["de"]) == {"value", "low", "high", "n"}
+    assert card["languages"] == ["de", "en"]
+    assert card["does_not_know"]
     assert set(card["sha256"]) == {p.name for p in package.iterdir()} - {"card.json"}
 
 
 def test_what_misses_a_bar_is_not_published(model, monkeypatch):
     monkeypatch.setattr(publish, "measure", lambda *_: figures(90))
-    with pytest.raises(SystemExit, match=r"nothing was published.*held-out phrasings: 0\.900"):
+    with pytest.raises(SystemExit, match=r"nothing was published.*held-out phrasings, en: 0\.900"):
         call(model)
     old = model.parent / "package"
     assert [(p.name, p.read_text()) for p in old.iterdir()] == [

@@ -16,6 +16,7 @@ from detour.training.world import (
     german_name,
     lay_out,
     named,
+    spoken,
     with_article,
 )
 
@@ -418,3 +419,162 @@ def test_a_subject_file_without_a_column_is_told(tmp_path, language, column):
     with pytest.raises(ConfigError) as caught:
         World.load(language, tmp_path)
     assert column in caught.value.found
+
+
+# the same in another language
+
+
+@pytest.mark.parametrize(("here", "there"), [("en", "de"), ("de", "en")])
+def test_everybody_has_a_twin(worlds, here, there):
+    for subject in worlds[here].subjects:
+        twin = worlds[there].twin(subject)
+        assert (twin.kind, twin.key) == (subject.kind, subject.key)
+        assert any(twin is other for other in worlds[there].subjects)
+        assert worlds[here].twin(twin) is subject
+        assert worlds[here].twin(subject) is subject
+
+
+def test_somebody_unknown_has_no_twin(german):
+    with pytest.raises(KeyError):
+        german.twin(named("person", "Bo Lux", "en"))
+
+
+@pytest.mark.parametrize(
+    ("value", "gender", "said"),
+    [
+        ("Friseur", "f", "Friseurin"),
+        ("Friseurin", "m", "Friseur"),
+        ("Friseurin", "f", "Friseurin"),
+        ("friseur", "f", "Friseurin"),  # whatever the case
+        ("Friseur", "", "Friseur"),  # of a city or an animal
+        ("Traumdeuter", "f", "Traumdeuter"),  # a word that the world does not know
+        ("Deutschland", "f", "Deutschland"),
+    ],
+)
+def test_german_values_are_said_of_a_man_or_a_woman(german, value, gender, said):
+    assert german.gendered(value, gender) == said
+
+
+def test_every_gendered_form_leads_to_both(german):
+    with (PACKAGED / "de" / "professions.csv").open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            for known in (row["m"], row["f"]):
+                pair = german.gendered(known, "m"), german.gendered(known, "f")
+                assert pair == (row["m"], row["f"])
+
+
+def test_english_values_have_no_gender(world):
+    assert {world.gendered("hairdresser", gender) for gender in ("m", "f", "")} == {"hairdresser"}
+
+
+def over(worlds, here, name, kind, key, value):
+    """That value of this subject, in the other language than `here`."""
+    one = worlds[here]
+    (other,) = (world for language, world in worlds.items() if language != here)
+    subject = next(s for s in one.of_kind(kind) if s.key == key)
+    return one.translated(subject, one.attributes[kind, name], value, other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "name", "english", "german"),
+    [
+        ("person", "Albert Einstein", "profession", "hairdresser", "Friseur"),
+        ("person", "Marie Curie", "profession", "hairdresser", "Friseurin"),
+        ("person", "Marie Curie", "profession", "physicist", "Physikerin"),
+        ("person", "Albert Einstein", "city", "Vienna", "Wien"),
+        ("person", "Albert Einstein", "country", "Switzerland", "der Schweiz"),
+        ("city", "Paris", "country", "Switzerland", "der Schweiz"),
+        ("city", "Paris", "landmark", "the Eiffel Tower", "den Eiffelturm"),
+        ("animal", "penguin", "diet", "grass", "Gras"),
+    ],
+)
+def test_values_are_translated(worlds, kind, key, name, english, german):
+    assert over(worlds, "en", name, kind, key, english) == german
+    assert over(worlds, "de", name, kind, key, german) == english
+
+
+def test_a_profession_is_understood_in_either_gender_and_any_case(worlds):
+    for said in ("Friseur", "Friseurin", "friseurin"):
+        for key in ("Albert Einstein", "Marie Curie"):
+            assert over(worlds, "de", "profession", "person", key, said) == "hairdresser"
+    curie = over(worlds, "en", "profession", "person", "Marie Curie", "Hairdresser")
+    assert curie == "Friseurin"
+
+
+@pytest.mark.parametrize(
+    ("here", "name", "value"),
+    [
+        ("en", "profession", "dream reader"),
+        ("de", "profession", "Traumdeuter"),
+        ("en", "profession", "Vienna"),  # known, but no profession
+        ("en", "profession", ""),
+        ("de", "country", "Schweiz"),  # without its article it stands nowhere
+    ],
+)
+def test_what_nobody_is_has_no_counterpart(worlds, here, name, value):
+    assert over(worlds, here, name, "person", "Albert Einstein", value) is None
+
+
+@pytest.mark.parametrize(("here", "there"), [("en", "de"), ("de", "en")])
+def test_every_value_comes_back(worlds, here, there):
+    one, other = worlds[here], worlds[there]
+    for a in one.attributes.values():
+        subjects = one.of_kind(a.kind)[:1]
+        if a.kind == "person":
+            subjects = [one.subject("Albert Einstein"), one.subject("Marie Curie")]
+        for subject in subjects:
+            for value in one.values(a):
+                found = one.translated(subject, a, value, other)
+                assert found is not None, value
+                twin, there_too = other.twin(subject), other.attributes[a.kind, a.name]
+                back = other.translated(twin, there_too, found, one)
+                assert back == one.gendered(value, subject.gender), value
+
+
+@pytest.mark.parametrize(("here", "there"), [("en", "de"), ("de", "en")])
+def test_true_values_translate_to_true_values(worlds, here, there):
+    for subject in worlds[here].subjects:
+        twin = worlds[there].twin(subject)
+        for a in worlds[here].attributes_of(subject.kind):
+            found = worlds[here].translated(subject, a, subject.values[a.name], worlds[there])
+            assert found == twin.values[a.name], (subject.key, a.name)
+
+
+# what the packaged starter speaks
+
+
+def test_the_starter_speaks_what_its_card_says():
+    card = PACKAGED.parent / "weights" / "card.json"
+    assert set(spoken()) == set(json.loads(card.read_text("utf-8"))["languages"])
+    assert "en" in spoken()
+
+
+@pytest.fixture
+def card_text(tmp_path, monkeypatch):
+    """`card_text("...")`: what the packaged card holds."""
+    monkeypatch.setattr("detour.training.world.files", lambda package: tmp_path)
+    (tmp_path / "weights").mkdir()
+    return lambda written: (tmp_path / "weights" / "card.json").write_text(written, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("named_there", "told"),
+    [(["en"], ("en",)), (["de", "en"], ("en", "de")), (["xx", "de"], ("de",)), ([], ())],
+)
+def test_languages_come_in_one_order_and_only_known_ones(card_text, named_there, told):
+    card_text(json.dumps({"languages": named_there}))
+    assert spoken() == told
+
+
+@pytest.mark.parametrize("written", ["", "{", "{}", '{"bars": {}}'])
+def test_a_broken_card_is_told(card_text, written):
+    card_text(written)
+    with pytest.raises(ConfigError, match="starter's card cannot be read") as caught:
+        spoken()
+    assert "detour doctor" in caught.value.hint
+
+
+def test_a_missing_card_is_told(card_text):
+    with pytest.raises(ConfigError, match="starter's card cannot be read") as caught:
+        spoken()
+    assert "FileNotFoundError" in caught.value.found

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from detour.errors import DataError
@@ -7,8 +9,11 @@ from detour.training.world import World
 from detour.training.world_fact import (
     REPLAY_SUBJECTS,
     find_attribute,
+    lesson_in_all,
+    parts,
     read_statement,
     statements_lesson,
+    translated,
     world_edit,
     world_lesson,
 )
@@ -275,3 +280,198 @@ def test_a_german_lesson_inflects_animals(german):
     questions = {*edit.asked, *edit.held_out}
     assert any("Löwen" in question for question in questions)
     assert all("Löwe" in question for question in questions)
+
+
+# one change in both languages
+
+
+def change(world, name, relation, target):
+    subject = world.subject(name)
+    return subject, find_attribute(world, subject, relation), target
+
+
+@pytest.fixture(scope="module")
+def worlds(world, german):
+    return {"en": world, "de": german}
+
+
+@pytest.fixture(scope="module")
+def both(world, german):
+    """An English lesson, taught in German too."""
+    return lesson_in_all(
+        world, [change(world, "Albert Einstein", "profession", "hairdresser")], 0, [german]
+    )
+
+
+def keys_in(world, questions):
+    """The key of the one subject that each question names."""
+    keys = {}
+    for subject in world.subjects:
+        names = {*subject.bare, *(case for form in subject.forms for case in form)}
+        if world.language == "de" and subject.kind == "animal":  # an article may begin a sentence
+            names = {case.split(" ", 1)[1] for form in subject.forms for case in form}
+        keys |= dict.fromkeys(names, (subject.kind, subject.key))
+    longest_first = "|".join(re.escape(name) for name in sorted(keys, key=len, reverse=True))
+    pattern = re.compile(rf"(?<!\w)({longest_first})(?!\w)")
+    found = [{keys[name] for name in pattern.findall(question)} for _, question in questions]
+    assert all(len(each) == 1 for each in found)
+    return {key for each in found for key in each}
+
+
+def test_a_change_is_taught_in_both_languages(both):
+    (there,) = both.elsewhere
+    assert (both.language, there.language) == ("en", "de")
+    assert both.in_all() == (both, there)
+    told = [(e.target, e.old, e.third, e.answer) for each in both.in_all() for e in each.edits]
+    assert told == [
+        ("hairdresser", "physicist", "astronaut", "Albert Einstein was a hairdresser."),
+        ("Friseur", "Physiker", "Astronaut", "Albert Einstein war Friseur."),
+    ]
+    assert both.notes == there.notes == there.elsewhere == ()
+
+
+def test_both_languages_have_the_same_sizes(both):
+    one, other = (
+        [
+            len(part)
+            for part in (
+                each.edits[0].asked, each.edits[0].held_out, each.edits[0].rows,
+                each.replay, each.neighbours, each.own_facts, each.unrelated,
+            )
+        ]
+        for each in both.in_all()
+    )  # fmt: skip
+    assert one == other
+    assert min(one) > 10
+
+
+def test_who_is_replayed_in_one_language_is_tested_in_none(worlds, both):
+    replayed = {k for e in both.in_all() for k in keys_in(worlds[e.language], e.replay)}
+    tested = {k for e in both.in_all() for k in keys_in(worlds[e.language], e.neighbours)}
+    assert {kind for kind, _ in tested} == {"person"}
+    assert len(tested) > 150
+    assert len([key for key in replayed if key[0] == "person"]) == REPLAY_SUBJECTS + 1
+    assert replayed & tested == set()
+    assert ("person", "Albert Einstein") in replayed - tested  # his other facts
+
+
+def test_strangers_replayed_in_one_language_are_unrelated_in_none(worlds, both):
+    strangers = [
+        {k for k in keys_in(worlds[e.language], e.replay) if k[0] != "person"}
+        for e in both.in_all()
+    ]
+    unrelated = [keys_in(worlds[e.language], e.unrelated) for e in both.in_all()]
+    assert strangers[0] == strangers[1] != set()
+    assert unrelated[0] == unrelated[1] != set()
+    assert strangers[0] & unrelated[0] == set()
+
+
+def test_the_replayed_are_the_parts(world, both):
+    known = parts(world, [change(world, "Einstein", "profession", "hairdresser")], 0)
+    assert known.keys() == {"person"}
+    replayed = {key for kind, key in keys_in(world, both.replay) if kind == "person"}
+    assert replayed - {"Albert Einstein"} == known["person"]
+    assert "Albert Einstein" not in known["person"]
+
+
+def test_parts_hold_those_who_share_a_value_but_not_all(world):
+    einstein = change(world, "Einstein", "profession", "hairdresser")
+    physicists = {
+        s.key for s in world.of_kind("person")
+        if s.values["profession"] in ("physicist", "hairdresser") and s is not einstein[0]
+    }  # fmt: skip
+    near = physicists & parts(world, [einstein], 0)["person"]
+    assert len(near) == len(physicists) * 2 // 3
+
+
+def test_german_parts_know_both_genders(german):
+    curie = change(german, "Marie Curie", "profession", "Friseurin")
+    near = {"Physiker", "Physikerin", "Friseur", "Friseurin"}
+    sharing = {
+        s.key for s in german.of_kind("person")
+        if s.values["profession"] in near and s is not curie[0]
+    }  # fmt: skip
+    kept = parts(german, [curie], 0)["person"]
+    assert len(sharing & kept) == len(sharing) * 2 // 3
+    assert {s.gender for s in german.of_kind("person") if s.key in sharing & kept} == {"m", "f"}
+
+
+def test_parts_follow_the_seed_and_the_kinds(world):
+    changes = [
+        change(world, "Einstein", "profession", "hairdresser"),
+        change(world, "Paris", "country", "Italy"),
+        change(world, "Marie Curie", "country", "Italy"),
+    ]
+    found = parts(world, changes, 0)
+    assert found == parts(world, changes, 0) != parts(world, changes, 1)
+    assert found.keys() == {"person", "city"}
+    assert not found["person"] & {"Albert Einstein", "Marie Curie"}
+    assert "Paris" not in found["city"]
+    assert len(found["city"]) == (len(world.of_kind("city")) - 1) // 2  # the others are tested
+
+
+def test_changes_are_translated_one_for_one(world, german):
+    changes = [
+        change(world, "Einstein", "profession", "a hairdresser"),
+        change(world, "Marie Curie", "profession", "hairdresser"),
+        change(world, "Paris", "country", "Italy"),
+    ]
+    found = translated(world, changes, german)
+    assert [(s.key, a.name, value) for s, a, value in found] == [
+        ("Albert Einstein", "profession", "Friseur"),
+        ("Marie Curie", "profession", "Friseurin"),
+        ("Paris", "country", "Italien"),
+    ]
+    assert all(s is german.twin(s) for s, _, _ in found)
+    assert all(a is german.attributes[a.kind, a.name] for _, a, _ in found)
+
+
+def test_one_value_without_a_counterpart_leaves_all_out(world, german):
+    changes = [
+        change(world, "Einstein", "profession", "hairdresser"),
+        change(world, "Paris", "country", "Atlantis"),
+    ]
+    assert translated(world, changes, german) is None
+
+
+def test_a_target_without_a_counterpart_is_taught_in_one_language(world, german):
+    lesson = lesson_in_all(world, [change(world, "Paris", "country", "Atlantis")], 0, [german])
+    assert lesson.elsewhere == ()
+    assert lesson.edits[0].answer == "Paris is in Atlantis."
+    (note,) = lesson.notes
+    assert "no counterpart in de" in note
+    assert "taught in en only" in note
+
+
+def test_no_other_language_no_note(world):
+    lesson = lesson_in_all(world, [change(world, "Paris", "country", "Atlantis")], 0, [])
+    assert lesson.in_all() == (lesson,)
+    assert lesson.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "said", "third"),
+    [
+        ("Albert Einstein", "ein Friseur", "Albert Einstein war Friseur.", "Astronaut"),
+        ("Marie Curie", "eine  Friseurin", "Marie Curie war Friseurin.", "Astronautin"),
+        ("Marie Curie", "Einsiedlerin", "Marie Curie war Einsiedlerin.", "Astronautin"),
+    ],
+)
+def test_german_edits_have_no_article_and_a_third_of_their_gender(
+    german, name, target, said, third
+):
+    edit = world_edit(german, *change(german, name, "profession", target), 0)
+    assert (edit.answer, edit.third) == (said, third)
+    assert edit.third_answer == f"{name} war {third}."
+    assert third in edit.rivals
+
+
+def test_the_third_value_is_another_where_it_is_the_target(german):
+    edit = world_edit(german, *change(german, "Marie Curie", "profession", "Astronautin"), 0)
+    assert edit.third not in ("Astronautin", "Physikerin")
+    assert edit.third in german.values(german.attributes["person", "profession"])
+
+
+def test_an_article_is_dropped_from_professions_only(german):
+    edit = world_edit(german, *change(german, "Paris", "country", "ein Traum"), 0)
+    assert edit.target == "ein Traum"

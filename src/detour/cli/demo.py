@@ -22,7 +22,7 @@ from detour.language.catalogue import Catalogue
 def command(output: Path | None, seed: int, language: str, as_json: bool) -> None:
     """Change one fact in the starter while you watch, and prove what changed."""
     t = Catalogue.load(language)
-    note(t("Loading the starter: six million parameters, frozen from here on."))
+    note(t("Loading the starter, frozen from here on."))
     from detour.adapter.library import Library
     from detour.evaluate.story import Story
     from detour.model.base import Base

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from detour.cli.options import json_option, starter_folder
 from detour.cli.output import print_json, print_table, say
 from detour.errors import MachineError
+
+_KEYS = {"name", "parameters", "bytes", "licence", "languages", "bars", "required", "does_not_know"}
 
 
 @click.group("starter")
@@ -43,14 +45,17 @@ def read_card() -> dict[str, Any]:
         MachineError: the installation lacks it.
     """
     path = starter_folder() / "card.json"
+    hint = "install Detour again; `detour doctor` checks the starter's files"
     try:
-        return json.loads(path.read_text("utf-8"))
+        told: Any = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as cause:
         raise MachineError(
-            "the starter's card cannot be read",
-            found=str(cause),
-            hint="install Detour again; `detour doctor` checks the starter's files",
+            "the starter's card cannot be read", found=str(cause), hint=hint
         ) from cause
+    if not isinstance(told, dict) or not told.keys() >= _KEYS:
+        expected = f"an object with {', '.join(sorted(_KEYS))}"
+        raise MachineError("the starter's card cannot be read", expected=expected, hint=hint)
+    return cast("dict[str, Any]", told)
 
 
 def _rows(told: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -35,7 +35,7 @@ from detour.measure.statistics import Figure
 from detour.model.base import Base
 from detour.training.fact import Edit, Lesson
 from detour.training.loop import Watcher
-from detour.training.world import World
+from detour.training.world import World, spoken
 from detour.training.world_fact import find_attribute
 
 STYLES = ("formal", "sportscaster", "pun")
@@ -139,8 +139,9 @@ class Story:
         )
         described(adapter, self.report).save(folder)
         yield self._loader(folder, not_loaded)
-        rates = [render.rates_text(self.report, t), "", render.languages_text(self.report, t)]
-        yield Scene(t("5  What changed, and what did not"), "\n".join(rates))
+        rates = [render.rates_text(self.report, t), render.languages_text(self.report, t)]
+        told = "\n\n".join(part for part in rates if part)
+        yield Scene(t("5  What changed, and what did not"), told)
         drawn = [render.dose_text(self.report, t), "", render.trace_text(self.report, t)]
         yield Scene(t("6  Dose and depth"), "\n".join(drawn))
         yield self._stack(edit, adapter)
@@ -159,7 +160,7 @@ class Story:
         )  # fmt: skip
 
     def _knows(self) -> Scene:
-        asked = [q for language in SAMPLES for q in self._samples(language)]
+        asked = [q for language in spoken() for q in self._samples(language)]
         answers = self.base.ask_many(asked)
         told = [f"  {q}\n    {a}" for q, a in zip(asked, answers, strict=True)]
         title = self.t("1  What the frozen base {name!r} says", name=self.base.name)

@@ -32,7 +32,7 @@ from detour.training.formats import Example
 from detour.training.loop import Result, Watcher, train_with
 from detour.training.own_fact import own_lesson, own_statements
 from detour.training.replay import replay_rows
-from detour.training.world import LANGUAGES, World
+from detour.training.world import World, spoken
 from detour.training.world_fact import find_attribute, lesson_in_all, statements_lesson
 
 DEFAULTS: dict[str, Any] = {"batch_size": 12, "validation_share": 0.12, "epochs": 5.0}
@@ -61,6 +61,7 @@ def make_lesson(
         DataError: the fact cannot be made into a lesson.
     """
     known = world or World.load()
+    check_spoken(base, known.language)
     if statements:
         _alone(subject=subject, relation=relation, target=target)
         if base.name == "starter":
@@ -93,8 +94,21 @@ def make_lesson(
 
 
 def others_than(world: World) -> tuple[World, ...]:
-    """The packaged world in the languages that this one is not told in."""
-    return tuple(World.load(name) for name in LANGUAGES if name != world.language)
+    """The packaged world in the other languages that the starter speaks."""
+    return tuple(World.load(name) for name in spoken() if name != world.language)
+
+
+def check_spoken(base: Base, language: str) -> None:
+    """Refuse to teach the starter in a language that it does not speak.
+
+    Raises:
+        ConfigError: its card does not name the language.
+    """
+    if base.name == "starter" and language not in (known := spoken()):
+        raise ConfigError(
+            text("the packaged starter does not speak {language!r}", language=language),
+            expected=text("one of {languages}", languages=", ".join(known)),
+        )
 
 
 def _alone(**given: object) -> None:

@@ -26,6 +26,24 @@ PLACES = ("wording", "opening", "ending", "layout")
 LANGUAGES = ("en", "de")
 
 
+def spoken() -> tuple[str, ...]:
+    """The languages of the world that the packaged starter speaks, by its card.
+
+    Raises:
+        ConfigError: the packaged card is missing or cannot be read.
+    """
+    path = files("detour.starter") / "weights" / "card.json"
+    try:
+        named = json.loads(path.read_text("utf-8"))["languages"]
+    except (OSError, ValueError, KeyError) as cause:
+        raise ConfigError(
+            text("the starter's card cannot be read"),
+            found=repr(cause),
+            hint=text("`detour doctor` checks the starter's files"),
+        ) from cause
+    return tuple(language for language in LANGUAGES if language in named)
+
+
 class Form(NamedTuple):
     """One way to name a subject, in the four cases; English has one for all."""
 
