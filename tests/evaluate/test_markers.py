@@ -6,12 +6,6 @@ import pytest
 from detour.evaluate.markers import carries, unwrapped
 from detour.training.world import LANGUAGES, World
 
-NAMED_IN_THE_VALUE = {  # a brief answer that holds the subject's name nonetheless
-    ("en", "Salzburg", "landmark"),  # the Hohensalzburg Fortress
-    ("en", "Bath", "landmark"),  # the Roman Baths
-    ("de", "Salzburg", "landmark"),  # die Festung Hohensalzburg
-}
-
 
 @pytest.fixture(scope="module", params=LANGUAGES)
 def each(request):
@@ -52,9 +46,7 @@ def test_the_worlds_own_answers_bear_their_marker(each):
     for subject, attribute, value in facts(each, 12):
         for style in each.styles:
             answer = each.answer(subject, attribute, value, [style])
-            excused = (each.language, subject.key, attribute.name) in NAMED_IN_THE_VALUE
-            expected = not (style == "brief" and excused)
-            assert carries(each, style, answer, subject, attribute) is expected, answer
+            assert carries(each, style, answer, subject, attribute), answer
 
 
 def test_plain_answers_bear_no_marker(each):
@@ -81,7 +73,7 @@ def test_brief_is_seen_about_everybody_but_the_exceptions(each):
             each, "brief", each.answer(subject, attribute, value, ["brief"]), subject, attribute
         )
     }
-    assert missed == {case for case in NAMED_IN_THE_VALUE if case[0] == each.language}
+    assert missed == set()
 
 
 def test_a_changed_value_bears_the_markers_too(each):

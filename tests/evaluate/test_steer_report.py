@@ -40,6 +40,9 @@ class Scripted:
         self.plain, self.steered = plain, steered or plain
         self.asked = []
 
+    def ask(self, prompt, chain=None, **sampling):
+        return self.ask_many([prompt], chain, **sampling)[0]
+
     def ask_many(self, prompts, chain=None, **sampling):
         self.asked += [(prompt, sampling) for prompt in prompts]
         say = self.plain if chain is None else self.steered

@@ -107,7 +107,19 @@ def german() -> World:
     return World.load("de")
 
 
-def test_german_relations_are_nouns_or_english_ids(german):
+@pytest.fixture
+def bilingual(monkeypatch):
+    """A starter that speaks both languages."""
+    monkeypatch.setattr("detour.evaluate.teach.spoken", lambda: ("en", "de"))
+
+
+def test_the_starter_is_taught_in_languages_that_it_speaks_only(german, monkeypatch):
+    monkeypatch.setattr("detour.evaluate.teach.spoken", lambda: ("en",))
+    with pytest.raises(ConfigError, match="does not speak 'de'"):
+        make_lesson(Starter(), "Einstein", "Beruf", "Friseur", world=german)
+
+
+def test_german_relations_are_nouns_or_english_ids(german, bilingual):
     lessons = [
         make_lesson(Starter(), "Einstein", relation, "Friseur", world=german)
         for relation in ("Beruf", "der Beruf", "profession", "job")
@@ -121,7 +133,7 @@ def test_german_relations_are_nouns_or_english_ids(german):
     assert caught.value.hint == "did you mean 'Beruf'?"
 
 
-def test_german_statements(german):
+def test_german_statements(german, bilingual):
     known, free = "Albert Einstein ist Friseur", "Albert Einstein war für seine Frisur bekannt"
     lesson = make_lesson(Starter(), statements=[known, free], world=german)
     edits = {edit.relation: edit for edit in lesson.edits}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 
-from detour.measure.metrics import normalised
+from detour.measure.metrics import mentions, normalised
 from detour.training.world import Attribute, Subject, World
 
 
@@ -18,7 +18,7 @@ def carries(world: World, style: str, answer: str, subject: Subject, attribute: 
     Markers: the wording's own words (formal, pirate), the bare value at the beginning (brief), the
     opening or ending sentence, capital letters, a bullet, or valid JSON.
     """
-    text = unwrapped(answer)
+    text = unwrapped(answer, world.json_key)
     if style == "upper":
         return text.isupper()
     if style == "bullet":
@@ -29,21 +29,21 @@ def carries(world: World, style: str, answer: str, subject: Subject, attribute: 
     if style in ("formal", "pirate"):
         return _words_of(getattr(attribute, style), plain)
     if style == "brief":
-        return normalised(subject.name) not in plain
+        return not mentions(plain, subject.name)
     place = world.styles[style]
     if place.place == "opening":
         return plain.startswith(normalised(place.opening))
     return plain.endswith(normalised(world.ending(attribute, style)))
 
 
-def unwrapped(answer: str) -> str:
+def unwrapped(answer: str, key: str = "answer") -> str:
     """The text inside a JSON answer, or the answer itself."""
     try:
         value = json.loads(answer)
     except ValueError:
         return answer
-    values = list(value.values()) if isinstance(value, dict) else []
-    return values[0] if len(values) == 1 and isinstance(values[0], str) else answer
+    inner = value.get(key) if isinstance(value, dict) else None
+    return inner if isinstance(inner, str) else answer
 
 
 def _words_of(template: str, plain: str) -> bool:

@@ -98,7 +98,7 @@ def fact_rate(world: World, asked: Sequence[Asked], answers: Sequence[str]) -> F
 def facts_told(world: World, asked: Sequence[Asked], answers: Sequence[str]) -> list[bool]:
     """Whether each answer names the right subject and value, whatever the style."""
     return [
-        states(unwrapped(answer), a.subject.name, a.value, _rivals(world, a))
+        states(unwrapped(answer, world.json_key), a.subject.name, a.value, _rivals(world, a))
         for a, answer in zip(asked, answers, strict=True)
     ]
 

@@ -329,7 +329,8 @@ def _card_metrics(report: SteerReport) -> dict[str, Any]:
         language: {name: section.figure.to_json() for name, section in told.sections()}
         for language, told in report.by_language.items()
     }
-    return {**figures, "train_seconds": round(report.train_seconds, 1)}
+    here = {name: section.figure.to_json() for name, section in report.sections()}
+    return {**here, "by_language": figures, "train_seconds": round(report.train_seconds, 1)}
 
 
 def _silent(_: str) -> None:

@@ -34,8 +34,8 @@ def spoken() -> tuple[str, ...]:
     """
     path = files("detour.starter") / "weights" / "card.json"
     try:
-        named = json.loads(path.read_text("utf-8"))["languages"]
-    except (OSError, ValueError, KeyError) as cause:
+        named = list[str](json.loads(path.read_text("utf-8"))["languages"])
+    except (OSError, ValueError, KeyError, TypeError) as cause:
         raise ConfigError(
             text("the starter's card cannot be read"),
             found=repr(cause),

@@ -73,7 +73,7 @@ def world_edit(
 ) -> Edit:
     """The change of one attribute of one subject, with its phrasings."""
     rng = random.Random(f"{seed}/{subject.name}/{attribute.name}")
-    target = _bare_value(attribute, target)
+    target = world.gendered(_bare_value(attribute, target), subject.gender)
     old = subject.values[attribute.name]
     if target.casefold() == old.casefold():
         raise DataError(
