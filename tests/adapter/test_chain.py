@@ -60,7 +60,11 @@ def dense_of(adapter: Adapter) -> dict[str, torch.Tensor]:
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return all(bool((left[key] - right[key]).abs().max() <= 1e-5) for key in LAYERS)
+    """Equal up to fp32 rounding: entries reach 10², of which 1e-4 is a few units in the last place.
+
+    A weight that is off by its smallest step, .001, would still be seen.
+    """
+    return all(bool((left[key] - right[key]).abs().max() <= 1e-4) for key in LAYERS)
 
 
 @settings(max_examples=40, deadline=None)
