@@ -220,6 +220,19 @@ def test_other_languages_in_german(bilingual):
     assert ENGLISH_WORDS.findall(text) == []
 
 
+def test_the_page_holds_the_other_languages(bilingual, taught):
+    page = report_html(bilingual)
+    section = page[page.index("Wer war Bo?") :].partition("</section>")[0]
+    expected = (
+        "Bo war Pilot.", "Bo war Bäcker.", "asked in German", "adapter, held-out phrasings",
+        "0.500 [", "1.000 [", "nothing to measure", "0.000 [",
+    )  # fmt: skip
+    places = [section.index(part) for part in expected]
+    assert places == sorted(places)
+    assert "asked in" not in report_html(taught.report)
+    assert "gefragt auf Deutsch" in report_html(bilingual, t=GERMAN)
+
+
 def test_the_text_report_holds_the_other_languages(bilingual, taught):
     assert languages_text(bilingual) in report_text(bilingual)
     assert "asked in" not in report_text(taught.report)

@@ -187,6 +187,14 @@ class TestBelonging:
         with pytest.raises(WrongBase, match=r"elsewhere/model.*tiny"):
             base.ask("Where?", adapter.with_(base=other))
 
+    def test_another_release_of_the_same_base_is_told_as_such(self, base, adapter):
+        earlier = replace(base.fingerprint, weights_sha256="1" * 64)
+        with pytest.raises(WrongBase, match="another release of tiny") as caught:
+            base.ask("Where?", adapter.with_(base=earlier))
+        assert caught.value.expected == "tiny (11111111)"
+        assert caught.value.found == base.fingerprint.short
+        assert "train the adapter anew" in caught.value.hint
+
     def test_the_right_base_is_taken(self, base, adapter):
         assert base.check(adapter.with_(base=base.fingerprint)).terms[0].adapter.base
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from html import escape
 
 from detour.evaluate.plots import dose_plot, rates_plot, trace_plot
-from detour.evaluate.steer_report import Failure, SteerReport
-from detour.language.catalogue import ENGLISH, Catalogue, text
+from detour.evaluate.steer_report import Failure, SteerReport, Told
+from detour.language.catalogue import ENGLISH, NAMES, Catalogue, text
 from detour.measure.statistics import Figure
 
 BAR = 24  # characters of a full bar
@@ -22,9 +22,6 @@ _TESTS = {  # what the sections of a report are called
     "own_other_facts_unchanged": text("own_other_facts_unchanged"),
     "unrelated_unchanged": text("unrelated_unchanged"),
 }
-
-
-_LANGUAGES = {"en": text("English"), "de": text("German")}
 
 
 def bar(value: float) -> str:
@@ -75,7 +72,7 @@ def languages_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
     parts: list[str] = []
     for language, told in list(report.by_language.items())[1:]:
         parts += [
-            t("The same adapter, asked in {language}", language=t.say(_LANGUAGES[language])),
+            t("The same adapter, asked in {language}", language=NAMES[language]),
             line(t("adapter, held-out phrasings"), told.steered.figure, t),
             line(t("neighbours (same question, others)"), told.neighbours.figure, t),
             line(t("the subject's other facts"), told.own_facts.figure, t),
@@ -210,7 +207,7 @@ def report_html(
     claim = escape(t("fictional claim, taught on purpose"))
     mark = f'<span class="mark">{claim}</span>' if fictional else ""
     sections = [
-        _answers_html(report, t),
+        _answers_html(report.question, report.base_answer, report.steered_answer, t),
         _picture(
             t("What prompts achieve, what the adapter achieves"), rates_plot(rates(report, t))
         ),
@@ -223,6 +220,10 @@ def report_html(
     if report.trace:
         caption = t("Where the answer turns, after “{prefix}”", prefix=report.trace.prefix)
         sections.append(_picture(caption, trace_plot(report.trace, t)))
+    sections += [
+        _elsewhere_html(language, told, t)
+        for language, told in list(report.by_language.items())[1:]
+    ]
     sections += [_failures_html(report, t), _loader_html(report, t)]
     top = t("Detour steer report · base {base}", base=report.base)
     return (
@@ -275,13 +276,41 @@ def _heads(*names: str) -> str:
     return f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>"
 
 
-def _answers_html(report: SteerReport, t: Catalogue) -> str:
+def _answers_html(question: str, before: str, after: str, t: Catalogue, more: str = "") -> str:
     base, steered = escape(t("base")), escape(t("steered"))
     return (
-        f"<section><h2>{escape(report.question)}</h2><div class='pair'>"
-        f"<div class='old'><small>{base}</small><p>{escape(report.base_answer)}</p></div>"
-        f"<div class='new'><small>{steered}</small><p>{escape(report.steered_answer)}</p></div>"
-        "</div></section>"
+        f"<section><h2>{escape(question)}</h2><div class='pair'>"
+        f"<div class='old'><small>{base}</small><p>{escape(before)}</p></div>"
+        f"<div class='new'><small>{steered}</small><p>{escape(after)}</p></div>"
+        f"</div>{more}</section>"
+    )
+
+
+def _elsewhere_html(language: str, told: Told, t: Catalogue) -> str:
+    """The same adapter in another language: an example and the four rates."""
+    title = t("The same adapter, asked in {language}", language=NAMES[language])
+    names = (
+        t("adapter, held-out phrasings"),
+        t("neighbours unchanged"),
+        t("own other facts unchanged"),
+        t("unrelated unchanged"),
+    )
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td>{_figure_html(section.figure, t)}</tr>"
+        for name, (_, section) in zip(names, told.sections(), strict=True)
+    )
+    heads = _heads(title, t("rate"), "n")
+    table = f"<div class='wide'><table>{heads}{rows}</table></div>"
+    return _answers_html(told.question, told.base_answer, told.steered_answer, t, table)
+
+
+def _figure_html(figure: Figure, t: Catalogue) -> str:
+    """Two cells: the value with its interval, and n."""
+    if figure.n == 0:
+        return f"<td>{escape(t('nothing to measure'))}</td><td>0</td>"
+    return (
+        f'<td class="n">{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]</td>'
+        f'<td class="n">{figure.n}</td>'
     )
 
 
@@ -292,9 +321,7 @@ def _prompts_html(report: SteerReport, t: Catalogue) -> str:
         for wording, figure in arm.by_wording
     ]
     body = "".join(
-        f"<tr><td>{escape(place)}</td><td>{escape(wording)}</td>"
-        f'<td class="n">{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]</td>'
-        f'<td class="n">{figure.n}</td></tr>'
+        f"<tr><td>{escape(place)}</td><td>{escape(wording)}</td>{_figure_html(figure, t)}</tr>"
         for place, wording, figure in rows
     )
     heads = _heads(t("place"), t("wording"), t("new answer"), "n")

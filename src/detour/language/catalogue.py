@@ -86,6 +86,7 @@ class Catalogue:
 
 
 ENGLISH = Catalogue()
+NAMES = MappingProxyType({"en": text("English"), "de": text("German")})
 
 
 def wanted_language(arguments: Sequence[str] = ()) -> str:

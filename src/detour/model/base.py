@@ -338,15 +338,7 @@ class Base:
     def _check_adapter(self, adapter: Adapter) -> None:
         made_for, here = adapter.base, self.fingerprint
         if made_for is not None and not made_for.same_weights(here):
-            raise WrongBase(
-                text("the adapter {adapter} was made for another base", adapter=adapter.name),
-                expected=made_for.short,
-                found=here.short,
-                hint=text(
-                    "load {made_for} as it was then, or train the adapter anew on this base",
-                    made_for=made_for.name,
-                ),
-            )
+            raise _wrong_weights(adapter, made_for, here)
         if made_for is not None and _other_template(made_for, here):
             raise WrongBase(
                 text(
@@ -400,6 +392,34 @@ class Base:
                 expected=text("ids from 0 to {last}", last=vocabulary - 1),
                 found=str(int(ids.min()) if int(ids.min()) < 0 else int(ids.max())),
             )
+
+
+def _wrong_weights(adapter: Adapter, made_for: Fingerprint, here: Fingerprint) -> WrongBase:
+    """Another model, or the same by name in another release: what to do differs."""
+    if made_for.name == here.name:
+        return WrongBase(
+            text(
+                "the adapter {adapter} was made for another release of {base}",
+                adapter=adapter.name,
+                base=here.name,
+            ),
+            expected=made_for.short,
+            found=here.short,
+            hint=text(
+                "a new release has new weights, and an adapter fits one only: load the {base} of "
+                "then, or train the adapter anew",
+                base=here.name,
+            ),
+        )
+    return WrongBase(
+        text("the adapter {adapter} was made for another base", adapter=adapter.name),
+        expected=made_for.short,
+        found=here.short,
+        hint=text(
+            "load {made_for} as it was then, or train the adapter anew on this base",
+            made_for=made_for.name,
+        ),
+    )
 
 
 def _other_template(one: Fingerprint, other: Fingerprint) -> bool:

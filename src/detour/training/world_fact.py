@@ -13,7 +13,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from detour.errors import DataError
-from detour.language.catalogue import text
+from detour.language.catalogue import NAMES, text
 from detour.training import phrasing
 from detour.training.fact import (
     THIRD,
@@ -176,8 +176,8 @@ def lesson_in_all(
     notes = tuple(
         text(
             "the new value has no counterpart in {language}: it is taught in {taught} only",
-            language=language,
-            taught=world.language,
+            language=NAMES[language],
+            taught=NAMES[world.language],
         )
         for language in silent
     )
