@@ -130,12 +130,17 @@ MAKERS: dict[str, Callable[..., PreTrainedModel]] = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def ctrl_c() -> Iterator[None]:
-    """Ctrl-C as in a terminal: a shell that starts the tests in the background ignores SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """Ctrl-C as in a terminal, in every test: neither a shell that ignores SIGINT nor a test before
+    this one that took a signal for itself changes that."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

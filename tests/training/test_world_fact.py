@@ -439,8 +439,8 @@ def test_a_target_without_a_counterpart_is_taught_in_one_language(world, german)
     assert lesson.elsewhere == ()
     assert lesson.edits[0].answer == "Paris is in Atlantis."
     (note,) = lesson.notes
-    assert "no counterpart in de" in note
-    assert "taught in en only" in note
+    assert "no counterpart in German" in note
+    assert "taught in English only" in note
 
 
 def test_no_other_language_no_note(world):
