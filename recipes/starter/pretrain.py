@@ -16,8 +16,9 @@ import math
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -27,10 +28,12 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recipes.starter.mixture import Mixture
+from recipes.starter.primer import Encoded, Primer
+from recipes.starter.start import prepare
 from recipes.starter.tokens import Encoder, train_tokenizer
 
 IGNORE = -100
-GENERATORS = ("rows", "support", "reading", "examples", "mixture", "tokens")
+GENERATORS = ("rows", "support", "reading", "examples", "mixture", "tokens", "primer", "start")
 UNFINISHED = 3  # exit code of a stretch that was stopped or ran out of time
 
 
@@ -41,15 +44,17 @@ class Recipe:
     vocabulary: int = 4096
     width: int = 256
     layers: int = 6
-    heads: int = 8
+    heads: int = 4
     mlp: int = 704
     context: int = 1024
-    steps: int = 9000
+    rope_theta: float = 1e6  # most rotary pairs turn slowly, so that contents match at a distance
+    primer_steps: int = 128  # of random tokens, before all others
+    steps: int = 11_000
     tokens_per_batch: int = 3072  # padded
     batches_per_window: int = 64  # rows of a window are sorted by length before batching
     muon_rate: float = 2.5e-3  # of the layers' matrices
     muon_momentum: float = 0.95
-    learning_rate: float = 2.5e-3  # of the embedding and the norms, with AdamW
+    learning_rate: float = 2.5e-3  # of all others, with AdamW
     warmup: int = 100
     constant_until: float = 0.3  # then linear down to `floor`
     floor: float = 0.02
@@ -71,17 +76,19 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCa
         num_key_value_heads=recipe.heads,
         max_position_embeddings=recipe.context,
         tie_word_embeddings=True,
+        attention_bias=True,  # see `start.py`
+        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
+    prepare(model, recipe.seed)
     model.config.use_cache = False
     return model
 
 
 Batch = tuple[Tensor, Tensor]  # ids (rows, tokens), targets (rows, tokens)
-Encoded = tuple[list[int], list[bool]]  # ids, and which of them are learned
 
 
 def window(recipe: Recipe, mixture: Mixture, encoder: Encoder, index: int) -> list[Batch]:
@@ -89,25 +96,35 @@ def window(recipe: Recipe, mixture: Mixture, encoder: Encoder, index: int) -> li
 
     Rows of about one length share a batch. More are drawn than needed; the batches are shuffled
     before the surplus is left out, so that no length is preferred. A row that does not fit the
-    context is not read (one in some 600,000: sixteen long sources).
+    context is not read (one in some 600,000: sixteen long sources). The first windows are of random
+    tokens.
     """
     rng = random.Random(f"{recipe.seed}/{index}")
+    draw = partial(_row, mixture, encoder)
+    if index * recipe.batches_per_window < recipe.primer_steps:
+        draw = Primer(encoder, mixture.reading.abstaining).draw
     rows: list[Encoded] = []
     batches: list[list[Encoded]] = []
     while len(batches) < recipe.batches_per_window:
-        rows += _drawn(recipe, mixture, encoder, rng)
+        rows += _drawn(recipe, draw, rng)
         rows.sort(key=lambda row: len(row[0]))
         batches = grouped(rows, recipe.tokens_per_batch)
     rng.shuffle(batches)
     return [pad(batch, encoder.pad) for batch in batches[: recipe.batches_per_window]]
 
 
-def _drawn(recipe: Recipe, mixture: Mixture, encoder: Encoder, rng: random.Random) -> list[Encoded]:
+def _row(mixture: Mixture, encoder: Encoder, rng: random.Random) -> Encoded:
+    return encoder.encode(mixture.draw(rng))
+
+
+def _drawn(
+    recipe: Recipe, draw: Callable[[random.Random], Encoded], rng: random.Random
+) -> list[Encoded]:
     """Rows of about a window's tokens together."""
     rows: list[Encoded] = []
     count = 0
     while count < recipe.tokens_per_batch * recipe.batches_per_window:
-        row = encoder.encode(mixture.draw(rng))
+        row = draw(rng)
         count += len(row[0])
         if len(row[0]) <= recipe.context:
             rows.append(row)
@@ -160,7 +177,7 @@ def rate(recipe: Recipe, step: int) -> float:
 
 
 def optimisers_for(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for the embedding and the norms.
+    """Muon for the layers' matrices, AdamW for the embedding, the norms and the biases.
 
     Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix; its step is scaled to the
     size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one schedule serves both.

@@ -1,8 +1,10 @@
 """Rows that read numbered sources: quote the sentence that answers and cite it, or abstain.
 
 The sources tell of made-up things with drawn names and values, of the world's own subjects with
-changed values (the source wins), or are pages about the made-up program. Names are split by a
-hash: those of training rows never stand in an examination. Knows no tokens and no model.
+changed values (the source wins), or are pages about the made-up program. A sentence begins with
+what it tells of and carries the mark of its source behind it, so that citing is copying on. Names
+are split by a hash: those of training rows never stand in an examination. Knows no tokens and no
+model.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ PAGE_LANGUAGES = ("en", "de", "fr", "es", "it")
 LONGEST = 2400  # characters of made-up sources; more would not fit the context
 COUNTS = ([1, 2, 3, 4, 5, 6, 7, 8], [6, 20, 28, 20, 14, 5, 4, 3])  # sources of a row, weights
 MORE, LONG_MORE = [50, 35, 15], [5, 25, 70]  # weights of no, one or two more sentences
-LONG_SHARE = 0.04  # rows of 12 to 16 sources
+LONG_SHARE = 0.02  # rows of 12 to 16 sources
 # shares of the sort "reading", by what the row is about; the pages also train abstaining
 SHARES = {"answered": 0.46, "absent": 0.19, "contradiction": 0.10, "world": 0.09, "pages": 0.16}
 # the examinations, and what their cases are about
@@ -40,6 +42,7 @@ BARS = {
 }
 ABSENT_IN_WORLD = 0.12
 ABSENT_IN_PAGES = 0.30
+ABSENT_IN_FIND = 0.25
 ONSETS = [
     *["b", "br", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kr", "l", "m", "n", "p"],
     *["pl", "qu", "r", "s", "st", "t", "tr", "v", "w", "z"],
@@ -168,9 +171,9 @@ def similar(rng: random.Random, name: str, held_out: bool) -> str:
             return " ".join([*before, changed])
 
 
-def quoted(sentence: str, number: int) -> str:
-    """The form of an answer: the sentence and its source."""
-    return f'"{sentence}" [S{number}]'
+def cited(sentence: str, number: int) -> str:
+    """A sentence and its source's mark, as the prompt shows it and as an answer quotes it."""
+    return f"{sentence} [S{number}]"
 
 
 class Language:
@@ -198,7 +201,7 @@ class Language:
             self.repeat: list[str] = spec["repeat"]
             self.repeat_system: list[str] = spec["repeat_system"]
             self.quote: dict[str, list[str]] = {
-                kind: [q for text in spec["quote"] for q in filled(text, kinds[code])]
+                kind: [filled(text, kinds[code]) for text in spec["quote"]]
                 for kind, kinds in data["kinds"].items()
             }
             self.words = _words(self.phrases.values(), self.values.values(), self.irrelevant)
@@ -219,19 +222,18 @@ class Language:
             (i, q): novelty(i, q, kind, relation) for i in self.seen_instructions for q in asked
         }
         return Phrases(
-            told=_all(filled(text, forms) for text in _seen(texts["statements"])),
-            told_held_out=_all(filled(text, forms) for text in _marked(texts["statements"])),
+            told=tuple(filled(text, forms) for text in _seen(texts["statements"])),
+            told_held_out=tuple(filled(text, forms) for text in _marked(texts["statements"])),
             seen={
-                i: _all(filled(q, forms) for q in asked if pairs[i, q] is Novelty.SEEN)
+                i: tuple(filled(q, forms) for q in asked if pairs[i, q] is Novelty.SEEN)
                 for i in self.seen_instructions
             },
             combined=tuple(
-                (i, question)
+                (i, filled(q, forms))
                 for (i, q), found in pairs.items()
                 if found is Novelty.NEW_COMBINATION
-                for question in filled(q, forms)
             ),
-            new_words=_all(filled(text, forms) for text in _marked(texts["questions"])),
+            new_words=tuple(filled(text, forms) for text in _marked(texts["questions"])),
         )
 
     def frame(self, rng: random.Random, held_out: bool) -> Frame:
@@ -256,21 +258,12 @@ def _marked(parts: Iterable[str]) -> list[str]:
     return [part[1:] for part in parts if part.startswith("~")]
 
 
-def _all(lists: Iterable[list[str]]) -> tuple[str, ...]:
-    return tuple(text for texts in lists for text in texts)
-
-
-def filled(text: str, forms: Mapping[str, Any]) -> list[str]:
-    """A template with the kind's words in it, once for each form of the kind's name."""
+def filled(text: str, forms: Mapping[str, Any]) -> str:
+    """A template with the kind's words in it; English has one case."""
     text = text.replace("{built}", forms.get("built", "")).replace("{stands}", forms["stands"])
-    if "forms" in forms:
-        return [
-            capitalised(text.replace("{t}", form).replace("{t:akk}", form))
-            for form in forms["forms"]
-        ]
     for case in ("gen", "dat", "akk"):
-        text = text.replace("{t:" + case + "}", forms[case])
-    return [capitalised(text.replace("{t}", forms["t"]))]
+        text = text.replace("{t:" + case + "}", forms.get(case, forms["t"]))
+    return capitalised(text.replace("{t}", forms["t"]))
 
 
 def _words(
@@ -293,10 +286,6 @@ class Reading:
         self.kinds: dict[str, list[str]] = {k: s["relations"] for k, s in data["kinds"].items()}
         self.value_kinds = {r: s["value"].split(":") for r, s in data["relations"].items()}
         self.facts = [(k, r) for k, relations in self.kinds.items() for r in relations]
-        self.kinds_with = {
-            r: [k for k, relations in self.kinds.items() if r in relations]
-            for r in data["relations"]
-        }
         self.asked = {
             (code, a.kind, a.name): {
                 held_out: _world_questions(world, a, held_out) for held_out in (False, True)
@@ -309,6 +298,7 @@ class Reading:
         self.sorts: dict[str, Callable[[random.Random], Row]] = {
             "reading": self._reading,
             "multi": self._multi,
+            "find": self._find,
             "copy": self._copy,
         }
         self.readers: dict[str, Reader] = {
@@ -319,6 +309,7 @@ class Reading:
             "pages": self._page,
         }
         self.bars: dict[str, tuple[str, ...]] = dict.fromkeys(BARS, LANGUAGES)
+        self.abstaining = [language.abstain for language in self.languages.values()]
 
     def cases(self, bar: str, count: int, rng: random.Random) -> list[Case]:
         """That many cases, the languages in turn.
@@ -359,7 +350,7 @@ class Reading:
             asked.add(key)
             question = rng.choice(questions).replace("{N}", thing.name)
             sentences = [f.sentence for f in told if (f.thing, f.relation) == (thing, relation)]
-            answer = self._answer(language, sentences, numbers)
+            answer = self._answer(language, thing.name, sentences, numbers)
             if turns:
                 turns += [user(frame.label.format(q=question)), said(answer)]
             else:
@@ -368,6 +359,36 @@ class Reading:
             if len(asked) == wanted:
                 break
         return Row(tuple(turns)) if turns else self._multi(rng)
+
+    def _find(self, rng: random.Random) -> Row:
+        """Several times the sentence about a thing: no relation is to be understood."""
+        language, scene = self.languages[rng.choice(LANGUAGES)], Scene()
+        told: list[Fact] = []
+        for _ in range(rng.randint(1, 6)):
+            kind = rng.choice(list(self.kinds))
+            group = [
+                self._tell(rng, language, self._thing(rng, kind, False),
+                           rng.choice(self.kinds[kind]), False)
+                for _ in range(rng.choice([1, 1, 1, 2, 3]))
+            ]  # fmt: skip
+            told += group
+            name = group[0].thing.name
+            scene.sources.append(Source(tuple(fact.sentence for fact in group), kind, name))
+        frame, numbers = language.frame(rng, False), self._shuffle(rng, scene)
+        turns: list[Message] = []
+        for _ in range(rng.randint(2, 5)):
+            fact = rng.choice(told)
+            thing, sentences = fact.thing, [fact.sentence]
+            if rng.random() < ABSENT_IN_FIND:
+                thing, sentences = self._thing(rng, thing.kind, False), []
+            question = rng.choice(language.quote[thing.kind]).replace("{N}", thing.name)
+            answer = self._answer(language, thing.name, sentences, numbers)
+            if turns:
+                turns += [user(frame.label.format(q=question)), said(answer)]
+            else:
+                turns += self._prompt(rng, language, frame, scene.sources, question)
+                turns.append(said(answer))
+        return Row(tuple(turns))
 
     def _copy(self, rng: random.Random) -> Row:
         language = self.languages[rng.choice(LANGUAGES)]
@@ -406,7 +427,7 @@ class Reading:
         asked = rng.choice(language.quote[chosen.thing.kind]).replace("{N}", chosen.thing.name)
         text = " ".join(fact.sentence for fact in facts)
         prompt = f"{asked}\n{text}" if rng.random() < 0.5 else f"{text}\n{asked}"
-        return Row((user(prompt), said(f'"{chosen.sentence}"')))
+        return Row((user(prompt), said(chosen.sentence)))
 
     # What the rows of "reading" are about
 
@@ -435,7 +456,7 @@ class Reading:
         self._fill(rng, language, scene, thing, relation, held_out)
         frame, question = self._framed(rng, language, thing, relation, held_out)
         numbers = self._shuffle(rng, scene)
-        answer = self._answer(language, [fact.sentence for fact in facts], numbers)
+        answer = self._answer(language, thing.name, [fact.sentence for fact in facts], numbers)
         return self._prompt(rng, language, frame, scene.sources, question), answer
 
     def _world(self, rng: random.Random, code: str, held_out: bool) -> tuple[list[Message], str]:
@@ -458,7 +479,8 @@ class Reading:
         frame = language.frame(rng, held_out)
         template = rng.choice(self.asked[code, a.kind, a.name][held_out])
         question = template.fill(rng.choice(subject.forms))
-        answer = self._answer(language, sentences, self._shuffle(rng, scene))
+        numbers = self._shuffle(rng, scene)
+        answer = self._answer(language, subject.forms[0].nominative, sentences, numbers)
         return self._prompt(rng, language, frame, scene.sources, question), answer
 
     def _page(self, rng: random.Random, code: str, held_out: bool) -> tuple[list[Message], str]:
@@ -472,7 +494,7 @@ class Reading:
         frame = language.frame(rng, held_out)
         question = self.support.questions(code, asked.topic, held_out, rng)
         numbers = self._shuffle(rng, scene)
-        right = self._answer(language, [] if absent else [asked.text], numbers)
+        right = self._answer(language, "Brelix", [] if absent else [asked.text], numbers)
         return self._prompt(rng, language, frame, scene.sources, question), right
 
     def _changed(self, rng: random.Random, code: str, subject: Subject, a: Attribute) -> str:
@@ -481,7 +503,9 @@ class Reading:
         value = true
         while value == true:
             value = rng.choice(self.changes[code, a.kind, a.name, subject.gender])
-        return rng.choice(self.worlds[code].statements(subject, a, value))
+        first = capitalised(subject.forms[0].nominative)
+        told = self.worlds[code].statements(subject, a, value)
+        return rng.choice([text for text in told if text.startswith(f"{first} ")])
 
     # Things and what is told of them
 
@@ -610,8 +634,6 @@ class Reading:
             return
         if drawn < 0.45:
             name = similar(rng, thing.name, held_out)
-        elif drawn < 0.55 and kind != "person":
-            kind, name = rng.choice(self.kinds_with[relation]), thing.name
         elif drawn > 0.80:
             kind, relation = rng.choice(self.facts)
         self._other(rng, language, scene, kind, relation, held_out, name)
@@ -677,19 +699,22 @@ class Reading:
         }
 
     def _answer(
-        self, language: Language, sentences: Sequence[str], numbers: Mapping[str, int]
+        self, language: Language, asked: str, sentences: Sequence[str], numbers: Mapping[str, int]
     ) -> str:
-        """Quote and cite these sentences of the sources, in the order of their numbers."""
+        """Quote and cite these sentences of the sources, in the order of their numbers.
+
+        An answer that abstains names what was asked first, as a quoted sentence does.
+        """
         if not sentences:
-            return language.abstain
-        cited = [quoted(s, numbers[s]) for s in sorted(sentences, key=lambda s: numbers[s])]
-        return cited[0] if len(cited) == 1 else f"{language.disagree} {', '.join(cited)}"
+            return f"{capitalised(asked)}: {language.abstain}"
+        told = [cited(s, numbers[s]) for s in sorted(sentences, key=lambda s: numbers[s])]
+        return told[0] if len(told) == 1 else f"{' '.join(told)} {language.disagree}"
 
     def _lines(self, rng: random.Random, language: Language, sources: Sequence[Source]) -> str:
-        form = rng.choice(["plain", "plain", "path", "title"])
+        form = rng.choice(["plain", "plain", "plain", "path", "title"])
         lines: list[str] = []
         for number, source in enumerate(sources, 1):
-            told = source.text
+            told = " ".join(cited(sentence, number) for sentence in source.sentences)
             if form == "path":
                 first = rng.randint(1, 200)
                 stem = language.stems.get(source.topic, source.topic)
@@ -698,7 +723,7 @@ class Reading:
             elif form == "title":
                 title = source.name if rng.random() < 0.6 else rng.choice(language.titles)
                 told = f"{title}: {told}"
-            lines.append(f"[S{number}] {told}")
+            lines.append(told)
         return "\n".join(lines)
 
     def _prompt(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import random
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from recipes.starter.mixture import Mixture
@@ -12,6 +20,7 @@ from recipes.starter.rows import Row, words_of
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
+MARKS = tuple(f"[S{number}]" for number in range(1, 17))  # of sources; one token each
 TEMPLATE = (
     "{{ '<|begin|>' }}{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -30,12 +39,13 @@ def train_tokenizer(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=vocabulary - len(MARKS),
         special_tokens=[PAD, BEGIN, END, *ROLES.values()],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in MARKS])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BEGIN,
@@ -59,8 +69,11 @@ class Encoder:
         self.begin, self.end, self.pad = (
             tokenizer.convert_tokens_to_ids(token) for token in (BEGIN, END, PAD)
         )
+        merged = len(pre_tokenizers.ByteLevel.alphabet()) + len(ROLES) + 3
+        self.ordinary = range(merged, self.backend.get_vocab_size() - len(MARKS))  # merged by BPE
 
-    def _text(self, text: str) -> list[int]:
+    def text(self, text: str) -> list[int]:
+        """Ids of a plain text."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode(self, row: Row) -> tuple[list[int], list[bool]]:
@@ -70,10 +83,10 @@ class Encoder:
         """
         ids, learned = [self.begin], [False]
         if row.text:
-            told = [*self._text(row.text), self.end]
+            told = [*self.text(row.text), self.end]
             return ids + told, learned + [True] * len(told)
         for message in row.messages:
-            body = [*self._text(message["content"]), self.end]
+            body = [*self.text(message["content"]), self.end]
             answer = message["role"] == "assistant" and message.get("learned", True)
             ids += [self.roles[message["role"]], *body]
             learned += [False, *([answer] * len(body))]

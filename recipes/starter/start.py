@@ -1,0 +1,108 @@
+"""The starter's weights before training: heads that look back, and heads that find what followed.
+
+A small model reads few tokens, and the circuit that copies from a prompt (an induction head,
+Olsson et al. 2022, arXiv:2209.11895) forms late and by chance. Here it is laid out at the start, as
+weights that training may change like all others:
+
+- in the first layer, head `d` looks `d` tokens back (biases on the fast rotary pairs; Su et al.
+  2021, arXiv:2104.09864) and writes what it sees into a subspace of its own;
+- in the second, head `h` looks for the place where the last `h + 1` tokens stood before, and sees
+  what came next: its query reads the tokens themselves, its key what the first layer wrote; only
+  slow rotary pairs take part, so that distance does not matter;
+- everywhere else a query begins equal to its key, so that equal tokens attend to each other
+  (mimetic initialisation, Trockman & Kolter 2023, arXiv:2305.09828).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+KEYS = 0.05  # standard deviation of the keys, and so of the queries that equal them
+QUIET = 0.5  # what the other heads and the layers' MLPs write, against the usual start
+LOOKING = 6.0  # bias of the heads that look back: .94 of their attention on one token
+AIMLESS = 0.1  # what is left of their keys and queries
+WRITTEN = 0.06  # size of what they write; a token's own components are .02
+MATCH = 3.0  # length of the rows of queries and keys that match
+FOUND = 0.02  # size of what is written about the token that was found
+FAST, SLOW = 0.02, 2e-3  # rotary frequencies, in radians a token: at least, at most
+FAST_PAIRS = 5
+
+
+@torch.no_grad()
+def prepare(model: LlamaForCausalLM, seed: int) -> None:
+    """Change the fresh weights of a model with `attention_bias`, in place.
+
+    Raises:
+        ValueError: the model has fewer than two layers, or its projections have no biases.
+    """
+    layers = list(model.model.layers)
+    if len(layers) < 2 or layers[0].self_attn.q_proj.bias is None:
+        raise ValueError("a structured start needs two layers and attention_bias")
+    draw = torch.Generator().manual_seed(seed)
+    for layer in layers:
+        attention = layer.self_attn
+        attention.k_proj.weight.normal_(std=KEYS, generator=draw)
+        attention.q_proj.weight.copy_(attention.k_proj.weight)
+        attention.o_proj.weight.mul_(QUIET)
+        layer.mlp.down_proj.weight.mul_(QUIET)
+    width, size = model.config.hidden_size, layers[0].self_attn.head_dim
+    spaces = list(_orthonormal(width, width, draw).split(size))
+    _look_back(model, spaces)
+    _find(model, spaces, draw)
+
+
+def _look_back(model: LlamaForCausalLM, spaces: list[Float[Tensor, "size width"]]) -> None:
+    """Head `d - 1` of the first layer copies the token `d` back from `spaces[0]` to `spaces[d]`."""
+    attention = model.model.layers[0].self_attn
+    size = attention.head_dim
+    turns = _frequencies(model)
+    fast = [pair for pair, turn in enumerate(turns) if turn > FAST][:FAST_PAIRS]
+    for distance in range(1, len(spaces)):
+        first = (distance - 1) * size
+        head = slice(first, first + size)
+        attention.q_proj.weight[head] *= AIMLESS
+        attention.k_proj.weight[head] *= AIMLESS
+        for pair in fast:
+            turned = turns[pair] * distance
+            attention.q_proj.bias[first + pair] = LOOKING * math.cos(turned)
+            attention.q_proj.bias[first + pair + size // 2] = -LOOKING * math.sin(turned)
+            attention.k_proj.bias[first + pair] = LOOKING
+        attention.v_proj.weight[head] = spaces[0]
+        attention.o_proj.weight[:, head] = WRITTEN * spaces[distance].T
+
+
+def _find(
+    model: LlamaForCausalLM, spaces: list[Float[Tensor, "size width"]], draw: torch.Generator
+) -> None:
+    """Head `h` of the second layer: a query's last `h + 1` tokens, before the key's token."""
+    attention = model.model.layers[1].self_attn
+    size = attention.head_dim
+    slow = [pair for pair, turn in enumerate(_frequencies(model)) if turn < SLOW]
+    used = torch.tensor([*slow, *(pair + size // 2 for pair in slow)])
+    for head in range(len(spaces) - 1):
+        rows = head * size + used
+        attention.q_proj.weight[head * size : (head + 1) * size] = 0
+        attention.k_proj.weight[head * size : (head + 1) * size] = 0
+        for back in range(head + 1):
+            mixed = MATCH * _orthonormal(size, len(used), draw)
+            attention.q_proj.weight[rows] += mixed @ spaces[back]
+            attention.k_proj.weight[rows] += mixed @ spaces[back + 1]
+        seen = spaces[-1] if head else spaces[0]
+        attention.v_proj.weight[head * size : (head + 1) * size] = seen
+        attention.o_proj.weight[:, head * size : (head + 1) * size] = FOUND * seen.T
+
+
+def _frequencies(model: LlamaForCausalLM) -> list[float]:
+    """Radians a token of every rotary pair, the fastest first."""
+    turns: list[float] = model.model.rotary_emb.inv_freq.tolist()
+    return turns
+
+
+def _orthonormal(size: int, count: int, draw: torch.Generator) -> Float[Tensor, "count size"]:
+    """That many random orthonormal rows."""
+    return torch.linalg.qr(torch.randn(size, count, generator=draw))[0].T
