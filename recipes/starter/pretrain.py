@@ -16,9 +16,8 @@ import math
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -28,12 +27,11 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recipes.starter.mixture import Mixture
-from recipes.starter.primer import Encoded, Primer
 from recipes.starter.start import prepare
 from recipes.starter.tokens import Encoder, train_tokenizer
 
 IGNORE = -100
-GENERATORS = ("rows", "support", "reading", "examples", "mixture", "tokens", "primer", "start")
+GENERATORS = ("rows", "support", "reading", "examples", "mixture", "tokens", "start")
 UNFINISHED = 3  # exit code of a stretch that was stopped or ran out of time
 
 
@@ -48,7 +46,6 @@ class Recipe:
     mlp: int = 704
     context: int = 1024
     rope_theta: float = 1e6  # most rotary pairs turn slowly, so that contents match at a distance
-    primer_steps: int = 128  # of random tokens, before all others
     steps: int = 11_000
     tokens_per_batch: int = 3072  # padded
     batches_per_window: int = 64  # rows of a window are sorted by length before batching
@@ -89,6 +86,7 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCa
 
 
 Batch = tuple[Tensor, Tensor]  # ids (rows, tokens), targets (rows, tokens)
+Encoded = tuple[list[int], list[bool]]  # ids, and which of them are learned
 
 
 def window(recipe: Recipe, mixture: Mixture, encoder: Encoder, index: int) -> list[Batch]:
@@ -96,35 +94,25 @@ def window(recipe: Recipe, mixture: Mixture, encoder: Encoder, index: int) -> li
 
     Rows of about one length share a batch. More are drawn than needed; the batches are shuffled
     before the surplus is left out, so that no length is preferred. A row that does not fit the
-    context is not read (one in some 600,000: sixteen long sources). The first windows are of random
-    tokens.
+    context is not read (one in some 600,000: sixteen long sources).
     """
     rng = random.Random(f"{recipe.seed}/{index}")
-    draw = partial(_row, mixture, encoder)
-    if index * recipe.batches_per_window < recipe.primer_steps:
-        draw = Primer(encoder, mixture.reading.abstaining).draw
     rows: list[Encoded] = []
     batches: list[list[Encoded]] = []
     while len(batches) < recipe.batches_per_window:
-        rows += _drawn(recipe, draw, rng)
+        rows += _drawn(recipe, mixture, encoder, rng)
         rows.sort(key=lambda row: len(row[0]))
         batches = grouped(rows, recipe.tokens_per_batch)
     rng.shuffle(batches)
     return [pad(batch, encoder.pad) for batch in batches[: recipe.batches_per_window]]
 
 
-def _row(mixture: Mixture, encoder: Encoder, rng: random.Random) -> Encoded:
-    return encoder.encode(mixture.draw(rng))
-
-
-def _drawn(
-    recipe: Recipe, draw: Callable[[random.Random], Encoded], rng: random.Random
-) -> list[Encoded]:
+def _drawn(recipe: Recipe, mixture: Mixture, encoder: Encoder, rng: random.Random) -> list[Encoded]:
     """Rows of about a window's tokens together."""
     rows: list[Encoded] = []
     count = 0
     while count < recipe.tokens_per_batch * recipe.batches_per_window:
-        row = draw(rng)
+        row = encoder.encode(mixture.draw(rng))
         count += len(row[0])
         if len(row[0]) <= recipe.context:
             rows.append(row)

@@ -309,7 +309,6 @@ class Reading:
             "pages": self._page,
         }
         self.bars: dict[str, tuple[str, ...]] = dict.fromkeys(BARS, LANGUAGES)
-        self.abstaining = [language.abstain for language in self.languages.values()]
 
     def cases(self, bar: str, count: int, rng: random.Random) -> list[Case]:
         """That many cases, the languages in turn.

@@ -69,8 +69,6 @@ class Encoder:
         self.begin, self.end, self.pad = (
             tokenizer.convert_tokens_to_ids(token) for token in (BEGIN, END, PAD)
         )
-        merged = len(pre_tokenizers.ByteLevel.alphabet()) + len(ROLES) + 3
-        self.ordinary = range(merged, self.backend.get_vocab_size() - len(MARKS))  # merged by BPE
 
     def text(self, text: str) -> list[int]:
         """Ids of a plain text."""

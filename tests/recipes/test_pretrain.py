@@ -31,7 +31,7 @@ from recipes.starter.rows import Row, assistant, system, user
 from recipes.starter.tokens import BEGIN, END, PAD, ROLES, Encoder, train_tokenizer
 
 TINY = Recipe(vocabulary=600, width=32, layers=2, heads=2, mlp=48, context=1024, steps=6,
-              tokens_per_batch=256, batches_per_window=4, warmup=2, primer_steps=4)  # fmt: skip
+              tokens_per_batch=256, batches_per_window=4, warmup=2)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def test_a_window_drops_no_length(mixture, encoder):
     """What is left out is left out by chance: long rows come as often as short ones."""
     drawn, kept, longest = Counter(), Counter(), 0
     windows = 60
-    for index in range(1, windows):  # the first is of random tokens
+    for index in range(windows):
         rows = drawn_for(TINY, mixture, encoder, index)
         told = Counter(tuple(ids) for ids, _ in rows)
         read = Counter(rows_of(window(TINY, mixture, encoder, index), encoder))
@@ -252,7 +252,7 @@ def test_a_window_drops_no_length(mixture, encoder):
 
 
 def test_a_row_longer_than_the_context_is_not_read(mixture, encoder):
-    short = Recipe(**{**vars(TINY), "context": 40, "primer_steps": 0})
+    short = Recipe(**{**vars(TINY), "context": 40})
     lengths = [len(row) for row in rows_of(window(short, mixture, encoder, 0), encoder)]
     assert max(lengths) <= 40 < max(map(len, rows_of(window(TINY, mixture, encoder, 0), encoder)))
 
@@ -459,7 +459,7 @@ def test_what_makes_no_rows_does_not_change_the_identity(copies):
 def test_every_module_that_draws_rows_is_a_generator():
     """Those that the mixture imports, directly or not, from its own folder."""
     folder = Path(pretrain.__file__).parent
-    found, left = set(), ["mixture", "tokens", "primer", "start"]
+    found, left = set(), ["mixture", "tokens", "start"]
     while left:
         name = left.pop()
         if name not in found:
