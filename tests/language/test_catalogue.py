@@ -31,8 +31,13 @@ def german() -> Catalogue:
 
 def calls_of(path: Path) -> Iterator[ast.Call]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        if named and node.args and node.func.id in CALLED:
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        called = node.func
+        name = called.id if isinstance(called, ast.Name) else ""
+        if isinstance(called, ast.Attribute) and called.attr == "t":  # self.t(…)
+            name = called.attr
+        if name in CALLED:
             yield node
 
 

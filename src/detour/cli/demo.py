@@ -55,12 +55,12 @@ def command(output: Path | None, seed: int, language: str, as_json: bool) -> Non
 
 def _next(adapter: Path, page: Path, t: Catalogue) -> str:
     name = adapter.name
-    taught = t('--subject "Marie Curie" --relation profession --target baker')
+    taught = t('--subject "Marie Curie" --relation profession --target baker -o baker')
     return "\n".join(
         [
             t("  the report with its plots:  {page}", page=page),
             f'  detour ask "{t("Who was Einstein?")}" --chain {name}:0.9+pirate --compare',
-            f"  detour teach {taught} -o baker",
+            f"  detour teach {taught}",
             "  detour train your.jsonl --base your/model -o my-adapter",
             "  detour inspect my-adapter",
         ]

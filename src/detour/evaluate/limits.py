@@ -31,7 +31,7 @@ from detour.training.loop import Watcher
 from detour.training.world import World
 from detour.training.world_fact import statements_lesson
 
-STEPS = 120  # of the wish's training: about as long as a fact's
+STEPS = 80  # of the wish's training
 KEPT = 60  # questions about other things
 COUNTS = (1, 2, 4, 7, 10)  # adapters in the chain
 

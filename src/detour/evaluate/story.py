@@ -161,7 +161,10 @@ class Story:
         )  # fmt: skip
 
     def _knows(self) -> Scene:
-        asked = [q for language in spoken() for q in self._samples(language)]
+        own = self.world.language
+        asked = [
+            q for each in sorted(spoken(), key=lambda x: x != own) for q in self._samples(each)
+        ]
         answers = self.base.ask_many(asked)
         told = [f"  {q}\n    {a}" for q, a in zip(asked, answers, strict=True)]
         title = self.t("1  What the frozen base {name!r} says", name=self.base.name)
@@ -278,7 +281,7 @@ class Story:
                     f"  {tried.spec}",
                     f"    {tried.question}\n      {tried.answer}",
                     render.line(t("the fact, of what one alone tells"), tried.retained, t),
-                    render.line(t("broken text"), tried.broken, t),
+                    render.line(t("endless repetition, or nothing"), tried.broken, t),
                     *(
                         line
                         for crowd in tried.by_count
