@@ -126,7 +126,7 @@ def test_a_stale_block_is_made_anew_and_an_unknown_one_refused():
 
 def test_a_table_of_the_recipe_is_that_of_the_named_module():
     mixture, rows = update.recipe("mixture.SHARES"), update.recipe("rows.SHARES")
-    assert "| support | 0.08 |" in mixture
+    assert "| few_shot | 0.07 |" in mixture
     assert "| statement | 0.08 |" in rows
     assert "statement" not in mixture
     assert "| `context` | `1024` |" in update.recipe("pretrain.Recipe")
