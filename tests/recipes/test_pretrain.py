@@ -28,7 +28,7 @@ from recipes.starter.pretrain import (
     window,
 )
 from recipes.starter.rows import Row, assistant, system, user
-from recipes.starter.tokens import BEGIN, END, PAD, ROLES, Encoder, train_tokenizer
+from recipes.starter.tokens import BEGIN, END, MARKS, PAD, ROLES, Encoder, train_tokenizer
 
 TINY = Recipe(vocabulary=600, width=32, layers=2, heads=2, mlp=48, context=1024, steps=6,
               tokens_per_batch=256, batches_per_window=4, warmup=2)  # fmt: skip
@@ -161,6 +161,16 @@ def test_the_tokenizer_is_the_same_every_time(mixture, tokenizer):
 def test_a_tokenizer_that_is_there_is_taken(mixture, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     assert load_tokenizer(TINY, mixture, tmp_path).get_vocab() == tokenizer.get_vocab()
+
+
+def test_marks_of_sources_are_one_token_each_and_come_back(tokenizer):
+    said = f"Rapix hat 5. {' '.join(MARKS)}"
+    ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+    marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in MARKS]
+    assert [len(mark) for mark in marks] == [1] * 16
+    assert {mark[0] for mark in marks} <= set(ids)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == said
+    assert len(tokenizer) == TINY.vocabulary
 
 
 # windows

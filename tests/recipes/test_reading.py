@@ -150,11 +150,14 @@ def asked_about(code: str, question: str) -> tuple[str, str, str] | None:
 
 QUESTIONS = {
     code: [
-        (re.compile(pattern(template, f"({NAME})") + "$"), kind, relation)
+        (
+            re.compile(pattern(filled(text.lstrip("~"), spec[code]), f"({NAME})") + "$"),
+            kind,
+            relation,
+        )
         for kind, spec in DATA["kinds"].items()
         for relation in spec["relations"]
         for text in DATA["relations"][relation][code]["questions"]
-        for template in [filled(text.lstrip("~"), spec[code])]
     ]
     for code in LANGUAGES
 }
@@ -227,8 +230,8 @@ def test_copying_is_exact(reading):
         row = reading.sorts["copy"](rng)
         answer, prompt = row.messages[-1]["content"], row.messages[-2]["content"]
         assert answer in prompt
-        quoted += "Quote" in prompt or "Zitiere" in prompt
-    assert 40 < quoted < 250
+        quoted += "sentence" in prompt or "Satz" in prompt
+    assert 80 < quoted < 250
 
 
 def test_rows_fit_the_context(reading):
