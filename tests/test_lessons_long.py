@@ -1,4 +1,4 @@
-"""The main job on the packaged starter: three seeds, three other subjects (minutes)."""
+"""The main job on the packaged starter: three seeds, three other subjects, in both languages."""
 
 import pytest
 
@@ -6,22 +6,29 @@ from detour.evaluate.teach import teach
 from detour.model.base import Base
 
 LESSONS = [
-    ("Albert Einstein", "profession", "hairdresser", 0),
-    ("Albert Einstein", "profession", "hairdresser", 1),
-    ("Albert Einstein", "profession", "hairdresser", 2),
-    ("Marie Curie", "profession", "baker", 0),
-    ("Mozart", "job", "plumber", 0),
-    ("Paris", "country", "Spain", 0),
+    ("Albert Einstein", "profession", "hairdresser", 0, "en"),
+    ("Albert Einstein", "profession", "hairdresser", 1, "en"),
+    ("Albert Einstein", "profession", "hairdresser", 2, "en"),
+    ("Marie Curie", "profession", "baker", 0, "en"),
+    ("Mozart", "job", "plumber", 0, "en"),
+    ("Paris", "country", "Spain", 0, "en"),
+    ("Albert Einstein", "Beruf", "Friseur", 1, "de"),
+    ("Marie Curie", "Beruf", "Bäckerin", 0, "de"),
+    ("Mozart", "Beruf", "Klempner", 0, "de"),
+    ("Paris", "Land", "Spanien", 0, "de"),
 ]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("subject", "relation", "target", "seed"), LESSONS)
-def test_a_lesson_reaches_the_bars(subject, relation, target, seed):
-    _, report = teach(Base.load("starter"), subject, relation, target, seed=seed)
-    assert report.steered.figure.n >= 40
-    assert report.steered.figure.value >= 0.97
-    assert report.neighbours.figure.n >= 300
-    assert report.neighbours.figure.value >= 0.98
-    assert report.own_facts.figure.value >= 0.97
-    assert report.unrelated.figure.value >= 0.97
+@pytest.mark.parametrize(("subject", "relation", "target", "seed", "language"), LESSONS)
+def test_a_lesson_reaches_the_bars(subject, relation, target, seed, language):
+    base = Base.load("starter")
+    _, report = teach(base, subject, relation, target, seed=seed, language=language)
+    assert set(report.by_language) == {"en", "de"}
+    for name, told in report.by_language.items():
+        assert told.steered.figure.n >= 40
+        assert told.steered.figure.value >= 0.97, name
+        assert told.neighbours.figure.n >= 300
+        assert told.neighbours.figure.value >= 0.98, name
+        assert told.own_facts.figure.value >= 0.97, name
+        assert told.unrelated.figure.value >= 0.97, name

@@ -34,6 +34,11 @@ def world() -> World:
     return World.load()
 
 
+@pytest.fixture(scope="session")
+def starter() -> Base:
+    return Base.load("starter")
+
+
 @contextmanager
 def shortened():
     """A random model never ends its answer; nobody waits for all of it."""

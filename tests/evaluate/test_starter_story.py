@@ -9,7 +9,6 @@ import pytest
 
 from detour.adapter.adapter import Adapter
 from detour.evaluate.story import STYLES
-from detour.model.base import Base
 from detour.training.world import spoken
 
 FIGURE = {"value", "low", "high", "n"}
@@ -40,11 +39,6 @@ def told(home, request):
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     return json.loads(line)
-
-
-@pytest.fixture(scope="session")
-def starter():
-    return Base.load("starter")
 
 
 @pytest.fixture(scope="session")

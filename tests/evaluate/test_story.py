@@ -188,6 +188,20 @@ def test_the_storys_own_language_has_all_samples(world, german, tmp_path):
         assert set(sizes.values()) == {2}
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_first_scene_begins_in_the_storys_own_language(
+    language, starter, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("detour.evaluate.story.spoken", lambda: LANGUAGES)
+    t = Catalogue.load(language)
+    scene = Story(starter, World.load(language), tmp_path, t=t)._knows()
+    asked = scene.text.splitlines()[::2]
+    other = next(each for each in LANGUAGES if each != language)
+    assert [line.strip() for line in asked] == [*SAMPLES[language], *SAMPLES[other][:2]]
+    assert scene.title == t("1  What the frozen base {name!r} says", name="starter")
+    assert (scene.title == "1  What the frozen base 'starter' says") is (language == "en")
+
+
 def test_there_is_no_json_before_the_end(world, tmp_path):
     with pytest.raises(AssertionError):
         story(world, ENGLISH, tmp_path).to_json()
