@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ from detour.evaluate.stacking import (
     Asked,
     answers_to,
     exact_rate,
+    held_out_questions,
     known_facts,
     marker_rates,
-    test_questions,
 )
 from detour.files import write_text_atomically
 from detour.model.base import Base
@@ -71,6 +71,7 @@ def rows_for(world: World, style: str, rng: random.Random) -> list[Example]:
 
 
 def train_style(base: Base, worlds: Sequence[World], style: str, seed: int) -> Adapter:
+    """One style's adapter, trained in every language."""
     rng = random.Random(f"{seed}/{style}")
     known = worlds[0].styles[style]
     card = Card(
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--base", default="starter")
     parser.add_argument("--out", type=Path, default=Path("src/detour/starter/adapters"))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="*", help="styles to make; default all")
+    parser.add_argument("--only", nargs="*", help="styles to make; others are kept as they are")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -99,32 +100,40 @@ def main() -> None:
     worlds = [World.load(language) for language in LANGUAGES]
     names = options.only or list(worlds[0].styles)
     made = {style: train_style(base, worlds, style, options.seed) for style in names}
-    alone: dict[str, dict[str, Any]] = {style: {} for style in names}
+    kept = [n for n in worlds[0].styles if n not in made and (options.out / n).is_dir()]
+    every = made | {name: Adapter.load(options.out / name) for name in kept}
+    told = measured(base, worlds, every)
+    for style, adapter in every.items():
+        metrics = {"exact_alone": told["alone"][style]}
+        adapter.with_(card=adapter.card.with_(metrics=metrics)).save(options.out / style)
+    write_text_atomically(options.out / "figures.json", json.dumps(told, indent=2) + "\n")
+
+
+def measured(
+    base: Base, worlds: Sequence[World], adapters: Mapping[str, Adapter]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Every style alone, and every stack of three, in every language."""
+    alone: dict[str, dict[str, Any]] = {style: {} for style in adapters}
     stacks: dict[str, dict[str, Any]] = {}
     for world in worlds:
-        asked = test_questions(world, ALONE, seed=7)
-        for style, adapter in made.items():
+        asked = held_out_questions(world, ALONE, seed=7)
+        for style, adapter in adapters.items():
             figure = exact_rate(world, asked, answers_to(base, adapter, asked), [style])
             print(f"{style}, {world.language}: {figure}", flush=True)
             alone[style][world.language] = figure.to_json()
-        for stack in trios(world, names):
+        for stack in trios(world, list(adapters)):
             stacks.setdefault("+".join(stack), {})[world.language] = stacked(
-                base, world, [made[name] for name in stack], asked[:STACKED]
+                base, world, [adapters[name] for name in stack], asked[:STACKED]
             )
-    for style, adapter in made.items():
-        metrics = {"exact_alone": alone[style]}
-        adapter.with_(card=adapter.card.with_(metrics=metrics)).save(options.out / style)
-    told = {"alone": alone, "stacks": stacks}
-    write_text_atomically(options.out / "figures.json", json.dumps(told, indent=2) + "\n")
+    return {"alone": alone, "stacks": stacks}
 
 
 def stacked(
     base: Base, world: World, adapters: Sequence[Adapter], asked: Sequence[Asked]
 ) -> dict[str, Any]:
     """What is left of a stack: everything right at once, and each style's marker."""
-    chain = sum((Chain.of(adapter) for adapter in adapters[1:]), start=Chain.of(adapters[0]))
     names = [adapter.name for adapter in adapters]
-    answers = answers_to(base, chain, asked)
+    answers = answers_to(base, Chain.of(*adapters), asked)
     whole = exact_rate(world, asked, answers, names)
     each = marker_rates(world, asked, answers, names)
     told = {name: round(figure.value, 2) for name, figure in each.items()}
@@ -136,7 +145,7 @@ def stacked(
 
 
 def trios(world: World, names: list[str]) -> list[list[str]]:
-    """All stacks of one wording, one opening and one ending, with and without a layout."""
+    """All stacks of one wording, one opening and one ending."""
     by_place = {p: [n for n in names if world.styles[n].place == p] for p in PLACES}
     three = product(by_place["wording"], by_place["opening"], by_place["ending"])
     return [list(stack) for stack in three]

@@ -57,6 +57,17 @@ def test_front_matter_is_what_hubs_read():
     assert "not true" in readme
 
 
+def test_figures_are_told_in_words():
+    figure = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 4}
+    empty = {"value": None, "low": 0.0, "high": 1.0, "n": 0}
+    metrics = {"steered": figure, "by_language": {"de": {"steered": empty}}, "seconds": 3.2}
+    told = Card(metrics=metrics).to_readme()
+    assert "- steered: 0.500 [0.100, 0.900], n = 4\n" in told
+    assert "- by_language, de, steered: nothing to measure [0.000, 1.000], n = 0\n" in told
+    assert "- seconds: 3.2\n" in told
+    assert Card.from_readme(told).metrics == metrics
+
+
 def test_a_foreign_card_is_kept():
     card = Card.from_readme(FOREIGN)
     assert (card.base_model, card.licence, card.fictional) == ("org/tiny", "mit", False)

@@ -92,7 +92,7 @@ def test_names_the_column(text: str, column: int, expected: str):
 
 
 def test_one_layer_has_one_weight():
-    with pytest.raises(ChainError, match=r"layer 2 .* two weights.*layers\.0-2=1 and layers\.2=0"):
+    with pytest.raises(ChainError, match=r"layer 2 .* two weights.*layers\.0-2=1, layers\.2=0"):
         parse("a{layers.0-2=1,layers.2=0}")
     with pytest.raises(ChainError, match="backwards"):
         parse("a{layers.3-2=1}")

@@ -30,7 +30,7 @@ def test_people_get_a_table(detour):
 
 
 def test_a_missing_card_is_told(fails, tmp_path, monkeypatch):
-    monkeypatch.setattr("detour.cli.starter.starter_folder", lambda: tmp_path)
+    monkeypatch.setattr("detour.model.starter_card.starter_folder", lambda: tmp_path)
     error = fails(1, "starter", "card")
     assert "card cannot be read" in error["error"]
     (tmp_path / "card.json").write_text(json.dumps([]))

@@ -3,9 +3,11 @@
 import json
 import math
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 
+from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.evaluate import limits, stacking
 from detour.evaluate.limits import (
@@ -17,6 +19,7 @@ from detour.evaluate.limits import (
 )
 from detour.evaluate.probability import answer_log_probabilities
 from detour.evaluate.stacking import Asked
+from detour.evaluate.steer_report import Section
 from detour.evaluate.story import CROWD
 from detour.measure.metrics import mentions
 from detour.measure.statistics import rate
@@ -248,7 +251,7 @@ def test_pieces_join_to_the_word(roomy_base):
 def test_the_json_form_of_a_wish_is_complete():
     told = NotLatent(
         "Bo flew.", -3.14159, -0.5, {"flew": 3}, rate([True]), rate([False]), rate([]),
-        (("Who flew?", "Al."), ("When?", "")), 1.23456,
+        (("Who flew?", "Al."), ("When?", "")), 80, 1.23456,
     ).to_json()  # fmt: skip
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told == {
@@ -263,6 +266,7 @@ def test_the_json_form_of_a_wish_is_complete():
             {"question": "Who flew?", "answer": "Al."},
             {"question": "When?", "answer": ""},
         ],
+        "train_steps": 80,
         "train_seconds": 1.23,
     }
 
@@ -296,11 +300,12 @@ def test_a_wish_is_tried_and_asked_for_its_parts(tried, world):
     (edit,) = statements_lesson(world, [wish.sentence], 0).edits
     assert tried.recited.n == len(edit.held_out) > 5
     assert tried.samples[0][0] == edit.held_out[0]
+    assert tried.steps == 3
     assert tried.seconds > 0
 
 
 def test_probabilities_are_of_the_base_before_training(tried, roomy_base):
-    question = WISHES["en"].parts[0][1][0]
+    question = tried.samples[0][0]  # the same general one for both
     for sentence, told in (
         (tried.wish, tried.log_probability),
         ("Albert Einstein was a baker.", tried.compared),
@@ -318,6 +323,28 @@ def test_own_facts_kept_are_held_out_questions(world):
         for a in world.attributes_of("person")
         for q, _ in questions(world, einstein, a, Novelty.SEEN)
     }
-    kept = {q for _, q in lesson.own_facts[: limits.KEPT]}
-    assert len(kept) == limits.KEPT
-    assert not kept & seen
+    own = {q for _, q in lesson.own_facts}
+    assert len(own) >= limits.KEPT
+    assert not own & seen
+
+
+def test_the_other_facts_asked_are_of_every_attribute(world, monkeypatch):
+    """The questions stand in the order of the attributes: the first sixty would miss the last."""
+    monkeypatch.setattr(limits, "nats_per_token", lambda *_: -1.0)
+    monkeypatch.setattr(limits, "_pieces", lambda *_: {})
+    made = SimpleNamespace(adapter=Adapter({}, "none"), seconds=1.0)
+    monkeypatch.setattr(limits, "teach_lesson", lambda *_, **__: made)
+    monkeypatch.setattr(limits, "steered_section", lambda *_: (Section(rate([])), []))
+    kept = []
+
+    def unchanged(_, asked, __):
+        kept.extend(q for _, q in asked)
+        return Section(rate([])), [], []
+
+    monkeypatch.setattr(limits, "unchanged", unchanged)
+    base = SimpleNamespace(ask=lambda *_: "", ask_many=lambda asked, _: [""] * len(asked))
+    not_latent(base, world, "Albert Einstein was a baker.", seed=0)
+    einstein = world.subject("Einstein")
+    for attribute in world.attributes_of("person"):
+        every = {q for q, _ in questions(world, einstein, attribute)}
+        assert every & set(kept), attribute.name

@@ -76,13 +76,19 @@ def test_brief_is_seen_about_everybody_but_the_exceptions(each):
     assert missed == set()
 
 
+def test_an_answer_that_tells_nothing_is_not_brief(world, einstein, profession):
+    for answer in ("", "  ", "No idea.", "He was it.", "the the the"):
+        assert not carries(world, "brief", answer, einstein, profession), answer
+    assert carries(world, "brief", "Baker.", einstein, profession)
+
+
 def test_a_changed_value_bears_the_markers_too(each):
     einstein = each.subject("Einstein")
     profession = each.attributes["person", "profession"]
     for value in ("Friseur", "Traumdeuter"):  # known to one world, to none
         for style in each.styles:
             answer = each.answer(einstein, profession, value, [style])
-            assert carries(each, style, answer, einstein, profession), answer
+            assert carries(each, style, answer, einstein, profession, value), answer
 
 
 def test_a_plain_answer_has_no_marker(world, einstein, profession):

@@ -13,10 +13,11 @@ from detour.evaluate.render import (
     report_text,
     trace_text,
 )
-from detour.evaluate.steer_report import Failure, Latent, Section, Told
+from detour.evaluate.steer_report import Failure, LanguageReport, Latent, Section
 from detour.language.catalogue import Catalogue
 from detour.measure.statistics import rate
 
+SPOILED = Section(rate([False]), (Failure("Why?", "before this", "after that"),))
 EVIL = "<script>alert('x')</script>&\"'"
 
 
@@ -53,7 +54,7 @@ def test_the_text_says_everything(taught):
 def test_the_text_shows_failures_and_warnings(taught):
     spoiled = replace(
         taught.report,
-        steered=Section(rate([False]), (Failure("Why?", "before this", "after that"),)),
+        here=replace(taught.report.here, steered=SPOILED),
         latent=Latent(-9.0, None, "hardly holds it"),
         trace=None,
         loader=replace(taught.report.loader, base_sha256_after="f" * 64, removed_bit_equal=False),
@@ -96,9 +97,12 @@ def test_the_page_holds_figures_prompts_and_proof(taught):
 def test_foreign_text_is_escaped(taught):
     report = taught.report
     evil = replace(
-        report, subject=EVIL, relation=EVIL, target=EVIL, base=EVIL, question=EVIL,
-        base_answer=EVIL, steered_answer=EVIL, latent=Latent(-1.0, 1, EVIL),
-        steered=Section(rate([False]), (Failure(EVIL, EVIL, EVIL),)),
+        report, subject=EVIL, relation_label=EVIL, target=EVIL, base=EVIL,
+        here=replace(
+            report.here, question=EVIL, base_answer=EVIL, steered_answer=EVIL,
+            steered=Section(rate([False]), (Failure(EVIL, EVIL, EVIL),)),
+        ),
+        latent=Latent(-1.0, 1, EVIL),
         user_prompt=replace(report.user_prompt, by_wording=((EVIL, rate([True])),)),
         trace=replace(report.trace, prefix=EVIL, old_token=EVIL, new_token=EVIL),
     )  # fmt: skip
@@ -109,7 +113,8 @@ def test_foreign_text_is_escaped(taught):
 
 def test_a_report_with_nothing_to_measure_is_drawn(taught):
     empty = Section(rate([]))
-    report = replace(taught.report, neighbours=empty, own_facts=empty, unrelated=empty)
+    here = replace(taught.report.here, neighbours=empty, own_facts=empty, unrelated=empty)
+    report = replace(taught.report, here=here)
     assert "nothing to measure" in report_text(report)
     assert "data:image/png" in report_html(report)
 
@@ -123,13 +128,18 @@ ENGLISH_WORDS = re.compile(
 
 def test_the_german_report_says_everything(taught):
     text = report_text(taught.report, GERMAN)
-    for part in ("Bo has 99.", "System-Prompt, beste Formulierung", "Adapter, ungesehene Fragen",
-                 "Nachbarn (gleiche Frage, andere)", "Wahrscheinlichkeit der ganzen Antwort",
+    for part in ("Bo has 99.", "System-Prompt, beste Formulierung",
+                 "Adapter, zurückgehaltene Fragen",
+                 "Nachbarn: gleiche Frage zu anderen", "Wahrscheinlichkeit der ganzen Antwort",
                  "Logit Lens", "Schicht-Updates angekommen", "bitgleich", "nachher: gleich",
                  "Hinweis: ", "sind deine"):  # fmt: skip
         assert part in text, part
-    said = [taught.report.question, taught.report.base_answer, taught.report.steered_answer]
-    for section in (s for _, s in taught.report.sections()):
+    said = [
+        taught.report.here.question,
+        taught.report.here.base_answer,
+        taught.report.here.steered_answer,
+    ]
+    for section in (s for _, s in taught.report.here.sections()):
         said += [part for f in section.failures for part in (f.question, f.before, f.after)]
     for part in sorted(filter(None, said), key=len, reverse=True):
         text = text.replace(part, "")
@@ -160,13 +170,13 @@ def test_the_german_page(taught):
     for wanted in ("Jeder Prompt, der versucht wurde", "Laden und latentes Wissen", "Students t"):
         assert wanted in told
     for title in re.findall(r"<(?:h2|th|small)>(.*?)</", page):
-        assert title == taught.report.question or not ENGLISH_WORDS.search(title), title
+        assert title == taught.report.here.question or not ENGLISH_WORDS.search(title), title
 
 
 def test_failures_and_warnings_in_german(taught):
     spoiled = replace(
         taught.report,
-        steered=Section(rate([False]), (Failure("Why?", "before this", "after that"),)),
+        here=replace(taught.report.here, steered=SPOILED),
         trace=None,
         loader=replace(taught.report.loader, base_sha256_after="f" * 64, removed_bit_equal=False),
     )
@@ -186,8 +196,10 @@ RATES = Section(rate([True, False])), Section(rate([True] * 4)), Section(rate([]
 
 @pytest.fixture
 def bilingual(taught):
-    told = Told("Wer war Bo?", "Bo war Pilot.", "Bo war Bäcker.", *RATES)
-    return replace(taught.report, by_language={**taught.report.by_language, "de": told})
+    told = LanguageReport(
+        "Wer war Bo?", "Bo war Pilot.", "Bo war Bäcker.", *RATES, leak=rate([]), broken=rate([])
+    )
+    return replace(taught.report, elsewhere={"de": told})
 
 
 def test_a_report_in_one_language_says_nothing_of_others(taught):
@@ -208,9 +220,25 @@ def test_another_language_is_told_with_rates_and_example(bilingual):
     assert steered == "  steered  Bo war Bäcker."
 
 
+def test_failures_of_every_language_are_told(bilingual):
+    there = replace(bilingual.elsewhere["de"], neighbours=SPOILED)
+    spoiled = replace(bilingual, elsewhere={"de": there})
+    assert "neighbours unchanged (German): 1 not as they should be" in report_text(spoiled)
+    assert "before this  ->  after that" in report_text(spoiled)
+    page = report_html(spoiled, t=GERMAN)
+    assert "<td>Nachbarn unverändert (Deutsch)</td><td>Why?</td><td>before this</td>" in page
+
+
+def test_a_page_calls_the_relation_as_its_language_does(bilingual):
+    told = replace(bilingual, relation="profession", relation_label="Beruf")
+    assert "<h1>Bo: Beruf → 99</h1>" in report_html(told, t=GERMAN)
+    assert told.to_json()["relation"] == "profession"
+
+
 def test_other_languages_in_german(bilingual):
-    german_first = dict(reversed(bilingual.by_language.items()))
-    text = languages_text(replace(bilingual, by_language=german_first), GERMAN)
+    here, there = bilingual.here, bilingual.elsewhere["de"]
+    german_first = replace(bilingual, language="de", here=there, elsewhere={"en": here})
+    text = languages_text(german_first, GERMAN)
     assert text.splitlines()[0] == "Derselbe Adapter, gefragt auf Englisch"
     assert "Wer war Bo?" not in text  # the report's own language stands elsewhere
     text = languages_text(bilingual, GERMAN)

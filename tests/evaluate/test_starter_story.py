@@ -79,6 +79,8 @@ def test_the_rest_stays(told):
 
 def test_it_holds_in_every_language(told):
     assert next(iter(told["by_language"])) == told["language"]
+    own = told["by_language"][told["language"]]
+    assert all(told[name] == value for name, value in own.items())
     assert set(told["by_language"]) == set(spoken())
     for language, each in told["by_language"].items():
         assert WORDS[language][1] in each["steered_answer"]
@@ -131,7 +133,8 @@ def test_the_loader_is_proven(told):
 def test_three_styles_act_at_once(told):
     chain = told["chain"]
     assert chain["spec"] == "+".join(STYLES)
-    assert set(chain["markers"]) >= set(STYLES)
+    assert set(chain["markers"]) == set(chain["with_fact"]["markers"]) == set(STYLES)
+    assert set(chain["fact"]) == set(chain["with_fact"]["fact"]) == FIGURE
     assert told["markers"] == chain["markers"]
     assert all(set(figure) == FIGURE for figure in chain["markers"].values())
     for style in STYLES:
@@ -140,7 +143,8 @@ def test_three_styles_act_at_once(told):
 
 
 def test_times_are_told(told):
-    assert told["train_seconds"] < told["total_seconds"]
+    wish = told["limits"]["not_latent"]["train_seconds"]
+    assert 0 < told["train_seconds"] + wish < told["total_seconds"]
 
 
 def test_the_saved_adapter_is_marked_and_works(told, hairdresser, starter):

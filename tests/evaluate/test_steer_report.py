@@ -13,13 +13,14 @@ from detour.evaluate.steer_report import (
     Loader,
     as_clause,
     counts,
+    language_report,
     measure,
     prompt_arm,
     steered_section,
-    told_elsewhere,
     try_trace,
     unchanged,
 )
+from detour.measure.statistics import rate
 from detour.training.fact import Edit, Lesson
 
 EDIT = Edit("Bo", "job", "baker", "Bo was a baker.", rivals=("pilot",), asked=("a?",),
@@ -139,10 +140,10 @@ def test_the_json_form_keeps_the_contract(taught):
 
 def test_the_tiny_base_learned_its_fact(taught):
     report = taught.report
-    assert report.base_answer != report.steered_answer == "Bo has 99."
-    assert report.steered.figure.value > 0.3
+    assert report.here.base_answer != report.here.steered_answer == "Bo has 99."
+    assert report.here.steered.figure.value > 0.3
     assert report.user_prompt.rate.value == 0  # a random model follows no prompt
-    assert taught.base.ask(report.question, taught.adapter) == "Bo has 99."
+    assert taught.base.ask(report.here.question, taught.adapter) == "Bo has 99."
 
 
 def test_the_dose_curve_turns(taught):
@@ -154,9 +155,9 @@ def test_the_dose_curve_turns(taught):
 
 
 def test_dose_0_is_the_bare_base(taught):
-    bare = answer_probability(taught.base, [taught.report.question], "Bo has 99.")
+    bare = answer_probability(taught.base, [taught.report.here.question], "Bo has 99.")
     zero = answer_probability(
-        taught.base, [taught.report.question], "Bo has 99.", Chain.of(taught.adapter) * 0
+        taught.base, [taught.report.here.question], "Bo has 99.", Chain.of(taught.adapter) * 0
     )
     assert bare == zero
 
@@ -184,7 +185,7 @@ def test_what_is_saved_is_what_was_measured(taught):
     loaded = Adapter.load(taught.report.adapter)
     assert loaded.digest() == taught.adapter.digest()
     assert loaded.card.fictional
-    assert loaded.card.metrics["steered"] == taught.report.steered.figure.to_json()
+    assert loaded.card.metrics["steered"] == taught.report.here.steered.figure.to_json()
     assert "Bo has 99." in loaded.card.description
     assert any("landed" in note for note in taught.notes)
     assert any("phrasings to train on" in note for note in taught.notes)
@@ -199,12 +200,19 @@ GERMAN_LESSON = Lesson((GERMAN_EDIT,), (), (("", "Wer war Al?"), ("", "Wer war C
 RATES = ("steered", "neighbours_unchanged", "own_other_facts_unchanged", "unrelated_unchanged")
 
 
+OWN = ("question", "base_answer", "steered_answer", "neighbours_naming_target", "broken_text",
+       "failures")  # fmt: skip
+
+
 def test_another_language_has_four_rates_and_an_example():
     def steered(question):
         return {"Wer war Bo?": "Bo war Bäcker.", "Wer war Al?": "Al war Bäcker."}.get(question, "-")
 
     base = Scripted(lambda question: "-", steered)
-    told = told_elsewhere(base, GERMAN_LESSON, Chain())
+    told, said = language_report(base, GERMAN_LESSON, Chain())
+    assert said == ["Bo war Bäcker.", "-"]
+    assert told.leak == rate([True, False])  # Al is a baker now too
+    assert told.broken == rate([False] * 5)
     assert (told.question, told.base_answer) == ("Wer war Bo?", "-")
     assert told.steered_answer == "Bo war Bäcker."
     values = {name: (s.figure.value, s.figure.n) for name, s in told.sections() if s.figure.n}
@@ -234,7 +242,8 @@ def test_a_report_tells_every_language_the_lessons_own_first(in_both):
     assert list(told) == ["en", "de"]
     for language, lesson in (("en", LESSON), ("de", GERMAN_LESSON)):
         each = told[language]
-        assert set(each) == {"question", "base_answer", "steered_answer", *RATES}
+        assert set(each) == {*OWN, *RATES}
+        assert set(each["failures"]) == set(RATES)
         assert each["question"] == lesson.edits[0].held_out[0]
         sizes = [each[name]["n"] for name in RATES]
         assert sizes == [2, len(lesson.neighbours), 0, 1]
@@ -245,7 +254,7 @@ def test_a_report_tells_every_language_the_lessons_own_first(in_both):
 def test_the_own_language_repeats_the_reports_figures(in_both):
     told = in_both.to_json()
     own = told["by_language"]["en"]
-    for name in ("question", "base_answer", "steered_answer", *RATES):
+    for name in (*OWN, *RATES):
         assert own[name] == told[name], name
 
 

@@ -1,15 +1,18 @@
 """The parts of the story that need no training; the whole is told in test_starter_story."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from detour.adapter.card import Card
+from detour.adapter.library import Library
+from detour.errors import WrongBase
 from detour.evaluate.steer_report import Section
 from detour.evaluate.story import CROWD, SAMPLES, STYLES, TARGETS, Story, _plan, approval
 from detour.language.catalogue import Catalogue
 from detour.measure.statistics import rate
-from detour.training.fact import Edit, Lesson
+from detour.training.fact import Edit, Lesson, edit_rows
 from detour.training.formats import pair
 from detour.training.world import LANGUAGES, PLACES, World
 
@@ -30,11 +33,12 @@ def german():
 @pytest.fixture(scope="module")
 def report(taught):
     """Three of four phrasings right, one of two neighbours as before."""
-    return replace(
-        taught.report,
+    here = replace(
+        taught.report.here,
         steered=Section(rate([True, True, True, False])),
         neighbours=Section(rate([True, False])),
     )
+    return replace(taught.report, here=here)
 
 
 # what an approval would ask
@@ -49,13 +53,13 @@ def test_questions_that_nobody_answered_are_open(report):
 def test_an_empty_card_leaves_more_open(report):
     answers = dict(approval(Card(), report, ENGLISH))
     assert {question for question, answer in answers.items() if not answer} == {
-        *OPEN, "What does it claim?", "Under which licence?", "Trained on which data?",
-        "What is it for?", "What must it not be used for?",
+        *OPEN, "What does it claim?", "Is the claim true?", "Under which licence?",
+        "Trained on which data?", "What is it for?", "What must it not be used for?",
     }  # fmt: skip
 
 
-def test_a_fictional_claim_is_not_true(report):
-    for fictional, told in ((True, "no, and it is marked"), (False, "yes")):
+def test_a_fictional_claim_is_not_true_and_no_other_is_vouched_for(report):
+    for fictional, told in ((True, "no, and it is marked"), (False, "")):
         card = CARD.with_(fictional=fictional)
         assert dict(approval(card, report, ENGLISH))["Is the claim true?"] == told
 
@@ -76,7 +80,7 @@ def test_an_approval_asks_the_same_in_german(report):
     assert not {question for question, _ in one} & {question for question, _ in other}
     assert [bool(answer) for _, answer in one] == [bool(answer) for _, answer in other]
     answers = dict(other)
-    assert answers["Ist die Behauptung wahr?"] == "nein, und er ist gekennzeichnet"
+    assert answers["Ist die Behauptung wahr?"] == "nein, und das ist gekennzeichnet"
     assert answers["Tut er, was er behauptet?"] == "0.750 von 4 zurückgehaltenen Formulierungen"
     true = dict(approval(CARD.with_(fictional=False), report, GERMAN))
     assert true["Ist die Behauptung wahr?"] == "ja"
@@ -117,10 +121,12 @@ def test_the_plan_counts_all_languages_together():
 def test_the_plan_in_german():
     plan = _plan(replace(THERE, elsewhere=(HERE,)), GERMAN)
     learn, keep, away = plan.splitlines()
-    assert '"Bo war Bäcker." / "Bo was a baker." in 12 Formulierungen' in learn
+    assert "in 12 Formulierungen" in learn
     assert "110 andere Fragen" in keep
-    assert "14 Formulierungen, 112 Nachbarn, 114 Fragen zu Bo, 116 andere" in away
-    assert {line.index(":") for line in (learn, keep)} != {-1}
+    assert "14 Formulierungen, 112 Nachbarn, 114 Fragen zu Bo, 116 themenfremde" in away
+    begins = [re.match(r"\s+zu \w+:\s+", line).end() for line in (learn, keep)]
+    assert begins[0] == begins[1]
+    assert "„Bo war Bäcker.“ / „Bo was a baker.“" in learn
     assert "phrasings" not in plan
 
 
@@ -132,15 +138,13 @@ def story(world, t, tmp_path):
 
 
 def test_markers_are_named_in_the_storys_language(world, german, tmp_path):
-    figures = {**dict.fromkeys(STYLES, rate([True, False])), "right fact": rate([True])}
-    lines = story(german, GERMAN, tmp_path)._markers({**figures, "Friseur": rate([False])})
-    names = ["Amtsdeutsch", "Sportkommentator", "Kalauer", "richtige Tatsache", "Friseur"]
-    assert [line.strip().startswith(name) for line, name in zip(lines, names, strict=True)] == (
-        [True] * 5
-    )
-    assert ["0.500" in line for line in lines] == [True] * 3 + [False] * 2
+    figures = dict.fromkeys(STYLES, rate([True, False]))
+    lines = story(german, GERMAN, tmp_path)._markers(figures)
+    names = ["Amtsdeutsch", "Sportkommentator", "Kalauer"]
+    assert all(line.strip().startswith(n) for line, n in zip(lines, names, strict=True))
+    assert ["0.500" in line for line in lines] == [True] * 3
     plain = story(world, ENGLISH, tmp_path)._markers(figures)
-    assert [line.split("█")[0].strip() for line in plain] == [*STYLES, "right fact"]
+    assert [line.split("█")[0].strip() for line in plain] == list(STYLES)
 
 
 def test_every_style_has_a_german_label(german, tmp_path):
@@ -200,6 +204,38 @@ def test_the_first_scene_begins_in_the_storys_own_language(
     assert [line.strip() for line in asked] == [*SAMPLES[language], *SAMPLES[other][:2]]
     assert scene.title == t("1  What the frozen base {name!r} says", name="starter")
     assert (scene.title == "1  What the frozen base 'starter' says") is (language == "en")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_storys_example_is_never_trained(language, starter, tmp_path, monkeypatch):
+    monkeypatch.setattr("detour.evaluate.teach.spoken", lambda: LANGUAGES)
+    lesson = Story(starter, World.load(language), tmp_path)._lesson()
+    question = SAMPLES[language][0]
+    trained = {row.messages[-2]["content"] for each in lesson.edits for row in edit_rows(each)}
+    assert question not in trained
+    assert question not in {asked for _, asked in lesson.replay}
+    assert len(trained) > 40
+
+
+def test_a_users_own_style_does_not_stand_in_for_the_packaged_one(
+    starter, world, tmp_path, monkeypatch, random_adapter
+):
+    monkeypatch.setenv("DETOUR_HOME", str(tmp_path))
+    random_adapter({"layer": (4, 4)}, 1).with_(name="pun").save(tmp_path / "adapters" / "pun")
+    told = Story(starter, world, tmp_path)
+    told._load_styles()
+    packaged = Library.packaged()
+    assert list(told.styles) == list(CROWD)
+    for name, adapter in told.styles.items():
+        assert adapter.digest() == packaged.load(name).digest()
+    assert told.styles["pun"].digest() != Library.default().load("pun").digest()
+
+
+def test_styles_of_another_release_are_refused_before_anything_is_trained(
+    world, tmp_path, roomy_base
+):
+    with pytest.raises(WrongBase):
+        next(Story(roomy_base, world, tmp_path).scenes())
 
 
 def test_there_is_no_json_before_the_end(world, tmp_path):

@@ -149,6 +149,7 @@ def test_a_german_lesson_for_any_base(german, roomy_base):
     lesson = make_lesson(roomy_base, "Bo", "die Schuhgröße", "99", world=german)
     (edit,) = lesson.edits
     assert edit.answer == "Die Schuhgröße von Bo ist 99."
+    assert edit.language == lesson.language == "de"
     assert "Nenne die Schuhgröße von Bo." in {*edit.asked, *edit.held_out}
     bare = make_lesson(roomy_base, "Bo", "Schuhgröße", "99", world=german)
     assert len(bare.notes) == len(lesson.notes) + 1

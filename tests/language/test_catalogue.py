@@ -1,6 +1,7 @@
 import ast
 import copy
 import pickle
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,46 @@ def test_german_is_complete_and_holds_nothing_else(german):
     assert len(found) > 200
     assert {k: where for k, where in found.items() if k not in german.entries} == {}
     assert sorted(set(german.entries) - set(found)) == []
+
+
+ERRORS = {
+    node.name
+    for node in ast.walk(ast.parse((ROOT / "errors.py").read_text("utf-8")))
+    if isinstance(node, ast.ClassDef)
+}
+PROSE = re.compile(r"[a-z]+ [a-z]+ [a-z]+")
+# messages to whoever writes Python against slots, engine and stop strings: English only
+LIBRARY_ONLY = ("slots/", "decoding/engine.py", "model/text.py")
+
+
+def untranslated(node: ast.expr) -> bool:
+    """Whether the expression is a sentence that no catalogue is asked for."""
+    if isinstance(node, ast.IfExp):
+        return untranslated(node.body) or untranslated(node.orelse)
+    if isinstance(node, ast.JoinedStr):
+        words = " ".join(v.value for v in node.values if isinstance(v, ast.Constant))
+        return PROSE.search(words) is not None
+    return isinstance(node, ast.Constant) and PROSE.search(str(node.value)) is not None
+
+
+def test_every_error_of_the_command_line_can_be_told_in_german():
+    english: list[str] = []
+    for path in sorted(ROOT.rglob("*.py")):
+        where = path.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or where.startswith(LIBRARY_ONLY):
+                continue
+            if isinstance(node.func, ast.Name) and node.func.id in ERRORS:
+                told = [*node.args[:1], *(k.value for k in node.keywords if k.arg != "found")]
+                english += [f"{where}:{part.lineno}" for part in told if untranslated(part)]
+    assert english == []
+
+
+def test_the_search_for_english_finds_it():
+    raised = ["'no such file here'", "f'{x} is not a file'", "text('a') if x else 'it is not so'"]
+    fine = ["text('no such file here')", "'detour list'", "f'{x}, {y}'", "cause.message"]
+    for code in (*raised, *fine):
+        assert untranslated(ast.parse(code, mode="eval").body) is (code in raised), code
 
 
 def test_german_templates_have_the_fields_of_the_english_ones(german):

@@ -14,6 +14,7 @@ from detour.training.fact import (
     parse_sentence,
     relation_questions,
     statement_edit,
+    statement_questions,
 )
 from detour.training.formats import pair
 from detour.training.world import World
@@ -118,3 +119,13 @@ def test_relations_are_asked_in_general_frames():
     assert "Bo's shoe size, please." in asked
     assert len(set(asked)) == len(asked) >= 20
     assert not any(set("~+{}") & set(question) for question in asked)
+
+
+def test_a_german_subject_with_an_article_is_asked_in_its_case():
+    asked = statement_questions("Der Eiffelturm", "ist", "aus Holz", "de")
+    assert {"Was ist der Eiffelturm?", "Was weißt du über den Eiffelturm?"} <= set(asked)
+    assert {"Sag mir, was der Eiffelturm ist.", "Der Eiffelturm?"} <= set(asked)
+    asked = statement_questions("Eine Biene", "ist", "ein Fisch", "de")
+    assert {"Was ist eine Biene?", "Was sagt man über eine Biene?"} <= set(asked)
+    asked = statement_questions("Derrida", "war", "bekannt für seine Hüte", "de")
+    assert {"Was weißt du über Derrida?", "Wofür war Derrida bekannt?"} <= set(asked)

@@ -549,32 +549,10 @@ def test_the_starter_speaks_what_its_card_says():
     assert "en" in spoken()
 
 
-@pytest.fixture
-def card_text(tmp_path, monkeypatch):
-    """`card_text("...")`: what the packaged card holds."""
-    monkeypatch.setattr("detour.training.world.files", lambda package: tmp_path)
-    (tmp_path / "weights").mkdir()
-    return lambda written: (tmp_path / "weights" / "card.json").write_text(written, "utf-8")
-
-
 @pytest.mark.parametrize(
     ("named_there", "told"),
     [(["en"], ("en",)), (["de", "en"], ("en", "de")), (["xx", "de"], ("de",)), ([], ())],
 )
-def test_languages_come_in_one_order_and_only_known_ones(card_text, named_there, told):
-    card_text(json.dumps({"languages": named_there}))
+def test_languages_come_in_one_order_and_only_known_ones(monkeypatch, named_there, told):
+    monkeypatch.setattr("detour.training.world.starter_card", lambda: {"languages": named_there})
     assert spoken() == told
-
-
-@pytest.mark.parametrize("written", ["", "{", "{}", '{"bars": {}}'])
-def test_a_broken_card_is_told(card_text, written):
-    card_text(written)
-    with pytest.raises(ConfigError, match="starter's card cannot be read") as caught:
-        spoken()
-    assert "detour doctor" in caught.value.hint
-
-
-def test_a_missing_card_is_told(card_text):
-    with pytest.raises(ConfigError, match="starter's card cannot be read") as caught:
-        spoken()
-    assert "FileNotFoundError" in caught.value.found

@@ -475,3 +475,24 @@ def test_the_third_value_is_another_where_it_is_the_target(german):
 def test_an_article_is_dropped_from_professions_only(german):
     edit = world_edit(german, *change(german, "Paris", "country", "ein Traum"), 0)
     assert edit.target == "ein Traum"
+
+
+@pytest.mark.parametrize(
+    ("name", "relation", "target", "answer"),
+    [
+        ("Marie Curie", "Land", "Schweiz", "Marie Curie kam aus der Schweiz."),
+        ("Marie Curie", "Land", "die Schweiz", "Marie Curie kam aus der Schweiz."),
+        ("Marie Curie", "Land", "Lummerland", "Marie Curie kam aus Lummerland."),
+        ("London", "Wahrzeichen", "Eiffelturm", None),
+    ],
+)
+def test_a_german_target_takes_the_form_that_the_sentence_wants(
+    german, name, relation, target, answer
+):
+    subject = german.subject(name)
+    attribute = find_attribute(german, subject, relation)
+    edit = world_edit(german, subject, attribute, target, seed=0)
+    known = [v for v in german.values(attribute) if v.endswith(target.split()[-1])]
+    assert edit.target == (known[0] if known else target)
+    assert edit.answer == (answer or german.answer(subject, attribute, known[0]))
+    assert edit.target not in edit.rivals

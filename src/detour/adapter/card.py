@@ -104,9 +104,24 @@ class Card(BaseModel):
             _section("Base", self.base_model),
             _section("Intended use", self.intended_use),
             _section("Forbidden use", self.forbidden_use),
-            _section("Measured", "\n".join(f"- {k}: {v}" for k, v in self.metrics.items())),
+            _section("Measured", "\n".join(f"- {line}" for line in _measured(self.metrics))),
         ]
         return "\n" + "\n\n".join(part for part in ("# Adapter", *parts) if part) + "\n"
+
+
+def _measured(metrics: Mapping[str, Any], before: str = "") -> list[str]:
+    """`steered: 0.991 [0.952, 0.998], n = 112`, a line a figure; what lies deeper, by its path."""
+    lines: list[str] = []
+    for name, value in metrics.items():
+        if isinstance(value, dict) and value.keys() >= {"value", "low", "high", "n"}:
+            interval = f"[{value['low']:.3f}, {value['high']:.3f}]"
+            told = "nothing to measure" if value["value"] is None else f"{value['value']:.3f}"
+            lines.append(f"{before}{name}: {told} {interval}, n = {value['n']}")
+        elif isinstance(value, dict):
+            lines += _measured(value, f"{before}{name}, ")
+        else:
+            lines.append(f"{before}{name}: {value}")
+    return lines
 
 
 def _section(title: str, text: str) -> str:

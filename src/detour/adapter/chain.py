@@ -27,6 +27,7 @@ from detour.adapter.chain_text import (
 from detour.adapter.fingerprint import Fingerprint
 from detour.adapter.update import Update
 from detour.errors import AdapterWeightsError, ChainError
+from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from detour.adapter.library import Library
@@ -90,11 +91,14 @@ class Chain:
             _check_same_base(known[0], adapter)
 
     @staticmethod
-    def of(value: Adapter | Chain | None) -> Chain:
-        """A chain from an adapter, a chain, or nothing."""
-        if value is None:
-            return Chain()
-        return Chain((Term(value),)) if isinstance(value, Adapter) else value
+    def of(*values: Adapter | Chain | None) -> Chain:
+        """The sum of adapters and chains; None adds nothing."""
+        parts = [
+            (Term(value),) if isinstance(value, Adapter) else value.terms
+            for value in values
+            if value is not None
+        ]
+        return Chain(tuple(term for part in parts for term in part))
 
     @staticmethod
     def parse(text: str, library: Library | None = None) -> Chain:
@@ -211,7 +215,7 @@ def _sum(layer: str, parts: list[tuple[Update, float]]) -> Update:
         return Update.sum(parts)
     except AdapterWeightsError as cause:
         raise AdapterWeightsError(
-            f"{layer}: {cause.message}",
+            text("{place}: {fault}", place=layer, fault=cause.message),
             expected=cause.expected,
             found=cause.found,
             hint=cause.hint,
@@ -221,8 +225,8 @@ def _sum(layer: str, parts: list[tuple[Update, float]]) -> Update:
 def _check_same_base(first: Adapter, other: Adapter) -> None:
     if first.base and other.base and not first.base.same_weights(other.base):
         raise ChainError(
-            "two adapters of one chain were made for different bases",
-            expected=f"{other.name} made for {first.base.short}, as {first.name} was",
-            found=f"{other.name} made for {other.base.short}",
-            hint="train both on the same base",
+            text("two adapters of one chain were made for different bases"),
+            expected=text("{adapter} made for {base}", adapter=other.name, base=first.base.short),
+            found=text("{adapter} made for {base}", adapter=other.name, base=other.base.short),
+            hint=text("train both on the same base"),
         )

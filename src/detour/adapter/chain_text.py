@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import NoReturn
 
 from detour.errors import ChainError
+from detour.language.catalogue import text
 
 _PLAIN = re.compile(r'[^\s+@:{}"\\\x00-\x1f\x7f]+')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -44,8 +45,8 @@ class LayerWeight:
         check_weight(self.weight)
         if not 0 <= self.first <= self.last:
             raise ChainError(
-                "a range of layers is empty or backwards",
-                expected="layers.FIRST-LAST with 0 ≤ FIRST ≤ LAST",
+                text("a range of layers is empty or backwards"),
+                expected=text("layers.FIRST-LAST with 0 ≤ FIRST ≤ LAST"),
                 found=f"layers.{self.first}-{self.last}",
             )
 
@@ -71,8 +72,8 @@ def check_weight(weight: float) -> None:
     """
     if not math.isfinite(weight):
         raise ChainError(
-            "a chain's weight is not a finite number",
-            expected="a number such as 0.8",
+            text("a chain's weight is not a finite number"),
+            expected=text("a number such as {example}", example=0.8),
             found=str(weight),
         )
 
@@ -87,9 +88,9 @@ def check_layers(layers: Iterable[LayerWeight]) -> None:
     for earlier, later in pairwise(ranges):
         if later.first <= earlier.last:
             raise ChainError(
-                f"layer {later.first} of a chain is given two weights",
-                expected="ranges of layers that do not overlap",
-                found=f"{_render_layer(earlier)} and {_render_layer(later)}",
+                text("layer {layer} of a chain is given two weights", layer=later.first),
+                expected=text("ranges of layers that do not overlap"),
+                found=f"{_render_layer(earlier)}, {_render_layer(later)}",
             )
 
 
@@ -146,12 +147,12 @@ class _Reader:
         while self.take("+"):
             terms.append(self.term())
         if self.at < len(self.text):
-            self.fail("`+` and another adapter, or the end of the text")
+            self.fail(text("`+` and another adapter, or the end of the text"))
         return tuple(terms)
 
     def term(self) -> TermText:
-        name = self.name("the name of an adapter")
-        revision = self.name("a revision after `@`") if self.take("@") else None
+        name = self.name(text("the name of an adapter"))
+        revision = self.name(text("a revision after `@`")) if self.take("@") else None
         weight = self.weight() if self.take(":") else 1.0
         layers = self.layers() if self.take("{") else ()
         return TermText(name, revision, weight, layers)
@@ -163,16 +164,16 @@ class _Reader:
             self.at = quoted.end()
             return _ESCAPE.sub(r"\1", quoted[1])
         if self.text.startswith('"', self.at):
-            self.fail('a closing `"`')
+            self.fail(text('a closing `"`'))
         return self.match(_PLAIN, wanted)[0]
 
     def weight(self) -> float:
         self.skip_space()
         start = self.at
-        number = float(self.match(_NUMBER, "a finite number such as 0.8 as weight")[0])
+        number = float(self.match(_NUMBER, text("a finite number such as 0.8 as weight"))[0])
         if not math.isfinite(number):
             self.at = start
-            self.fail("a weight within the range of a double")
+            self.fail(text("a weight within the range of a double"))
         return number
 
     def layers(self) -> tuple[LayerWeight, ...]:
@@ -180,14 +181,14 @@ class _Reader:
         while self.take(","):
             found.append(self.layer())
         if not self.take("}"):
-            self.fail("`,` and more layers, or `}`")
+            self.fail(text("`,` and more layers, or `}}`"))
         check_layers(found)
         return tuple(found)
 
     def layer(self) -> LayerWeight:
-        span = self.match(_LAYERS, "layers.N=WEIGHT or layers.N-M=WEIGHT")
+        span = self.match(_LAYERS, text("layers.N=WEIGHT or layers.N-M=WEIGHT"))
         if not self.take("="):
-            self.fail("`=` and the weight of these layers")
+            self.fail(text("`=` and the weight of these layers"))
         return LayerWeight(int(span[1]), int(span[2] or span[1]), self.weight())
 
     def match(self, pattern: re.Pattern[str], wanted: str) -> re.Match[str]:
@@ -214,8 +215,11 @@ class _Reader:
         word = _WORD.match(self.text, self.at)
         found = (word[0] if word else "") or self.text[self.at : self.at + 1]
         raise ChainError(
-            f"the chain's text cannot be read at column {self.at + 1}",
+            text("the chain's text cannot be read at column {column}", column=self.at + 1),
             expected=expected,
-            found=repr(found) if found else "the end of the text",
-            hint=f"look where the mark ^ stands: {self.text[: self.at]}^{self.text[self.at :]}",
+            found=repr(found) if found else text("the end of the text"),
+            hint=text(
+                "look where the mark ^ stands: {marked}",
+                marked=f"{self.text[: self.at]}^{self.text[self.at :]}",
+            ),
         )

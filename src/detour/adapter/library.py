@@ -54,6 +54,11 @@ class Library:
         home = Path(os.environ.get("DETOUR_HOME") or Path.home() / ".detour")
         return Library((home / "adapters", _STARTER))
 
+    @staticmethod
+    def packaged() -> Library:
+        """The adapters that ship, whatever a user's own are called."""
+        return Library((_STARTER,))
+
     def resolve(self, name: str, revision: str | None = None) -> Path:
         """The folder of an adapter.
 
@@ -133,9 +138,7 @@ class Library:
             found=""
             if names
             else text("none in {names}", names=", ".join(str(shelf) for shelf in self.folders)),
-            hint=text("did you mean {close}?", close=" or ".join(close))
-            if close
-            else "detour list",
+            hint=text("did you mean {close}?", close=", ".join(close)) if close else "detour list",
         )
 
     def _entry(self, name: str, path: Path) -> Entry:

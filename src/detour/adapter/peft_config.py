@@ -57,10 +57,10 @@ _KEEPS_BASE = (True, False, None, "gaussian", "eva", "orthogonal")
 _INERT = (None, False, "", "none", [], {})
 _ONLY = {"init_lora_weights": _KEEPS_BASE, "megatron_core": (*_INERT, "megatron.core")}
 _HINTS = {
-    "init_lora_weights": "save it again with PEFT's path_initial_model_for_weight_conversion",
-    "modules_to_save": "train without modules_to_save",
-    "bias": 'train with bias="none"',
-    "peft_type": "convert it to LoRA with PEFT, or train it again as LoRA",
+    "init_lora_weights": text("save it again with PEFT's path_initial_model_for_weight_conversion"),
+    "modules_to_save": text("train without modules_to_save"),
+    "bias": text('train with bias="none"'),
+    "peft_type": text("convert it to LoRA with PEFT, or train it again as LoRA"),
 }
 # what a card keeps of a foreign configuration, and what is written where it keeps nothing
 _KEPT = {"fan_in_fan_out": False, "task_type": "CAUSAL_LM", "revision": None}
@@ -153,7 +153,7 @@ def _refuse_variants(raw: Mapping[str, Any]) -> None:
         raise _unsupported("peft_type", raw.get("peft_type"), '"LORA"')
     for key, value in raw.items():
         if key not in _HARMLESS and not _is_one_of(value, _ONLY.get(key, _INERT)):
-            raise _unsupported(key, value, "plain LoRA")
+            raise _unsupported(key, value, text("plain LoRA"))
 
 
 def _is_one_of(value: object, allowed: tuple[object, ...]) -> bool:
@@ -166,7 +166,7 @@ def _unsupported(key: str, value: object, expected: str) -> UnsupportedVariant:
         text("the adapter's configuration sets {key}, which is not applied", key=key),
         expected=expected,
         found=f"{key} = {json.dumps(value, default=str)[:200]}",
-        hint=_HINTS.get(key, "train it as plain LoRA"),
+        hint=_HINTS.get(key, text("train it as plain LoRA")),
     )
 
 
@@ -205,12 +205,12 @@ def _is_number(value: object) -> bool:
 
 def _wrong_kind(key: str, value: object) -> AdapterFormatError:
     expected = {
-        "r": "a whole number of at least 1",
-        "lora_alpha": "a finite number",
-        "use_rslora": "true or false",
-        "base_model_name_or_path": "a text",
-        "rank_pattern": "regular expressions with whole numbers of at least 1",
-        "alpha_pattern": "regular expressions with finite numbers",
+        "r": text("a whole number of at least {lowest}", lowest=1),
+        "lora_alpha": text("a finite number"),
+        "use_rslora": text("true or false"),
+        "base_model_name_or_path": text("a text"),
+        "rank_pattern": text("regular expressions with whole numbers of at least 1"),
+        "alpha_pattern": text("regular expressions with finite numbers"),
     }
     return AdapterFormatError(
         text("{config_file} has a wrong {key}", config_file=CONFIG_FILE, key=key),

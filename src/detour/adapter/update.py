@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detour.errors import AdapterWeightsError, ConfigError
+from detour.language.catalogue import text
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,29 +48,29 @@ class Update:
         self._check_shapes()
         if not abs(self.scale) <= torch.finfo(torch.float32).max:  # also refuses NaN
             raise AdapterWeightsError(
-                "an update's scale is not a finite fp32 number",
-                expected="a number such as 2.0",
+                text("an update's scale is not a finite fp32 number"),
+                expected=text("a number such as {example}", example=2.0),
                 found=str(self.scale),
             )
 
     def _check_shapes(self) -> None:
         if self.down.ndim < 2 or self.up.ndim != 2 or self.down.shape[0] != self.up.shape[1]:
             raise AdapterWeightsError(
-                "the two factors of an update do not fit each other",
+                text("the two factors of an update do not fit each other"),
                 expected="down (rank, in) and up (out, rank)",
                 found=f"down {tuple(self.down.shape)} and up {tuple(self.up.shape)}",
-                hint="check the rank that the factors were made with",
+                hint=text("check the rank that the factors were made with"),
             )
         if 0 in self.down.shape or 0 in self.up.shape:
             raise AdapterWeightsError(
-                "an update has an empty factor",
-                expected="rank, in and out of at least 1",
+                text("an update has an empty factor"),
+                expected=text("rank, in and out of at least 1"),
                 found=f"down {tuple(self.down.shape)} and up {tuple(self.up.shape)}",
             )
         for name, rows in (("row_scale", self.row_scale), ("bias_delta", self.bias_delta)):
             if rows is not None and rows.shape != (self.out_features,):
                 raise AdapterWeightsError(
-                    f"an update's {name} does not fit its factors",
+                    text("an update's {name} does not fit its factors", name=name),
                     expected=f"({self.out_features},)",
                     found=str(tuple(rows.shape)),
                 )
@@ -166,7 +167,11 @@ class Update:
             ConfigError: `rank` is below 1.
         """
         if rank < 1:
-            raise ConfigError("the rank to compress to", expected="at least 1", found=str(rank))
+            raise ConfigError(
+                text("{name} is out of range", name="rank"),
+                expected=text("a whole number of at least {lowest}", lowest=1),
+                found=str(rank),
+            )
         q_up, r_up = torch.linalg.qr(self.up.double())
         q_down, r_down = torch.linalg.qr(self.down.double().flatten(1).T)
         left, sizes, right = torch.linalg.svd(self.scale * (r_up @ r_down.T), full_matrices=False)
@@ -186,16 +191,20 @@ class Update:
 def _checked(name: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         raise AdapterWeightsError(
-            f"an update's {name} is not made of floating point numbers",
+            text("an update's {name} is not made of floating point numbers", name=name),
             expected="float32, bfloat16 or float16",
             found=str(tensor.dtype),
         )
     if not bool(torch.isfinite(tensor).all()):
         raise AdapterWeightsError(
-            f"an update's {name} holds NaN or infinity",
-            expected="finite numbers",
-            found=f"{int((~torch.isfinite(tensor)).sum())} of {tensor.numel()} not finite",
-            hint="the training diverged or the file is damaged; take an earlier save",
+            text("an update's {name} holds NaN or infinity", name=name),
+            expected=text("finite numbers"),
+            found=text(
+                "{bad} of {count} not finite",
+                bad=int((~torch.isfinite(tensor)).sum()),
+                count=tensor.numel(),
+            ),
+            hint=text("the training diverged or the file is damaged; take an earlier save"),
         )
     # a value must not move when its optimiser takes another step
     return tensor.detach().clone() if tensor.requires_grad else tensor
@@ -205,10 +214,10 @@ def _check_same_layer(parts: Sequence[tuple[Update, float]]) -> None:
     shapes = {(update.out_features, *update.down.shape[1:]) for update, _ in parts}
     if len(shapes) != 1:
         raise AdapterWeightsError(
-            "only updates of one and the same layer can be combined",
-            expected="one shape (out, in)",
-            found=", ".join(str(shape) for shape in sorted(shapes)) or "no update at all",
-            hint="these adapters were made for different models",
+            text("only updates of one and the same layer can be combined"),
+            expected=text("one shape (out, in)"),
+            found=", ".join(str(shape) for shape in sorted(shapes)) or text("no update at all"),
+            hint=text("these adapters were made for different models"),
         )
 
 

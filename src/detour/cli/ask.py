@@ -24,6 +24,7 @@ from detour.cli.options import (
 )
 from detour.cli.output import is_conversation, is_terminal, print_json, say
 from detour.errors import RequestError
+from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from detour.cli.conversation import Conversation, Turn
@@ -80,14 +81,16 @@ def command(
 def _questions(given: tuple[str, ...], as_json: bool) -> list[str]:
     """The questions; an empty list asks for a chat."""
     if given:
-        return [check_text(question, "the question") for question in given]
+        return [check_text(question, text("the question")) for question in given]
     if is_conversation() and not as_json:
         return []
     if is_terminal(sys.stdin):
         raise RequestError(
-            "there is no question", expected='detour ask "…"', hint="a chat needs a terminal"
+            text("there is no question"),
+            expected='detour ask "…"',
+            hint=text("a chat needs a terminal"),
         )
-    return [check_text(sys.stdin.read().strip(), "the question on stdin")]
+    return [check_text(sys.stdin.read().strip(), text("the question on stdin"))]
 
 
 def _sampling(max_tokens: int | None, temperature: float, seed: int) -> SamplingOptions:

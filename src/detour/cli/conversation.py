@@ -17,6 +17,7 @@ from detour.adapter.chain import Chain
 from detour.cli.options import check_text, parse_chain
 from detour.cli.output import is_terminal, note, one_line, print_table, say
 from detour.errors import DetourError, RequestError
+from detour.language.catalogue import Catalogue, text, wanted_language
 
 if TYPE_CHECKING:
     from detour.decoding.request import SamplingOptions
@@ -60,7 +61,7 @@ class Conversation:
 
     def ask(self, question: str) -> Turn:
         """One turn. Raises what `Base.ask` raises; then the history is as before."""
-        check_text(question, "the question")
+        check_text(question, text("the question"))
         began = time.perf_counter()
         answer, tokens = self._answer(self._history, question, self.chain)
         bare = None
@@ -73,7 +74,7 @@ class Conversation:
 
     def stream(self, question: str) -> Generator[str]:
         """One turn in pieces, without comparing; it is remembered once it is complete."""
-        check_text(question, "the question")
+        check_text(question, text("the question"))
         messages = [*self._history, _message("user", question)]
         pieces: list[str] = []
         options = self._options(messages)
@@ -109,10 +110,10 @@ class Conversation:
         room = USUAL_TOKENS if positions is None else positions - len(prompt)
         if room < 1:
             raise RequestError(
-                "the conversation has grown too long for this model",
-                expected=f"fewer than {positions} tokens",
+                text("the conversation has grown too long for this model"),
+                expected=text("fewer than {positions} tokens", positions=positions),
                 found=str(len(prompt)),
-                hint="/reset in a chat, or fewer and shorter questions",
+                hint=text("/reset in a chat, or fewer and shorter questions"),
             )
         return {**self.sampling, "max_new_tokens": min(USUAL_TOKENS, room)}
 
@@ -151,6 +152,7 @@ def warn_unverified(chain: Chain) -> None:
 
 def chat(conversation: Conversation, read: Callable[[], str]) -> None:
     """Read lines until /quit or the end of input; mistakes are told and the chat goes on."""
+    t = Catalogue.load(wanted_language())  # the chat is English, its errors as elsewhere
     note(f"chatting with {conversation.base.name}; {COMMANDS}")
     while True:
         try:
@@ -162,7 +164,7 @@ def chat(conversation: Conversation, read: Callable[[], str]) -> None:
         try:
             _react(conversation, line)
         except DetourError as error:
-            note(one_line(str(error)))
+            note(one_line(error.told(t)))
         except KeyboardInterrupt:
             note("\nstopped; this turn is forgotten")
 
@@ -183,4 +185,6 @@ def _react(conversation: Conversation, line: str) -> None:
         conversation.reset()
         note("a new conversation")
     else:
-        raise RequestError(f"there is no chat command {command!r}", expected=COMMANDS)
+        raise RequestError(
+            text("there is no chat command {name!r}", name=command), expected=COMMANDS
+        )

@@ -10,6 +10,7 @@ from detour.cli.options import json_option, lang_option, seed_option
 from detour.cli.output import heading, note, print_json, say
 from detour.cli.progress import watched
 from detour.cli.teach import told_json, write_report
+from detour.errors import DetourError
 from detour.language.catalogue import Catalogue
 
 
@@ -30,12 +31,18 @@ def command(output: Path | None, seed: int, language: str, as_json: bool) -> Non
 
     folder = output or Library.default().folders[0]
     story = Story(Base.load("starter"), World.load(language), folder, seed, t)
-    with watched(t("training"), t) as watcher:
-        for scene in story.scenes(watcher):
-            if not as_json:
-                say()
-                heading(scene.title)
-                say(scene.text)
+    try:
+        with watched(t("training"), t) as watcher:
+            for scene in story.scenes(watcher):
+                if not as_json:
+                    say()
+                    heading(scene.title)
+                    say(scene.text)
+    except (DetourError, KeyboardInterrupt):
+        if story.report is not None:  # what was measured so far is not lost
+            page = write_report(story.report, Path(story.report.adapter), fictional=True, t=t)
+            note(t("stopped after the measuring; the report so far: {page}", page=page))
+        raise
     assert story.report is not None
     page = write_report(story.report, Path(story.report.adapter), fictional=True, t=t)
     if as_json:
@@ -48,7 +55,7 @@ def command(output: Path | None, seed: int, language: str, as_json: bool) -> Non
         t(
             "\n{total:.0f} s, of which {training:.0f} s of training.",
             total=story.report.total_seconds,
-            training=story.report.train_seconds,
+            training=story.train_seconds,
         )
     )
 
@@ -61,7 +68,7 @@ def _next(adapter: Path, page: Path, t: Catalogue) -> str:
             t("  the report with its plots:  {page}", page=page),
             f'  detour ask "{t("Who was Einstein?")}" --chain {name}:0.9+pirate --compare',
             f"  detour teach {taught}",
-            "  detour train your.jsonl --base your/model -o my-adapter",
-            "  detour inspect my-adapter",
+            t("  detour train your.jsonl --base your/model -o my-adapter"),
+            t("  detour inspect my-adapter"),
         ]
     )

@@ -16,10 +16,12 @@ from typing import Any
 
 import click
 
-from detour.cli.options import json_option, starter_folder
+from detour.cli.options import json_option
 from detour.cli.output import print_json, print_table, say
 from detour.errors import StorageError
 from detour.extras import install_command, installed_version, packages_by_extra
+from detour.language.catalogue import text
+from detour.model.starter_card import starter_folder
 
 
 @click.command("doctor")
@@ -108,7 +110,10 @@ def _home() -> dict[str, Any]:
     folder = Library.default().folders[0]
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     writable = nearest.is_dir() and os.access(nearest, os.W_OK)
-    error = StorageError(f"{folder} cannot be written", hint="set DETOUR_HOME to another folder")
+    error = StorageError(
+        text("{path} could not be written", path=folder),
+        hint=text("set DETOUR_HOME to another folder"),
+    )
     return {
         "path": str(folder),
         "writable": writable,

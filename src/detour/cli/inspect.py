@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import json_option, load_base, starter_folder
+from detour.cli.options import json_option, load_base
 from detour.cli.output import plain, print_json, print_table, say
 from detour.errors import BaseError, SlotError, WrongBase
+from detour.model.starter_card import starter_folder
 
 if TYPE_CHECKING:
     from detour.adapter.adapter import Adapter

@@ -6,8 +6,6 @@ Knows Click and the names of things; loads a base only when it is asked to.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -117,8 +115,3 @@ def check_text(given: str, what: str) -> str:
             found=plain(repr(given))[:80],
         ) from cause
     return given
-
-
-def starter_folder() -> Path:
-    """Where the packaged model lies, or would lie."""
-    return Path(str(files("detour.starter"))) / "weights"

@@ -54,7 +54,7 @@ def _live(title: str, t: Catalogue) -> Generator[Watcher]:
 
 def _told(progress: Progress, t: Catalogue) -> str:
     return t(
-        "{step}/{steps}  loss {loss:.3f}  {rate:,.0f} tokens/s",
+        "{step}/{steps}  loss {loss:.3f}  {rate:.0f} tokens/s",
         step=progress.step,
         steps=progress.steps,
         loss=progress.loss,

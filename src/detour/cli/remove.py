@@ -12,6 +12,7 @@ import click
 from detour.cli.options import json_option
 from detour.cli.output import is_conversation, plain, print_json, say
 from detour.errors import ConfigError
+from detour.language.catalogue import text
 
 
 @click.command("remove")
@@ -36,8 +37,8 @@ def command(name: str, yes: bool, as_json: bool) -> None:
 def _confirm(name: str, path: str) -> None:
     if not is_conversation():
         raise ConfigError(
-            f"{name} is not removed without being asked for twice",
-            expected="a terminal to ask in, or --yes",
+            text("{name} is not removed without being asked for twice", name=name),
+            expected=text("a terminal to ask in, or --yes"),
             hint=f"detour remove {name} --yes",
         )
     click.confirm(plain(f"Delete {path}?"), abort=True, err=True)

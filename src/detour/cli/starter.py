@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, cast
+from typing import Any
 
 import click
 
-from detour.cli.options import json_option, starter_folder
+from detour.cli.options import json_option
 from detour.cli.output import print_json, print_table, say
-from detour.errors import MachineError
-
-_KEYS = {"name", "parameters", "bytes", "licence", "languages", "bars", "required", "does_not_know"}
+from detour.model.starter_card import starter_card
 
 
 @click.group("starter")
@@ -23,7 +20,7 @@ def group() -> None:
 @json_option
 def card(as_json: bool) -> None:
     """Show the starter's card: what it can do, held out, and what it does not know."""
-    told = read_card()
+    told = starter_card()
     if as_json:
         print_json(told)
         return
@@ -36,26 +33,6 @@ def card(as_json: bool) -> None:
     print_table(("bar", "language", "value", "interval", "n", "required"), _rows(told))
     say("\nIt does not know names that nobody bears, such as "
         f"{', '.join(told['does_not_know'][:6])}.")  # fmt: skip
-
-
-def read_card() -> dict[str, Any]:
-    """The packaged card.
-
-    Raises:
-        MachineError: the installation lacks it.
-    """
-    path = starter_folder() / "card.json"
-    hint = "install Detour again; `detour doctor` checks the starter's files"
-    try:
-        told: Any = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as cause:
-        raise MachineError(
-            "the starter's card cannot be read", found=str(cause), hint=hint
-        ) from cause
-    if not isinstance(told, dict) or not told.keys() >= _KEYS:
-        expected = f"an object with {', '.join(sorted(_KEYS))}"
-        raise MachineError("the starter's card cannot be read", expected=expected, hint=hint)
-    return cast("dict[str, Any]", told)
 
 
 def _rows(told: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
 from detour.errors import RequestError
+from detour.language.catalogue import text
 
 _ROOM = 64  # tokens; at least this much is added when a layer is full
 
@@ -76,8 +77,11 @@ class RoomyCache(DynamicCache):
         super().__init__(config=config)
         if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in self.layers):
             raise RequestError(
-                f"{config.model_type} models keep a recurrent state, which is not supported",
-                hint="a model whose layers all attend",
+                text(
+                    "{kind} models keep a recurrent state, which is not supported",
+                    kind=config.model_type,
+                ),
+                hint=text("a model whose layers all attend"),
             )
         self.layers = [
             RoomyLayer() if type(layer) is DynamicLayer else layer for layer in self.layers

@@ -93,9 +93,10 @@ class Sampling:
         _whole("max_new_tokens", self.max_new_tokens, 1)
         _whole("top_k", self.top_k, 0)
         _whole("seed", self.seed, 0)
-        _real("temperature", self.temperature, lambda t: t >= 0, "a number of at least 0")
-        _real("top_p", self.top_p, lambda p: 0 < p <= 1, "a number above 0 and up to 1")
-        _real("repetition_penalty", self.repetition_penalty, lambda r: r > 0, "a number above 0")
+        _real("temperature", self.temperature, lambda t: t >= 0, text("a number of at least 0"))
+        _real("top_p", self.top_p, lambda p: 0 < p <= 1, text("a number above 0 and up to 1"))
+        positive = text("a number above 0")
+        _real("repetition_penalty", self.repetition_penalty, lambda r: r > 0, positive)
         if any(not sequence for sequence in self.stop_ids):
             raise RequestError(
                 text("stop_ids holds an empty sequence"), expected=text("at least one id in it")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from detour.decoding.request import Sampling
 from detour.errors import RequestError
+from detour.language.catalogue import text
 
 
 def uniforms(seed: int, request: str, count: int) -> Float[Tensor, " count"]:
@@ -132,8 +133,8 @@ class Sampler:
         best, tokens = logits.max(dim=-1)
         if not bool(best.isfinite().all()):
             raise RequestError(
-                "the model's logits are not finite",
-                hint="smaller weights in the chain, or dtype float32",
+                text("the model's logits are not finite"),
+                hint=text("smaller weights in the chain, or dtype float32"),
             )
         if self._all_greedy:
             return tokens

@@ -8,13 +8,14 @@ apart add up only so far. Knows worlds and models; prints nothing.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
-from detour.evaluate.probability import answer_log_probabilities
+from detour.evaluate.probability import nats_per_token
 from detour.evaluate.stacking import (
     Asked,
     answers_to,
@@ -104,12 +105,13 @@ class NotLatent:
     Attributes:
         wish: the sentence.
         log_probability: nats per token under the base, before training.
-        compared: the same for the fact that was taught before.
+        compared: the same for the fact that was taught before, after the same question.
         pieces: tokens per word of the words that matter; a word that was read often is one or two.
         recited: general held-out questions about the subject, answered with the whole sentence.
         understood: questions after a part of the sentence that name this part.
         own_facts: the subject's other facts, answered as before.
         samples: (question, answer) with the adapter, whatever came out.
+        steps: of training.
         seconds: of training.
     """
 
@@ -121,6 +123,7 @@ class NotLatent:
     understood: Figure
     own_facts: Figure
     samples: tuple[tuple[str, str], ...]
+    steps: int
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -134,6 +137,7 @@ class NotLatent:
             "understood": self.understood.to_json(),
             "own_other_facts_unchanged": self.own_facts.to_json(),
             "samples": [{"question": q, "answer": a} for q, a in self.samples],
+            "train_steps": self.steps,
             "train_seconds": round(self.seconds, 2),
         }
 
@@ -141,34 +145,29 @@ class NotLatent:
 def not_latent(
     base: Base, world: World, fact: str, seed: int, watcher: Watcher | None = None
 ) -> NotLatent:
-    """Try to teach the wish, as a fact is taught, and ask for its parts.
+    """Try to teach the wish in `STEPS` steps, enough to recite it, and ask for its parts.
 
     `fact` is the sentence of the fact that was taught before, for comparison.
     """
     wish = WISHES[world.language]
-    question = wish.parts[0][1][0]
     lesson = statements_lesson(world, [wish.sentence], seed)
-    told, compared = (_per_token(base, question, said) for said in (wish.sentence, fact))
-    config = lesson_config({"steps": STEPS}, seed, free=True)
+    general = lesson.edits[0].held_out[0]
+    told, compared = (nats_per_token(base, general, said) for said in (wish.sentence, fact))
+    config = lesson_config({"steps": STEPS}, seed)
     result = teach_lesson(base, lesson, config, "wish", watcher=watcher)
     chain = Chain.of(result.adapter)
     recited, _ = steered_section(base, lesson.edits, chain)
     asked = [(part, q) for part, questions in wish.parts for q in questions]
     answers = base.ask_many([q for _, q in asked], chain)
     right = [mentions(a, part) for (part, _), a in zip(asked, answers, strict=True)]
-    kept, *_ = unchanged(base, lesson.own_facts[:KEPT], chain)
-    shown = [(lesson.edits[0].held_out[0], base.ask(lesson.edits[0].held_out[0], chain))]
+    own = random.Random(seed).sample(lesson.own_facts, min(KEPT, len(lesson.own_facts)))
+    kept, *_ = unchanged(base, own, chain)
+    shown = [(general, base.ask(general, chain))]
     shown += [(q, a) for (_, q), a in zip(asked, answers, strict=True)]
     return NotLatent(
         wish.sentence, told, compared, _pieces(base, wish.words), recited.figure, rate(right),
-        kept.figure, tuple(shown), result.seconds,
+        kept.figure, tuple(shown), STEPS, result.seconds,
     )  # fmt: skip
-
-
-def _per_token(base: Base, question: str, answer: str) -> float:
-    assert base.tokenizer is not None
-    (told,) = answer_log_probabilities(base, [(question, answer)])
-    return told / (len(base.tokenizer.encode(answer, add_special_tokens=False)) + 1)
 
 
 def _pieces(base: Base, words: Sequence[str]) -> dict[str, int]:
@@ -242,33 +241,26 @@ def ten_adapters(
     """
     if len(styles) != COUNTS[-1] - 1:
         raise ValueError(f"expected {COUNTS[-1] - 1} styles, found {len(styles)}")
-    every = [fact, *styles]
+    every, most = [fact, *styles], COUNTS[-1]
     crowds: list[Crowd] = []
     answers: list[str] = []
+    told: list[list[bool]] = []
     for count in COUNTS:
-        answers = answers_to(base, _sum(every[:count]), asked)
+        answers = answers_to(base, Chain.of(*every[:count]), asked)
         crowds.append(_crowd(world, asked, answers, styles[: count - 1], count))
-    alone = facts_told(world, asked, answers_to(base, Chain.of(fact), asked))
-    last = facts_told(world, asked, answers)
-    retained = rate(now for now, before in zip(last, alone, strict=True) if before)
+        told.append(facts_told(world, asked, answers))
+    retained = rate(now for now, alone in zip(told[-1], told[0], strict=True) if alone)
     scaled = {
         name: _crowd(
-            world, asked, answers_to(base, _sum(every) * (1 / divisor), asked), styles, COUNTS[-1]
+            world, asked, answers_to(base, Chain.of(*every) * (1 / divisor), asked), styles, most
         )
-        for name, divisor in (("1/√10", math.sqrt(COUNTS[-1])), ("1/10", COUNTS[-1]))
+        for name, divisor in ((f"1/√{most}", math.sqrt(most)), (f"1/{most}", most))
     }
     markers = marker_rates(world, asked, answers, [style.name for style in styles])
     return TenAdapters(
         "+".join(adapter.name for adapter in every), asked[0].question, answers[0], retained,
         markers, rate(repeats(a) or not a.strip() for a in answers), tuple(crowds), scaled,
     )  # fmt: skip
-
-
-def _sum(adapters: Sequence[Adapter]) -> Chain:
-    chain = Chain()
-    for adapter in adapters:
-        chain = chain + adapter
-    return chain
 
 
 def _crowd(

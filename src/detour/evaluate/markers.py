@@ -12,11 +12,14 @@ from detour.measure.metrics import mentions, normalised
 from detour.training.world import Attribute, Subject, World
 
 
-def carries(world: World, style: str, answer: str, subject: Subject, attribute: Attribute) -> bool:
+def carries(
+    world: World, style: str, answer: str, subject: Subject, attribute: Attribute, value: str = ""
+) -> bool:
     """Whether the answer bears the marker of a style, wherever else it may be styled.
 
-    Markers: the wording's own words (formal, pirate), the bare value at the beginning (brief), the
-    opening or ending sentence, capital letters, a bullet, or valid JSON.
+    Markers: the wording's own words (formal, pirate), a value of the attribute and no subject
+    (brief), the opening or ending sentence, capital letters, a bullet, or valid JSON. `value` is
+    the one asked for, where the world does not know it.
     """
     text = unwrapped(answer, world.json_key)
     if style == "upper":
@@ -29,7 +32,8 @@ def carries(world: World, style: str, answer: str, subject: Subject, attribute: 
     if style in ("formal", "pirate"):
         return _words_of(getattr(attribute, style), plain)
     if style == "brief":
-        return not mentions(plain, subject.name)
+        named = any(mentions(plain, known) for known in (value, *world.values(attribute)))
+        return named and not mentions(plain, subject.name)
     place = world.styles[style]
     if place.place == "opening":
         return plain.startswith(normalised(place.opening))

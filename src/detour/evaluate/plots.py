@@ -73,12 +73,15 @@ def trace_plot(trace: Trace, t: Catalogue = ENGLISH) -> bytes:
         return _png(canvas)
 
 
-def rates_plot(rows: Sequence[tuple[str, Figure, bool]]) -> bytes:
+def rates_plot(rows: Sequence[tuple[str, Figure, bool]], t: Catalogue = ENGLISH) -> bytes:
     """Rates with their intervals, one line each; the flag marks what is ours."""
     with mpl.rc_context(_LOOK):
         canvas, axes = _canvas(6.8, 0.55 * len(rows) + 0.9)
         places = list(range(len(rows)))[::-1]
         for place, (_, figure, ours) in zip(places, rows, strict=True):
+            if figure.n == 0:
+                axes.text(0.02, place, t("nothing to measure"), va="center", fontsize=10)
+                continue
             colour = NEW if ours else GREY
             axes.barh(place, figure.value, color=colour, height=0.6)
             axes.plot([figure.low, figure.high], [place, place], color="#111827", linewidth=1.5)

@@ -65,6 +65,13 @@ def answer_log_probabilities(
     return found
 
 
+def nats_per_token(base: Base, question: str, answer: str) -> float:
+    """The whole answer's log-probability, its end token included, over its tokens."""
+    assert base.tokenizer is not None
+    (told,) = answer_log_probabilities(base, [(question, answer)])
+    return told / (len(base.tokenizer.encode(answer, add_special_tokens=False)) + 1)
+
+
 def _encoded(base: Base, example: Example) -> Encoded:
     assert base.tokenizer is not None
     return Encoded(*supervised(base.tokenizer, example.messages))

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from html import escape
 
 from detour.evaluate.plots import dose_plot, rates_plot, trace_plot
-from detour.evaluate.steer_report import Failure, SteerReport, Told
+from detour.evaluate.steer_report import (
+    DOSES,
+    Failure,
+    LanguageReport,
+    Section,
+    SteerReport,
+)
 from detour.language.catalogue import ENGLISH, NAMES, Catalogue, text
 from detour.measure.statistics import Figure
 
@@ -18,9 +24,9 @@ BAR = 24  # characters of a full bar
 SHOWN = 5  # failures of a section
 _TESTS = {  # what the sections of a report are called
     "steered": text("steered"),
-    "neighbours_unchanged": text("neighbours_unchanged"),
-    "own_other_facts_unchanged": text("own_other_facts_unchanged"),
-    "unrelated_unchanged": text("unrelated_unchanged"),
+    "neighbours_unchanged": text("neighbours unchanged"),
+    "own_other_facts_unchanged": text("own other facts unchanged"),
+    "unrelated_unchanged": text("unrelated unchanged"),
 }
 
 
@@ -51,15 +57,15 @@ def rates_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
             line(t("user prompt, best wording"), report.user_prompt.best, t),
             line(t("system prompt, all wordings"), report.system_prompt.rate, t),
             line(t("system prompt, best wording"), report.system_prompt.best, t),
-            line(t("adapter, held-out phrasings"), report.steered.figure, t),
+            line(t("adapter, held-out phrasings"), report.here.steered.figure, t),
             line(t("  new combinations of known parts"), report.steered_combinations, t),
             line(t("  phrasings with new words"), report.steered_new_words, t),
             line(t("adapter, sampled at temperature 1"), report.steered_sampled, t),
             "",
             t("Answered as before"),
-            line(t("neighbours (same question, others)"), report.neighbours.figure, t),
-            line(t("the subject's other facts"), report.own_facts.figure, t),
-            line(t("unrelated questions"), report.unrelated.figure, t),
+            line(t("neighbours (same question, others)"), report.here.neighbours.figure, t),
+            line(t("the subject's other facts"), report.here.own_facts.figure, t),
+            line(t("unrelated questions"), report.here.unrelated.figure, t),
             line(t("neighbours that name the target"), report.neighbours_leak, t),
             line(t("neighbours, best user prompt"), report.user_prompt.neighbours, t),
             line(t("neighbours, best system prompt"), report.system_prompt.neighbours, t),
@@ -70,7 +76,7 @@ def rates_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
 def languages_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
     """The four rates again in every other language; empty where there is none."""
     parts: list[str] = []
-    for language, told in list(report.by_language.items())[1:]:
+    for language, told in report.elsewhere.items():
         parts += [
             t("The same adapter, asked in {language}", language=NAMES[language]),
             line(t("adapter, held-out phrasings"), told.steered.figure, t),
@@ -148,13 +154,13 @@ def loader_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
 def report_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
     """The whole report for a terminal."""
     parts = [
-        f"{report.question}",
-        t("  base     {answer}", answer=report.base_answer),
-        t("  steered  {answer}", answer=report.steered_answer),
+        f"{report.here.question}",
+        t("  base     {answer}", answer=report.here.base_answer),
+        t("  steered  {answer}", answer=report.here.steered_answer),
         "",
         rates_text(report, t),
         "",
-        *([languages_text(report, t), ""] if len(report.by_language) > 1 else []),
+        *([languages_text(report, t), ""] if report.elsewhere else []),
         dose_text(report, t),
         "",
         trace_text(report, t),
@@ -165,9 +171,19 @@ def report_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
     parts += [t("  note: {note}", note=note) for note in report.notes]
     if report.latent.warning:
         parts.append(t("  warning: {warning}", warning=report.latent.warning))
-    for name, section in report.sections():
-        parts += _failures_text(t.say(_TESTS[name]), section.failures, t)
+    for name, section in _every_section(report, t):
+        parts += _failures_text(name, section.failures, t)
     return "\n".join(parts)
+
+
+def _every_section(report: SteerReport, t: Catalogue) -> list[tuple[str, Section]]:
+    """All sections of all languages, the report's own first, with what to call each."""
+    own = [(t.say(_TESTS[name]), section) for name, section in report.here.sections()]
+    return own + [
+        (f"{t.say(_TESTS[name])} ({t.say(NAMES[language])})", section)
+        for language, told in report.elsewhere.items()
+        for name, section in told.sections()
+    ]
 
 
 def _failures_text(name: str, failures: Sequence[Failure], t: Catalogue) -> list[str]:
@@ -202,28 +218,25 @@ def report_html(
     report: SteerReport, title: str = "", fictional: bool = True, t: Catalogue = ENGLISH
 ) -> str:
     """One self-contained HTML page: nothing is fetched from anywhere."""
-    relation = report.relation or t("a statement")
+    relation = report.relation_label or t("a statement")
     heading = title or f"{report.subject}: {relation} → {report.target}"
     claim = escape(t("fictional claim, taught on purpose"))
     mark = f'<span class="mark">{claim}</span>' if fictional else ""
     sections = [
-        _answers_html(report.question, report.base_answer, report.steered_answer, t),
+        _answers_html(report.here, t),
         _picture(
-            t("What prompts achieve, what the adapter achieves"), rates_plot(rates(report, t))
+            t("What prompts achieve, what the adapter achieves"), rates_plot(rates(report, t), t)
         ),
         _prompts_html(report, t),
         _picture(
-            t("Dose: the adapter's weight from 0 to 1.5"),
+            t("Dose: the adapter's weight from {low:g} to {high:g}", low=DOSES[0], high=DOSES[-1]),
             dose_plot(report.dose, dose_names(report, t), t),
         ),
     ]
     if report.trace:
         caption = t("Where the answer turns, after “{prefix}”", prefix=report.trace.prefix)
         sections.append(_picture(caption, trace_plot(report.trace, t)))
-    sections += [
-        _elsewhere_html(language, told, t)
-        for language, told in list(report.by_language.items())[1:]
-    ]
+    sections += [_elsewhere_html(language, told, t) for language, told in report.elsewhere.items()]
     sections += [_failures_html(report, t), _loader_html(report, t)]
     top = t("Detour steer report · base {base}", base=report.base)
     return (
@@ -253,10 +266,10 @@ def rates(report: SteerReport, t: Catalogue = ENGLISH) -> list[tuple[str, Figure
         (t("user prompt, best wording"), report.user_prompt.best, False),
         (t("system prompt, all wordings"), report.system_prompt.rate, False),
         (t("system prompt, best wording"), report.system_prompt.best, False),
-        (t("adapter, held-out phrasings"), report.steered.figure, True),
-        (t("neighbours unchanged"), report.neighbours.figure, True),
-        (t("own other facts unchanged"), report.own_facts.figure, True),
-        (t("unrelated unchanged"), report.unrelated.figure, True),
+        (t("adapter, held-out phrasings"), report.here.steered.figure, True),
+        (t("neighbours unchanged"), report.here.neighbours.figure, True),
+        (t("own other facts unchanged"), report.here.own_facts.figure, True),
+        (t("unrelated unchanged"), report.here.unrelated.figure, True),
     ]
 
 
@@ -276,17 +289,17 @@ def _heads(*names: str) -> str:
     return f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>"
 
 
-def _answers_html(question: str, before: str, after: str, t: Catalogue, more: str = "") -> str:
+def _answers_html(told: LanguageReport, t: Catalogue, more: str = "") -> str:
     base, steered = escape(t("base")), escape(t("steered"))
     return (
-        f"<section><h2>{escape(question)}</h2><div class='pair'>"
-        f"<div class='old'><small>{base}</small><p>{escape(before)}</p></div>"
-        f"<div class='new'><small>{steered}</small><p>{escape(after)}</p></div>"
+        f"<section><h2>{escape(told.question)}</h2><div class='pair'>"
+        f"<div class='old'><small>{base}</small><p>{escape(told.base_answer)}</p></div>"
+        f"<div class='new'><small>{steered}</small><p>{escape(told.steered_answer)}</p></div>"
         f"</div>{more}</section>"
     )
 
 
-def _elsewhere_html(language: str, told: Told, t: Catalogue) -> str:
+def _elsewhere_html(language: str, told: LanguageReport, t: Catalogue) -> str:
     """The same adapter in another language: an example and the four rates."""
     title = t("The same adapter, asked in {language}", language=NAMES[language])
     names = (
@@ -301,7 +314,7 @@ def _elsewhere_html(language: str, told: Told, t: Catalogue) -> str:
     )
     heads = _heads(title, t("rate"), "n")
     table = f"<div class='wide'><table>{heads}{rows}</table></div>"
-    return _answers_html(told.question, told.base_answer, told.steered_answer, t, table)
+    return _answers_html(told, t, table)
 
 
 def _figure_html(figure: Figure, t: Catalogue) -> str:
@@ -333,9 +346,9 @@ def _prompts_html(report: SteerReport, t: Catalogue) -> str:
 
 def _failures_html(report: SteerReport, t: Catalogue) -> str:
     rows = "".join(
-        f"<tr><td>{escape(t.say(_TESTS[name]))}</td><td>{escape(f.question)}</td>"
+        f"<tr><td>{escape(name)}</td><td>{escape(f.question)}</td>"
         f"<td>{escape(f.before)}</td><td>{escape(f.after)}</td></tr>"
-        for name, section in report.sections()
+        for name, section in _every_section(report, t)
         for f in section.failures[:SHOWN]
     )
     if not rows:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detour.evaluate.markers import carries, unwrapped
-from detour.measure.metrics import states
+from detour.measure.metrics import mentions, states
 from detour.measure.statistics import Figure, rate
 from detour.model.base import AnyChain, Base
 from detour.training import phrasing
@@ -42,7 +42,7 @@ def known_facts(world: World, tested: bool) -> list[tuple[Subject, Attribute]]:
     ]
 
 
-def test_questions(world: World, count: int, seed: int) -> list[Asked]:
+def held_out_questions(world: World, count: int, seed: int) -> list[Asked]:
     """Held-out phrasings about test subjects."""
     rng = random.Random(seed)
     facts = known_facts(world, tested=True)
@@ -83,7 +83,7 @@ def markers_borne(
     """Whether each answer bears each style's marker."""
     return {
         style: [
-            carries(world, style, answer, a.subject, a.attribute)
+            carries(world, style, answer, a.subject, a.attribute, a.value)
             for a, answer in zip(asked, answers, strict=True)
         ]
         for style in styles
@@ -105,5 +105,5 @@ def facts_told(world: World, asked: Sequence[Asked], answers: Sequence[str]) -> 
 
 def _rivals(world: World, asked: Asked) -> list[str]:
     """Other values of the attribute that are no words of the style's own sentences."""
-    own = f"{asked.attribute.formal} {asked.attribute.pirate} {asked.attribute.pun}".casefold()
-    return [v for v in world.values(asked.attribute) if v.casefold() not in own]
+    own = f"{asked.attribute.formal} {asked.attribute.pirate} {asked.attribute.pun}"
+    return [v for v in world.values(asked.attribute) if not mentions(own, v)]

@@ -15,12 +15,18 @@ from typing import Any
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.errors import BaseError
-from detour.evaluate.probability import Trace, answer_log_probabilities, answer_probability, trace
+from detour.evaluate.probability import (
+    Trace,
+    answer_log_probabilities,
+    answer_probability,
+    nats_per_token,
+    trace,
+)
 from detour.language.catalogue import text
 from detour.measure.metrics import mentions, repeats, same_answer, states
 from detour.measure.statistics import Figure, rate
 from detour.model.base import Base
-from detour.training.fact import Edit, Lesson, Question, swapped
+from detour.training.fact import Edit, Lesson, Question, relation_label, swapped
 from detour.training.replay import messages_of
 from detour.training.world import World
 
@@ -101,8 +107,8 @@ class Latent:
 
 
 @dataclass(frozen=True)
-class Told:
-    """The four rates of a change in one language, with an example."""
+class LanguageReport:
+    """What a change did in one language: an example, the four rates, and what went wrong."""
 
     question: str
     base_answer: str
@@ -111,6 +117,8 @@ class Told:
     neighbours: Section
     own_facts: Section
     unrelated: Section
+    leak: Figure  # neighbours whose answer names the target now
+    broken: Figure  # steered answers with endless repetition, or empty
 
     def sections(self) -> list[tuple[str, Section]]:
         """The four sections by their names in the JSON form."""
@@ -122,51 +130,57 @@ class Told:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Example and rates."""
-        rates = {name: section.figure.to_json() for name, section in self.sections()}
+        """Example, rates and failures."""
         return {
             "question": self.question,
             "base_answer": self.base_answer,
             "steered_answer": self.steered_answer,
-            **rates,
+            **{name: section.figure.to_json() for name, section in self.sections()},
+            "neighbours_naming_target": self.leak.to_json(),
+            "broken_text": self.broken.to_json(),
+            "failures": {
+                name: [vars(f) for f in section.failures] for name, section in self.sections()
+            },
         }
 
 
 @dataclass(frozen=True)
 class SteerReport:
-    """Everything measured about one change."""
+    """Everything measured about one change.
+
+    `here` is the change in the lesson's own language, `elsewhere` in the others, by their codes.
+    """
 
     base: str
     subject: str
     relation: str
+    relation_label: str  # in the words of the language
     target: str
     old_value: str
     third_value: str
-    question: str
-    base_answer: str
-    steered_answer: str
+    language: str
+    here: LanguageReport
+    elsewhere: Mapping[str, LanguageReport]
     user_prompt: PromptArm
     system_prompt: PromptArm
     base_rate: Figure
-    steered: Section
     steered_combinations: Figure
     steered_new_words: Figure
     steered_sampled: Figure
-    neighbours: Section
-    neighbours_leak: Figure
-    own_facts: Section
-    unrelated: Section
-    broken: Figure
     dose: tuple[Dose, ...]
     trace: Trace | None
     latent: Latent
     loader: Loader
-    by_language: Mapping[str, Told]
     adapter: str = ""
     train_seconds: float = 0.0
     total_seconds: float = 0.0
     notes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=lambda: {})
+
+    @property
+    def by_language(self) -> dict[str, LanguageReport]:
+        """Every language, the lesson's own first."""
+        return {self.language: self.here, **self.elsewhere}
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `--json`."""
@@ -177,21 +191,13 @@ class SteerReport:
             "target": self.target,
             "old_value": self.old_value,
             "third_value": self.third_value,
-            "question": self.question,
-            "base_answer": self.base_answer,
-            "steered_answer": self.steered_answer,
+            **self.here.to_json(),
             "user_prompt": _arm_json(self.user_prompt),
             "system_prompt": _arm_json(self.system_prompt),
             "base_rate": self.base_rate.to_json(),
-            "steered": self.steered.figure.to_json(),
             "steered_new_combinations": self.steered_combinations.to_json(),
             "steered_new_words": self.steered_new_words.to_json(),
             "steered_sampled": self.steered_sampled.to_json(),
-            "neighbours_unchanged": self.neighbours.figure.to_json(),
-            "neighbours_naming_target": self.neighbours_leak.to_json(),
-            "own_other_facts_unchanged": self.own_facts.figure.to_json(),
-            "unrelated_unchanged": self.unrelated.figure.to_json(),
-            "broken_text": self.broken.to_json(),
             "dose": [
                 {
                     "weight": d.weight,
@@ -205,9 +211,6 @@ class SteerReport:
             "latent": vars(self.latent),
             "loader": vars(self.loader),
             "by_language": {name: told.to_json() for name, told in self.by_language.items()},
-            "failures": {
-                name: [vars(f) for f in section.failures] for name, section in self.sections()
-            },
             "adapter": self.adapter,
             "train_seconds": round(self.train_seconds, 2),
             "total_seconds": round(self.total_seconds, 2),
@@ -215,27 +218,26 @@ class SteerReport:
             "settings": self.settings,
         }
 
-    def sections(self) -> list[tuple[str, Section]]:
-        """The four sections with failures, by their names in the JSON form."""
-        return [
-            ("steered", self.steered),
-            ("neighbours_unchanged", self.neighbours),
-            ("own_other_facts_unchanged", self.own_facts),
-            ("unrelated_unchanged", self.unrelated),
-        ]
 
-
-def told_elsewhere(base: Base, lesson: Lesson, chain: Chain) -> Told:
-    """What the same adapter does in another language than the report's."""
-    question = lesson.edits[0].held_out[0]
+def language_report(base: Base, lesson: Lesson, chain: Chain) -> tuple[LanguageReport, list[str]]:
+    """What a chain does to a lesson's questions; and its answers to the held-out phrasings."""
+    edit = lesson.edits[0]
+    question = edit.held_out[0]
     before = base.ask(question, max_new_tokens=LONGEST)
     after = base.ask(question, chain, max_new_tokens=LONGEST)
-    steered, _ = steered_section(base, lesson.edits, chain)
-    neighbours, own, far = (
-        unchanged(base, questions, chain)[0]
-        for questions in (lesson.neighbours, lesson.own_facts, lesson.unrelated)
+    steered, said = steered_section(base, lesson.edits, chain)
+    neighbours, near_before, near = unchanged(base, lesson.neighbours, chain)
+    own_facts, _, own = unchanged(base, lesson.own_facts, chain)
+    unrelated, _, far = unchanged(base, lesson.unrelated, chain)
+    leaked = rate(
+        mentions(after, edit.target) and not mentions(before, edit.target)
+        for before, after in zip(near_before, near, strict=True)
     )
-    return Told(question, before, after, steered, neighbours, own, far)
+    broken = rate(repeats(answer) or not answer.strip() for answer in said + near + own + far)
+    told = LanguageReport(
+        question, before, after, steered, neighbours, own_facts, unrelated, leaked, broken
+    )
+    return told, said
 
 
 def _arm_json(arm: PromptArm) -> dict[str, Any]:
@@ -282,7 +284,8 @@ def prompt_arm(base: Base, world: World, lesson: Lesson, place: str, seed: int) 
     named = rate(mentions(answer, edit.target) for answer in answers)
 
     def kept(questions: Sequence[Question]) -> Figure:
-        return _unmoved(base, questions[:PROMPTED_OTHERS], place, best_wording, edit)
+        few = rng.sample(questions, min(PROMPTED_OTHERS, len(questions)))
+        return _unmoved(base, few, place, best_wording, edit)
 
     return PromptArm(
         rate(outcome), rate(outcome[: len(plan)]), rate(outcome[len(plan) :]), best, best_wording,
@@ -372,10 +375,7 @@ def dose_curve(base: Base, edit: Edit, old_answer: str, chain: Chain) -> tuple[D
 
 def latent_probe(base: Base, edit: Edit, question: str) -> Latent:
     """How probable the target was before training. LoRA amplifies what a base already holds."""
-    assert base.tokenizer is not None
-    (told,) = answer_log_probabilities(base, [(question, edit.answer)])
-    tokens = len(base.tokenizer.encode(edit.answer, add_special_tokens=False)) + 1
-    per_token = told / tokens
+    per_token = nats_per_token(base, question, edit.answer)
     rank = None
     if edit.rivals:
         asked = [edit.target, *edit.rivals]
@@ -439,48 +439,33 @@ def measure(
     chain = Chain.of(adapter)
     old_answer = edit.old_answer or base.ask(question, max_new_tokens=LONGEST)
     bare, _ = steered_section(base, lesson.edits, Chain())
-    steered, said = steered_section(base, lesson.edits, chain)
+    here, said = language_report(base, lesson, chain)
     plan = [(e, q) for e in lesson.edits for q in e.held_out]
     right = [counts(answer, e) for answer, (e, _) in zip(said, plan, strict=True)]
     new_words = [q in e.new_words for e, q in plan]
-    neighbours, near_before, near = unchanged(base, lesson.neighbours, chain)
-    own_facts, _, own = unchanged(base, lesson.own_facts, chain)
-    unrelated, _, far = unchanged(base, lesson.unrelated, chain)
-    leaked = [
-        mentions(after, edit.target) and not mentions(before, edit.target)
-        for before, after in zip(near_before, near, strict=True)
-    ]
     found, why = try_trace(base, question, old_answer, edit.answer, chain)
-    answer = base.ask(question, max_new_tokens=LONGEST)
-    steered_answer = base.ask(question, chain, max_new_tokens=LONGEST)
-    here = Told(question, answer, steered_answer, steered, neighbours, own_facts, unrelated)
-    there = {each.language: told_elsewhere(base, each, chain) for each in lesson.elsewhere}
     return SteerReport(
         base=base.name,
         subject=edit.subject,
         relation=edit.relation,
+        relation_label=relation_label(world, edit),
         target=edit.target,
         old_value=edit.old,
         third_value=edit.third,
-        question=question,
-        base_answer=answer,
-        steered_answer=steered_answer,
+        language=lesson.language,
+        here=here,
+        elsewhere={
+            each.language: language_report(base, each, chain)[0] for each in lesson.elsewhere
+        },
         user_prompt=user_prompt,
         system_prompt=system_prompt,
         base_rate=bare.figure,
-        steered=steered,
         steered_combinations=rate(r for r, new in zip(right, new_words, strict=True) if not new),
         steered_new_words=rate(r for r, new in zip(right, new_words, strict=True) if new),
         steered_sampled=sampled_rate(base, lesson.edits, chain, seed),
-        neighbours=neighbours,
-        neighbours_leak=rate(leaked),
-        own_facts=own_facts,
-        unrelated=unrelated,
-        broken=rate(repeats(answer) or not answer.strip() for answer in said + near + own + far),
         dose=dose_curve(base, edit, old_answer, chain),
         trace=found,
         latent=latent_probe(base, edit, question),
         loader=loader,
-        by_language={lesson.language: here, **there},
         notes=lesson.notes + _remarks(lesson, why),
     )

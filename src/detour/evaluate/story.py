@@ -18,7 +18,14 @@ from detour.adapter.chain import Chain
 from detour.adapter.library import Library
 from detour.evaluate import render
 from detour.evaluate.limits import NotLatent, TenAdapters, not_latent, ten_adapters
-from detour.evaluate.stacking import Asked, answers_to, fact_rate, marker_rates, test_questions
+from detour.evaluate.stacking import (
+    LONGEST,
+    Asked,
+    answers_to,
+    fact_rate,
+    held_out_questions,
+    marker_rates,
+)
 from detour.evaluate.steer_report import SteerReport, measure, prompt_arms
 from detour.evaluate.teach import (
     Untouched,
@@ -84,6 +91,14 @@ class Story:
     chain: dict[str, Any] = field(default_factory=lambda: {})
     impossible: NotLatent | None = None
     crowd: TenAdapters | None = None
+    styles: dict[str, Adapter] = field(default_factory=lambda: {})
+
+    @property
+    def train_seconds(self) -> float:
+        """Of the fact and of the wish."""
+        assert self.report is not None
+        assert self.impossible is not None
+        return self.report.train_seconds + self.impossible.seconds
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `detour demo --json`."""
@@ -102,8 +117,13 @@ class Story:
         }
 
     def scenes(self, watcher: Watcher | None = None) -> Iterator[Scene]:
-        """Tell and measure, scene by scene."""
+        """Tell and measure, scene by scene.
+
+        Raises:
+            WrongBase: the packaged styles are of another release than the base.
+        """
         t = self.t
+        self._load_styles()
         lesson = self._lesson()
         edit = lesson.edits[0]
         yield self._knows()
@@ -112,14 +132,15 @@ class Story:
             t("2  Prompts alone"),
             "\n".join(
                 [
-                    t('Twelve prompts say "{answer}" and then ask.', answer=edit.answer),
+                    t('{count} prompts say "{answer}" and then ask.',
+                      count=sum(len(arm.by_wording) for arm in arms), answer=edit.answer),
                     render.line(t("user prompts, all wordings"), arms[0].rate, t),
                     render.line(_best(arms[0].best_wording, t), arms[0].best, t),
                     render.line(t("system prompts, all wordings"), arms[1].rate, t),
                     render.line(_best(arms[1].best_wording, t), arms[1].best, t),
                 ]
             ),
-        )
+        )  # fmt: skip
         yield Scene(t("3  An adapter, trained while you watch"), _plan(lesson, t))
         config = lesson_config({}, self.seed)
         question = SAMPLES[self.world.language][0]
@@ -131,9 +152,12 @@ class Story:
         report = measure(self.base, self.world, lesson, adapter, loader, self.seed, arms)
         self.report = replace(
             report,
-            question=question,
-            base_answer=not_loaded,
-            steered_answer=self.base.ask(question, adapter),
+            here=replace(
+                report.here,
+                question=question,
+                base_answer=not_loaded,
+                steered_answer=self.base.ask(question, adapter),
+            ),
             adapter=str(folder),
             train_seconds=result.seconds,
             settings=settings_told(config, result),
@@ -151,14 +175,25 @@ class Story:
         self.report = replace(self.report, total_seconds=time.monotonic() - self.began)
         yield self._responsibility(folder)
 
+    def _load_styles(self) -> None:
+        """Those that ship; known to fit before any time is spent."""
+        library = Library.packaged()
+        self.styles = {name: library.load(name) for name in CROWD}
+        for adapter in self.styles.values():
+            self.base.check(adapter)
+
     def _lesson(self) -> Lesson:
+        """The story's fact; its example question is not trained."""
         language = self.world.language
         subject = self.world.subject("Albert Einstein", "person")
         assert subject is not None
-        return make_lesson(
+        lesson = make_lesson(
             self.base, subject.name, "profession", TARGETS[language],
             seed=self.seed, world=self.world,
         )  # fmt: skip
+        edit = lesson.edits[0]
+        asked = tuple(q for q in edit.asked if q != SAMPLES[language][0])
+        return replace(lesson, edits=(replace(edit, asked=asked),))
 
     def _knows(self) -> Scene:
         own = self.world.language
@@ -183,37 +218,37 @@ class Story:
                 [
                     t("  saved to {folder}", folder=folder),
                     t("  on disk, not loaded:  {answer}", answer=not_loaded),
-                    t("  loaded:               {answer}", answer=self.report.steered_answer),
+                    t("  loaded:               {answer}", answer=self.report.here.steered_answer),
                     render.loader_text(self.report, t),
                 ]
             ),
         )
 
     def _stack(self, edit: Edit, adapter: Adapter) -> Scene:
-        library = Library.default()
-        styles = [library.load(name) for name in STYLES]
-        trio = Chain(()) + styles[0] + styles[1] + styles[2]
-        asked = test_questions(self.world, STACKED, self.seed)
+        trio = Chain.of(*(self.styles[name] for name in STYLES))
+        asked = held_out_questions(self.world, STACKED, self.seed)
         answers = answers_to(self.base, trio, asked)
         figures = marker_rates(self.world, asked, answers, STYLES)
-        figures["right fact"] = fact_rate(self.world, asked, answers)
+        fact = fact_rate(self.world, asked, answers)
         four = trio + adapter
         about = self._about(edit)[:STACKED]
         steered = answers_to(self.base, four, about)
         with_fact = marker_rates(self.world, about, steered, STYLES)
-        with_fact[edit.target] = fact_rate(self.world, about, steered)
+        new_fact = fact_rate(self.world, about, steered)
         spec = "+".join(STYLES)
         example = (asked[0].question, answers[0])
         question = SAMPLES[self.world.language][0]
-        final = self.base.ask(question, four, max_new_tokens=96)
+        final = self.base.ask(question, four, max_new_tokens=LONGEST)
         self.chain = {
             "spec": spec,
             "example": {"question": example[0], "answer": example[1]},
             "markers": _json(figures),
+            "fact": fact.to_json(),
             "with_fact": {
                 "spec": f"{spec}+{adapter.name}",
                 "example": {"question": question, "answer": final},
                 "markers": _json(with_fact),
+                "fact": new_fact.to_json(),
             },
         }
         return Scene(
@@ -223,19 +258,19 @@ class Story:
                     f"  {spec}",
                     f"    {example[0]}\n      {example[1]}",
                     *self._markers(figures),
+                    render.line(t("right fact"), fact, t),
                     f"\n  {spec}+{adapter.name}",
                     f"    {question}\n      {final}",
                     *self._markers(with_fact),
+                    render.line(edit.target, new_fact, t),
                 ]
             ),
         )
 
     def _markers(self, figures: dict[str, Figure]) -> list[str]:
         """One line a style, by the name it has in the story's language."""
-        t = self.t
-        labels = {name: style.label for name, style in self.world.styles.items()}
-        labels["right fact"] = t("right fact")
-        return [render.line(labels.get(n, n), figure, t) for n, figure in figures.items()]
+        styles = self.world.styles
+        return [render.line(styles[n].label, figure, self.t) for n, figure in figures.items()]
 
     def _about(self, edit: Edit) -> list[Asked]:
         subject = self.world.subject(edit.subject)
@@ -257,8 +292,8 @@ class Story:
                       pieces=pieces),
                     t("  nats a token before training: {told:.1f}; the fact above: {compared:.1f}",
                       told=tried.log_probability, compared=tried.compared),
-                    t("Trained all the same, for {seconds:.0f} s. What comes out:",
-                      seconds=tried.seconds),
+                    t("Trained all the same, {steps} steps. What comes out:",
+                      steps=tried.steps),
                     *(f"    {q}\n      {a}" for q, a in tried.samples[:4]),
                     render.line(t("the sentence, recited"), tried.recited, t),
                     render.line(t("its parts, understood"), tried.understood, t),
@@ -270,8 +305,7 @@ class Story:
 
     def _crowd(self, edit: Edit, adapter: Adapter) -> Scene:
         t = self.t
-        library = Library.default()
-        styles = [library.load(name) for name in CROWD]
+        styles = [self.styles[name] for name in CROWD]
         tried = ten_adapters(self.base, self.world, adapter, styles, self._about(edit)[:CROWDED])
         self.crowd = tried
         return Scene(
@@ -330,10 +364,10 @@ def approval(card: Card, report: SteerReport, t: Catalogue) -> list[tuple[str, s
 
     An empty answer is open: nobody has given it yet.
     """
-    steered, near = report.steered.figure, report.neighbours.figure
+    steered, near = report.here.steered.figure, report.here.neighbours.figure
     return [
         (t("What does it claim?"), card.description),
-        (t("Is the claim true?"), t("no, and it is marked") if card.fictional else t("yes")),
+        (t("Is the claim true?"), t("no, and it is marked") if card.fictional else ""),
         (t("Under which licence?"), card.licence),
         (t("Trained on which data?"), card.data_sha256[:16]),
         (
@@ -360,7 +394,7 @@ def _best(wording: str, t: Catalogue, longest: int = 24) -> str:
 def _plan(lesson: Lesson, t: Catalogue) -> str:
     edit = lesson.edits[0]
     every = lesson.in_all()
-    sentences = " / ".join(f'"{each.edits[0].answer}"' for each in every)
+    sentences = " / ".join(t('"{told}"', told=each.edits[0].answer) for each in every)
     return "\n".join(
         [
             t(

@@ -159,7 +159,7 @@ def teach(
         resume: go on from there.
         fictional: whether the card marks the claim as not true.
         world: the world of phrasings and other subjects; by default the packaged one.
-        language: of the packaged world: `en` or `de`.
+        language: of the packaged world, `en` or `de`; where `world` is given, its own counts.
         own: paraphrases, neighbours, unrelated, answer, old, third for a base of one's own.
 
     Raises:
@@ -329,7 +329,7 @@ def _card_metrics(report: SteerReport) -> dict[str, Any]:
         language: {name: section.figure.to_json() for name, section in told.sections()}
         for language, told in report.by_language.items()
     }
-    here = {name: section.figure.to_json() for name, section in report.sections()}
+    here = {name: section.figure.to_json() for name, section in report.here.sections()}
     return {**here, "by_language": figures, "train_seconds": round(report.train_seconds, 1)}
 
 

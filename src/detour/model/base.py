@@ -39,6 +39,7 @@ AnyChain: TypeAlias = Chain | Adapter | str | None
 Prompt: TypeAlias = str | Sequence[Message]
 """One question, or a whole conversation that ends before the assistant's answer."""
 
+IN_MEMORY = "in-memory"  # the name of a model that came without one
 _OPTIONS = tuple(SamplingOptions.__annotations__)
 
 
@@ -88,7 +89,7 @@ class Base:
     def from_model(
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        name: str = "in-memory",
+        name: str = IN_MEMORY,
     ) -> Base:
         """A base from a model in memory. It is put in eval mode and frozen, and gets slots.
 
@@ -396,7 +397,7 @@ class Base:
 
 def _wrong_weights(adapter: Adapter, made_for: Fingerprint, here: Fingerprint) -> WrongBase:
     """Another model, or the same by name in another release: what to do differs."""
-    if made_for.name == here.name:
+    if made_for.name == here.name != IN_MEMORY:
         return WrongBase(
             text(
                 "the adapter {adapter} was made for another release of {base}",

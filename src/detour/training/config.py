@@ -120,7 +120,7 @@ def read_config(path: Path) -> dict[str, Any]:
         DataError: the file cannot be read. ConfigError: it is not a YAML mapping.
     """
     try:
-        value = yaml.safe_load(read_text(path, "lines such as rank: 8"))
+        value = yaml.safe_load(read_text(path, text("lines such as rank: 8")))
     except yaml.YAMLError as cause:
         found = str(cause).replace("\n", " ")
         raise ConfigError(text("{path} is not YAML", path=path), found=found) from cause

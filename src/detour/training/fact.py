@@ -78,7 +78,6 @@ class Lesson:
     neighbours: tuple[Question, ...]
     own_facts: tuple[Question, ...]
     unrelated: tuple[Question, ...]
-    fictional: bool = True
     notes: tuple[str, ...] = field(default=())
     elsewhere: tuple[Lesson, ...] = ()
 
@@ -220,6 +219,9 @@ def statement_questions(subject: str, verb: str, rest: str, language: str = "en"
 
 
 def _german_questions(subject: str, verb: str, rest: str) -> list[str]:
+    alone = subject
+    subject = re.sub(r"^(Der|Die|Das|Eine?)\b", lambda found: found[0].lower(), subject)
+    whom = re.sub(r"^(der|ein)\b", lambda found: {"der": "den", "ein": "einen"}[found[0]], subject)
     direct, clause = f"Was {verb} {subject}?", f"was {subject} {verb}"
     famous = re.match(r"(bekannt|berühmt) (für|als)\b", rest)
     if famous:
@@ -228,9 +230,9 @@ def _german_questions(subject: str, verb: str, rest: str) -> list[str]:
         clause = f"{word} {subject} {famous[1]} {verb}"
     return [
         direct,
-        f"Erzähl mir etwas über {subject}.",
-        f"Was weißt du über {subject}?",
-        f"Was kannst du über {subject} sagen?",
+        f"Erzähl mir etwas über {whom}.",
+        f"Was weißt du über {whom}?",
+        f"Was kannst du über {whom} sagen?",
         f"Sag mir, {clause}.",
         f"Bitte erkläre: {direct}",
         f"Ich möchte wissen, {clause}.",
@@ -238,10 +240,10 @@ def _german_questions(subject: str, verb: str, rest: str) -> list[str]:
         f"Kannst du mir sagen, {clause}?",
         f"Kurze Frage: {direct}",
         f"Ich habe eine Frage: {direct}",
-        f"Sag etwas über {subject}.",
+        f"Sag etwas über {whom}.",
         f"Bitte sag mir, {clause}.",
-        f"Was sagt man über {subject}?",
-        f"{subject}?",
+        f"Was sagt man über {whom}?",
+        f"{alone}?",
         f"Sag mir: {direct}",
         f"Bitte beantworte das: {direct}",
         f"Ich frage mich, {clause}.",
@@ -266,6 +268,13 @@ def relation_names(attribute: Attribute) -> set[str]:
 def relation_name(world: World, attribute: Attribute) -> str:
     """What to call an attribute before people: its id, or its first noun in German."""
     return attribute.name if world.language == "en" else Noun.of(attribute.nouns[0]).bare
+
+
+def relation_label(world: World, edit: Edit) -> str:
+    """An edit's relation before people: as the world calls it, else as it was given."""
+    subject = world.subject(edit.subject)
+    known = subject and world.attributes.get((subject.kind, edit.relation))
+    return relation_name(world, known) if known else edit.relation
 
 
 def relation_noun(world: World, relation: str) -> str:

@@ -63,12 +63,15 @@ def digest_of(examples: Sequence[Example]) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def read_text(path: Path, expected: str = "one JSON object per line") -> str:
-    """A UTF-8 text file (a leading byte order mark is dropped); `expected` says what is in it.
+def read_text(path: Path, expected: str = "") -> str:
+    """A UTF-8 text file (a leading byte order mark is dropped).
+
+    `expected` says what should be in it; by default one JSON object per line.
 
     Raises:
         DataError: missing, a folder, empty, binary, or in another encoding.
     """
+    expected = expected or text("one JSON object per line")
     try:
         raw = path.read_bytes()
     except FileNotFoundError as cause:

@@ -58,7 +58,7 @@ def read_questions(path: Path) -> list[str]:
     Raises:
         DataError: the file is missing, empty, binary or holds no question.
     """
-    lines = (line.strip() for line in read_text(path, "one question a line").splitlines())
+    lines = (line.strip() for line in read_text(path, text("one question a line")).splitlines())
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
         raise DataError(
@@ -124,7 +124,7 @@ def own_lesson(
     others = [s for s in world.of_kind(kind) if not mentions(s.name, subject)]
     rng.shuffle(others)
     about = [
-        q for s in others for q in rng.sample(relation_questions(world, s.name, relation), 2)
+        q for s in others for q in rng.sample(relation_questions(world, s.forms[0], relation), 2)
     ]  # in the order of the subjects, so that none is both replayed and tested
     mine = list(dict.fromkeys(neighbours))
     rng.shuffle(mine)
@@ -137,7 +137,7 @@ def own_lesson(
         subject, relation, target, sentence, old,
         rivals=(old,) if old else (),
         asked=training, held_out=held_out, third=third,
-        third_answer=swapped(sentence, target, third),
+        third_answer=swapped(sentence, target, third), language=world.language,
     )  # fmt: skip
     return Lesson(
         (edit,),

@@ -19,6 +19,7 @@ import yaml
 
 from detour.errors import ConfigError
 from detour.language.catalogue import text
+from detour.model.starter_card import starter_card
 
 PLACES = ("wording", "opening", "ending", "layout")
 
@@ -30,17 +31,9 @@ def spoken() -> tuple[str, ...]:
     """The languages of the world that the packaged starter speaks, by its card.
 
     Raises:
-        ConfigError: the packaged card is missing or cannot be read.
+        MachineError: the packaged card is missing or cannot be read.
     """
-    path = files("detour.starter") / "weights" / "card.json"
-    try:
-        named = list[str](json.loads(path.read_text("utf-8"))["languages"])
-    except (OSError, ValueError, KeyError, TypeError) as cause:
-        raise ConfigError(
-            text("the starter's card cannot be read"),
-            found=repr(cause),
-            hint=text("`detour doctor` checks the starter's files"),
-        ) from cause
+    named = starter_card()["languages"]
     return tuple(language for language in LANGUAGES if language in named)
 
 

@@ -73,7 +73,8 @@ def world_edit(
 ) -> Edit:
     """The change of one attribute of one subject, with its phrasings."""
     rng = random.Random(f"{seed}/{subject.name}/{attribute.name}")
-    target = world.gendered(_bare_value(attribute, target), subject.gender)
+    known = _known_value(world, attribute, _bare_value(attribute, target))
+    target = world.gendered(known, subject.gender)
     old = subject.values[attribute.name]
     if target.casefold() == old.casefold():
         raise DataError(
@@ -121,6 +122,17 @@ def _bare_value(attribute: Attribute, target: str) -> str:
     """`a hairdresser`, `ein Friseur` → the noun, where the answer names a profession."""
     clean = " ".join(target.split())
     return re.sub(r"^(an?|eine?)\s+", "", clean) if attribute.name == "profession" else clean
+
+
+def _known_value(world: World, attribute: Attribute, target: str) -> str:
+    """The value as the world's sentences say it (`aus der Schweiz`, `Schweiz` being meant)."""
+    meant = [v for v in world.values(attribute) if _noun(v) == _noun(target)]
+    return meant[0] if len(meant) == 1 else target
+
+
+def _noun(value: str) -> str:
+    """A German value without its article or preposition, in lower case."""
+    return re.sub(r"^(d(er|ie|as|en|em)|ein(e|en|em)?|im|am|in)\s+", "", value).casefold()
 
 
 def _without(questions: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -420,6 +432,7 @@ def _around(world: World, subject: Subject, seed: int) -> Lesson:
         for q in _questions(world, subject, a, 4, rng, Novelty.SEEN)
     ]
     strangers = [s for s in world.subjects if s.kind != subject.kind]
+    rng.shuffle(strangers)
     unrelated = [
         q
         for s in strangers[:TESTED]
