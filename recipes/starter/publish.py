@@ -14,7 +14,7 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -28,9 +28,10 @@ from detour.measure.statistics import Figure, rate
 from detour.model.base import Base
 from detour.training import phrasing
 from detour.training.phrasing import Novelty, Template
+from detour.training.world import LANGUAGES as WORLD_LANGUAGES
 from recipes.starter.cases import Case
 from recipes.starter.mixture import SHARES, Mixture
-from recipes.starter.pretrain import Recipe, data_sha256
+from recipes.starter.pretrain import data_sha256
 from recipes.starter.rows import Row, Writer, held_out_pair, made_up_name, system, user
 from recipes.starter.support import LANGUAGES
 
@@ -265,12 +266,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    trained = training_of(options.model.parent / "checkpoint.pt")
     release = options.model.parent / "release"
     rounded(options.model, release)
     base = Base.load(str(release))
     mixture = Mixture()
     figures = measure(base, mixture, options.count)
-    card = card_of(base, options.model, release, figures, strangers(mixture))
+    card = card_of(base, release, figures, trained, strangers(mixture))
     write_text_atomically(release / "card.json", json.dumps(card, indent=2) + "\n")
     if too_low := missed(figures):
         raise SystemExit(f"nothing was published; what was measured lies in {release}; missed are "
@@ -281,21 +283,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def card_of(
-    base: Base, model: Path, release: Path, figures: Figures, unknown: Sequence[str]
+    base: Base, release: Path, figures: Figures, trained: Card, unknown: Sequence[str]
 ) -> Card:
-    recipe = Recipe()
-    log = [json.loads(line) for line in _lines(model.parent / "log.jsonl")]
+    """The card of one release: what it was made from, what it can do and does not know."""
     return {
         "name": "starter",
         "licence": "apache-2.0",
-        "languages": sorted({language for each in figures.values() for language in each}),
+        "languages": list(WORLD_LANGUAGES),
+        "support_languages": list(LANGUAGES),
         "parameters": sum(p.numel() for p in base.model.parameters()),
-        "recipe": {**asdict(recipe), "row_shares": SHARES},
-        "trained_on_sha256": trained_on(model.parent / "checkpoint.pt"),
-        "measured_on_sha256": data_sha256(),
-        "padded_tokens": recipe.steps * recipe.tokens_per_batch,
-        "last_training_loss": log[-1]["loss"],
-        "training_minutes": round(sum(stretches(log)) / 60, 1),
+        **trained,
         "bytes": (release / "model.safetensors").stat().st_size,
         "sha256": {
             path.name: sha256(path.read_bytes()).hexdigest()
@@ -315,11 +312,27 @@ def _lines(path: Path) -> list[str]:
     return path.read_text("utf-8").splitlines()
 
 
-def trained_on(checkpoint: Path) -> str | None:
-    """`data_sha256` of the pretraining; None where its checkpoint does not say, or is gone."""
-    if not checkpoint.exists():
-        return None
-    return torch.load(checkpoint, map_location="cpu", weights_only=True).get("data")
+def training_of(checkpoint: Path) -> Card:
+    """How the model was made, as its checkpoint and the log beside it tell.
+
+    Raises:
+        SystemExit: it was made from other data than the bars would be measured on.
+    """
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if state["data"] != data_sha256():
+        raise SystemExit(
+            f"{checkpoint} was made from other data ({state['data'][:12]}) than these "
+            f"({data_sha256()[:12]}); publish it from the commit that it was made with"
+        )
+    recipe = json.loads(state["recipe"])
+    log = [json.loads(line) for line in _lines(checkpoint.parent / "log.jsonl")]
+    return {
+        "recipe": {**recipe, "row_shares": SHARES},
+        "data_sha256": state["data"],
+        "padded_tokens": state["step"] * recipe["tokens_per_batch"],
+        "last_training_loss": log[-1]["loss"],
+        "training_minutes": round(sum(stretches(log)) / 60, 1),
+    }
 
 
 def stretches(log: Sequence[dict[str, float]]) -> list[float]:

@@ -139,7 +139,9 @@ def model(tiny_folder, tmp_path):
     """A pretrained model with its log and checkpoint, and the package of before."""
     (tmp_path / "model").symlink_to(tiny_folder)
     (tmp_path / "log.jsonl").write_text('{"step": 50, "loss": 0.5, "seconds": 60.0}\n')
-    torch.save({"data": "abc"}, tmp_path / "checkpoint.pt")
+    recipe = json.dumps({"steps": 70, "tokens_per_batch": 30})
+    state = {"data": data_sha256(), "recipe": recipe, "step": 70}
+    torch.save(state, tmp_path / "checkpoint.pt")
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "model.safetensors").write_text("the old one")
     return tmp_path / "model"
@@ -162,11 +164,14 @@ def test_what_passes_is_published_with_its_card(model, monkeypatch, tiny_folder)
     assert (package / "tokenizer.json").exists()
     assert measured == [publish.Base.load(str(package)).sha256()]  # what ships is what was measured
     card = json.loads((package / "card.json").read_text())
-    assert card["trained_on_sha256"] == "abc"
-    assert card["measured_on_sha256"] == data_sha256()
+    assert card["data_sha256"] == data_sha256()
+    assert (card["recipe"]["steps"], card["padded_tokens"]) == (70, 2100)  # as it was made
+    assert card["recipe"]["row_shares"]["en"] > 0
+    assert (card["last_training_loss"], card["training_minutes"]) == (0.5, 1.0)
     assert set(card["bars"]) == set(figures(99))
     assert set(card["bars"]["citing"]["de"]) == {"value", "low", "high", "n"}
-    assert card["languages"] == ["de", "en"]
+    assert card["languages"] == ["en", "de"]
+    assert card["support_languages"] == ["en", "de", "fr", "es", "it"]
     assert card["does_not_know"]
     assert set(card["sha256"]) == {p.name for p in package.iterdir()} - {"card.json"}
 
@@ -181,7 +186,10 @@ def test_what_misses_a_bar_is_not_published(model, monkeypatch):
     ]
 
 
-def test_an_old_checkpoint_does_not_say_its_data(tmp_path):
-    assert publish.trained_on(tmp_path / "none.pt") is None
-    torch.save({"step": 3}, tmp_path / "old.pt")
-    assert publish.trained_on(tmp_path / "old.pt") is None
+def test_a_model_of_other_data_is_not_measured(model, monkeypatch):
+    """Its bars would be drawn from a world that it was never told of."""
+    torch.save({"data": "0" * 64, "recipe": "{}", "step": 1}, model.parent / "checkpoint.pt")
+    monkeypatch.setattr(publish, "measure", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(SystemExit, match="made from other data"):
+        call(model)
+    assert (model.parent / "package" / "model.safetensors").read_text() == "the old one"
