@@ -1,10 +1,12 @@
 """The command around the story; the story itself is told in tests/evaluate/test_starter_story."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
 from detour.cli import demo as command
+from detour.errors import WrongBase
 from detour.evaluate.story import Scene
 
 
@@ -14,7 +16,6 @@ class Report:
 
     adapter: str
     total_seconds: float = 61.0
-    train_seconds: float = 20.0
 
     def to_json(self):
         return {"adapter": self.adapter, "notes": [], "latent": {"warning": ""}}
@@ -30,6 +31,7 @@ class ShortStory:
     seed: int = 0
     t: object = None
     report: object = None
+    train_seconds: float = 20.0
     made: list = field(default_factory=list)
 
     def scenes(self, watcher):
@@ -75,7 +77,8 @@ def test_json_is_one_object_and_nothing_else(detour, stage):
 
 def test_the_demo_speaks_german(detour, stage, monkeypatch):
     told = detour("demo", "--lang", "de")
-    assert "11 Jetzt mit deinen eigenen" in told.out
+    assert "11 Jetzt mit deinen eigenen Daten" in told.out
+    assert "mein-adapter" in told.out
     assert "61 s, davon 20 s Training" in told.out
     assert "eingefroren" in told.err
     monkeypatch.setenv("DETOUR_LANG", "de")
@@ -84,3 +87,36 @@ def test_the_demo_speaks_german(detour, stage, monkeypatch):
 
 def test_a_negative_seed_is_refused(fails, stage):
     assert "seed" in fails(2, "demo", "--seed", "-1")["error"]
+
+
+@dataclass
+class Broken(ShortStory):
+    """Stopped in the scene after the measuring, or before it."""
+
+    error: BaseException = field(default_factory=lambda: WrongBase("the styles do not fit"))
+
+    def scenes(self, watcher):
+        before, after = super().scenes(watcher)
+        if self.seed == 0:
+            self.report = None
+            raise self.error
+        yield before
+        yield after
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(WrongBase("the styles do not fit"), 2), (KeyboardInterrupt(), 130)]
+)
+def test_what_was_measured_before_a_fault_is_kept(detour, stage, monkeypatch, error, code):
+    written = []
+    monkeypatch.setattr("detour.evaluate.story.Story", partial(Broken, error=error))
+    monkeypatch.setattr(
+        command, "write_report", lambda report, folder, *_, **__: written.append(folder) or folder
+    )
+    told = detour("demo", "--seed", 1)
+    assert told.code == code
+    assert written == [stage / "einstein-hairdresser"]
+    assert "the report so far" in told.err
+    assert detour("demo", "--seed", 0).code == code
+    assert len(written) == 1  # nothing was measured yet

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from detour.evaluate.plots import rates_plot
 from detour.evaluate.render import (
     BAR,
     bar,
@@ -18,6 +19,7 @@ from detour.language.catalogue import Catalogue
 from detour.measure.statistics import rate
 
 SPOILED = Section(rate([False]), (Failure("Why?", "before this", "after that"),))
+GERMAN = Catalogue.load("de")
 EVIL = "<script>alert('x')</script>&\"'"
 
 
@@ -111,6 +113,15 @@ def test_foreign_text_is_escaped(taught):
     assert page.count("&lt;script&gt;") >= 12
 
 
+def test_a_rate_of_nothing_is_drawn_as_such():
+    """An empty bar with an interval from 0 to 1 would be read as a measured 0."""
+    nothing = rates_plot([("neighbours", rate([]), True)])
+    for figure in (rate([False]), rate([True])):
+        assert rates_plot([("neighbours", figure, True)]) != nothing
+    assert rates_plot([("neighbours", rate([]), False)]) == nothing  # no bar, so no colour
+    assert rates_plot([("neighbours", rate([]), True)], GERMAN) != nothing
+
+
 def test_a_report_with_nothing_to_measure_is_drawn(taught):
     empty = Section(rate([]))
     here = replace(taught.report.here, neighbours=empty, own_facts=empty, unrelated=empty)
@@ -119,7 +130,6 @@ def test_a_report_with_nothing_to_measure_is_drawn(taught):
     assert "data:image/png" in report_html(report)
 
 
-GERMAN = Catalogue.load("de")
 ENGLISH_WORDS = re.compile(
     r"\b(the|answers?|of|and|before|after|prompt,|wordings?|neighbours|weight|layer|steered|"
     r"landed|questions?|equal|training|among|trained)\b"

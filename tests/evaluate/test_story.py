@@ -82,8 +82,6 @@ def test_an_approval_asks_the_same_in_german(report):
     answers = dict(other)
     assert answers["Ist die Behauptung wahr?"] == "nein, und das ist gekennzeichnet"
     assert answers["Tut er, was er behauptet?"] == "0.750 von 4 zurückgehaltenen Formulierungen"
-    true = dict(approval(CARD.with_(fictional=False), report, GERMAN))
-    assert true["Ist die Behauptung wahr?"] == "ja"
 
 
 # the plan

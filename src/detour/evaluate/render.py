@@ -66,7 +66,7 @@ def rates_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
             line(t("neighbours (same question, others)"), report.here.neighbours.figure, t),
             line(t("the subject's other facts"), report.here.own_facts.figure, t),
             line(t("unrelated questions"), report.here.unrelated.figure, t),
-            line(t("neighbours that name the target"), report.neighbours_leak, t),
+            line(t("neighbours that name the target"), report.here.leak, t),
             line(t("neighbours, best user prompt"), report.user_prompt.neighbours, t),
             line(t("neighbours, best system prompt"), report.system_prompt.neighbours, t),
         ]

@@ -225,6 +225,7 @@ class Story:
         )
 
     def _stack(self, edit: Edit, adapter: Adapter) -> Scene:
+        t = self.t
         trio = Chain.of(*(self.styles[name] for name in STYLES))
         asked = held_out_questions(self.world, STACKED, self.seed)
         answers = answers_to(self.base, trio, asked)
@@ -252,7 +253,7 @@ class Story:
             },
         }
         return Scene(
-            self.t("7  Adapters in a chain"),
+            t("7  Adapters in a chain"),
             "\n".join(
                 [
                     f"  {spec}",
