@@ -20,18 +20,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from detour.files import write_bytes_atomically
+from detour.model.loss import IGNORED
 from recipes.starter.mixture import Mixture
 from recipes.starter.start import prepare
 from recipes.starter.tokens import Encoder, train_tokenizer
 
-IGNORE = -100
 GENERATORS = ("rows", "support", "reading", "examples", "mixture", "tokens", "start")
+WORDINGS = ("world", "phrasing")  # of the library, in training/
 UNFINISHED = 3  # exit code of a stretch that was stopped or ran out of time
 
 
@@ -42,7 +45,7 @@ class Recipe:
     vocabulary: int = 4096
     width: int = 256
     layers: int = 6
-    heads: int = 4
+    heads: int = 8
     mlp: int = 704
     context: int = 1024
     rope_theta: float = 1e6  # most rotary pairs turn slowly, so that contents match at a distance
@@ -132,10 +135,10 @@ def grouped(rows: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
 def pad(rows: Sequence[Encoded], pad_id: int) -> Batch:
     longest = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), longest), pad_id)
-    targets = torch.full((len(rows), longest), IGNORE)
+    targets = torch.full((len(rows), longest), IGNORED)
     for r, (row, learned) in enumerate(rows):
         ids[r, : len(row)] = torch.tensor(row)
-        following = [t if keep else IGNORE for t, keep in zip(row[1:], learned[1:], strict=True)]
+        following = [t if keep else IGNORED for t, keep in zip(row[1:], learned[1:], strict=True)]
         targets[r, : len(following)] = torch.tensor(following)
     return ids, targets
 
@@ -148,7 +151,7 @@ def loss_of(model: LlamaForCausalLM, batch: Batch, bf16: bool) -> Tensor:
     ids, targets = batch
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=bf16):
         hidden = model.model(input_ids=ids).last_hidden_state
-        picked = targets != IGNORE
+        picked = targets != IGNORED
         logits = model.lm_head(hidden[picked])
     return torch.nn.functional.cross_entropy(logits.float(), targets[picked])
 
@@ -185,27 +188,23 @@ def optimisers_for(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.
 
 
 def data_sha256(world: Path | None = None, code: Path | None = None) -> str:
-    """What the rows are drawn from: the world's files and the generators' code.
+    """What the rows are drawn from: the world's files, and the code that words and draws them.
 
-    By default the packaged world and the code in this folder.
+    By default the packaged world and the code in this folder; the library's is always its own.
     """
     folder = world or Path(str(files("detour.starter") / "world"))
     generators = code or Path(__file__).parent
+    library = Path(str(files("detour.training")))
     digest = sha256()
     for root, paths in (
         (folder, [p for p in folder.rglob("*") if p.suffix in (".csv", ".yaml")]),
         (generators, [generators / f"{name}.py" for name in GENERATORS]),
+        (library, [library / f"{name}.py" for name in WORDINGS]),
     ):
         for path in sorted(paths):
             told = f"{path.relative_to(root).as_posix()} {sha256(path.read_bytes()).hexdigest()}\n"
             digest.update(told.encode())
     return digest.hexdigest()
-
-
-def save(path: Path, state: dict[str, object]) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -235,7 +234,7 @@ def run(recipe: Recipe, out: Path, minutes: float, device: str) -> bool:
     optimisers = optimisers_for(model, recipe)
     checkpoint = out / "checkpoint.pt"
     identity = {"recipe": json.dumps(asdict(recipe)), "data": data_sha256()}
-    step = 0
+    step, running = 0, math.nan
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         if {key: state.get(key) for key in identity} != identity:
@@ -244,18 +243,20 @@ def run(recipe: Recipe, out: Path, minutes: float, device: str) -> bool:
         model.load_state_dict(state["model"])
         for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
-        step = state["step"]
+        step, running = state["step"], state["loss"]
         print(f"resumed at step {step}", flush=True)
     stopped: list[int] = []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stopped.append(number))
     began = saved = time.monotonic()
-    tokens, first, running = 0, step, math.nan
+    tokens, first = 0, step
 
     def store() -> None:
         kept = [optimiser.state_dict() for optimiser in optimisers]
-        state = {"model": model.state_dict(), "optimisers": kept, "step": step}
-        save(checkpoint, {**state, **identity})
+        state = {"model": model.state_dict(), "optimisers": kept, "step": step, "loss": running}
+        stream = BytesIO()
+        torch.save({**state, **identity}, stream)
+        write_bytes_atomically(checkpoint, stream.getvalue())
 
     rates = (recipe.muon_rate, recipe.learning_rate)
     batches: list[Batch] = []

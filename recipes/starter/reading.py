@@ -29,8 +29,8 @@ from recipes.starter.support import Support, documents
 LANGUAGES = ("en", "de")  # with made-up things; the others read pages of the program only
 PAGE_LANGUAGES = ("en", "de", "fr", "es", "it")
 LONGEST = 2400  # characters of made-up sources; more would not fit the context
-COUNTS = ([1, 2, 3, 4, 5, 6, 7, 8], [6, 20, 28, 20, 14, 5, 4, 3])  # sources of a row, weights
-MORE, LONG_MORE = [50, 35, 15], [5, 25, 70]  # weights of no, one or two more sentences
+COUNTS = ([1, 2, 3, 4, 5, 6], [14, 24, 28, 20, 10, 4])  # sources of a row, weights
+MORE, LONG_MORE = [75, 20, 5], [5, 25, 70]  # weights of no, one or two more sentences
 LONG_SHARE = 0.02  # rows of 12 to 16 sources
 # shares of the sort "reading", by what the row is about; the pages also train abstaining
 SHARES = {"answered": 0.46, "absent": 0.19, "contradiction": 0.10, "world": 0.09, "pages": 0.16}
@@ -350,11 +350,8 @@ class Reading:
             question = rng.choice(questions).replace("{N}", thing.name)
             sentences = [f.sentence for f in told if (f.thing, f.relation) == (thing, relation)]
             answer = self._answer(language, thing.name, sentences, numbers)
-            if turns:
-                turns += [user(frame.label.format(q=question)), said(answer)]
-            else:
-                turns += [*self._prompt(rng, language, frame, scene.sources, question)]
-                turns.append(said(answer))
+            turns += self._turn(rng, language, frame, scene, question, not turns)
+            turns.append(said(answer))
             if len(asked) == wanted:
                 break
         return Row(tuple(turns)) if turns else self._multi(rng)
@@ -382,11 +379,8 @@ class Reading:
                 thing, sentences = self._thing(rng, thing.kind, False), []
             question = rng.choice(language.quote[thing.kind]).replace("{N}", thing.name)
             answer = self._answer(language, thing.name, sentences, numbers)
-            if turns:
-                turns += [user(frame.label.format(q=question)), said(answer)]
-            else:
-                turns += self._prompt(rng, language, frame, scene.sources, question)
-                turns.append(said(answer))
+            turns += self._turn(rng, language, frame, scene, question, not turns)
+            turns.append(said(answer))
         return Row(tuple(turns))
 
     def _copy(self, rng: random.Random) -> Row:
@@ -724,6 +718,20 @@ class Reading:
                 told = f"{title}: {told}"
             lines.append(told)
         return "\n".join(lines)
+
+    def _turn(
+        self,
+        rng: random.Random,
+        language: Language,
+        frame: Frame,
+        scene: Scene,
+        question: str,
+        first: bool,
+    ) -> list[Message]:
+        """A question; the first one of a conversation brings the sources along."""
+        if first:
+            return self._prompt(rng, language, frame, scene.sources, question)
+        return [user(frame.label.format(q=question))]
 
     def _prompt(
         self,

@@ -8,9 +8,11 @@ weights that training may change like all others:
   2021, arXiv:2104.09864) and writes what it sees into a subspace of its own;
 - in the second, head `h` looks for the place where the last `h + 1` tokens stood before, and sees
   what came next: its query reads the tokens themselves, its key what the first layer wrote; only
-  slow rotary pairs take part, so that distance does not matter;
-- everywhere else a query begins equal to its key, so that equal tokens attend to each other
-  (mimetic initialisation, Trockman & Kolter 2023, arXiv:2305.09828).
+  slow rotary pairs take part, so that distance does not matter; many tokens have to agree where
+  several sentences tell the same of different things;
+- the heads left over, and all of the other layers, begin with queries equal to their keys, so that
+  equal tokens attend to each other (mimetic initialisation, Trockman & Kolter 2023,
+  arXiv:2305.09828).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ MATCH = 3.0  # length of the rows of queries and keys that match
 FOUND = 0.02  # size of what is written about the token that was found
 FAST, SLOW = 0.02, 2e-3  # rotary frequencies, in radians a token: at least, at most
 FAST_PAIRS = 5
+Spaces = list[Float[Tensor, "size width"]]
 
 
 @torch.no_grad()
@@ -38,11 +41,15 @@ def prepare(model: LlamaForCausalLM, seed: int) -> None:
     """Change the fresh weights of a model with `attention_bias`, in place.
 
     Raises:
-        ValueError: the model has fewer than two layers, or its projections have no biases.
+        ValueError: the model has fewer than two layers or three heads, its heads do not fill its
+            width, or its projections have no biases.
     """
     layers = list(model.model.layers)
-    if len(layers) < 2 or layers[0].self_attn.q_proj.bias is None:
-        raise ValueError("a structured start needs two layers and attention_bias")
+    width, heads = model.config.hidden_size, model.config.num_attention_heads
+    if len(layers) < 2 or heads < 3 or layers[0].self_attn.q_proj.bias is None:
+        raise ValueError("a structured start needs two layers, three heads and attention_bias")
+    if heads * layers[0].self_attn.head_dim != width:
+        raise ValueError("a structured start needs heads that fill the width")
     draw = torch.Generator().manual_seed(seed)
     for layer in layers:
         attention = layer.self_attn
@@ -50,13 +57,13 @@ def prepare(model: LlamaForCausalLM, seed: int) -> None:
         attention.q_proj.weight.copy_(attention.k_proj.weight)
         attention.o_proj.weight.mul_(QUIET)
         layer.mlp.down_proj.weight.mul_(QUIET)
-    width, size = model.config.hidden_size, layers[0].self_attn.head_dim
-    spaces = list(_orthonormal(width, width, draw).split(size))
-    _look_back(model, spaces)
-    _find(model, spaces, draw)
+    # a space for the token itself, one for each of those before it, and one for what was found
+    spaces = list(_orthonormal(width, width, draw).split(layers[0].self_attn.head_dim))
+    _look_back(model, spaces[:-1])
+    _find(model, spaces[:-1], spaces[-1], draw)
 
 
-def _look_back(model: LlamaForCausalLM, spaces: list[Float[Tensor, "size width"]]) -> None:
+def _look_back(model: LlamaForCausalLM, spaces: Spaces) -> None:
     """Head `d - 1` of the first layer copies the token `d` back from `spaces[0]` to `spaces[d]`."""
     attention = model.model.layers[0].self_attn
     size = attention.head_dim
@@ -77,9 +84,16 @@ def _look_back(model: LlamaForCausalLM, spaces: list[Float[Tensor, "size width"]
 
 
 def _find(
-    model: LlamaForCausalLM, spaces: list[Float[Tensor, "size width"]], draw: torch.Generator
+    model: LlamaForCausalLM,
+    spaces: Spaces,
+    found: Float[Tensor, "size width"],
+    draw: torch.Generator,
 ) -> None:
-    """Head `h` of the second layer: a query's last `h + 1` tokens, before the key's token."""
+    """Head `h` of the second layer: a query's last `h + 1` tokens, before the key's token.
+
+    The first one, which finds most often, tells of the token in the space where all later layers
+    read tokens; the others in a space that nothing else is written to.
+    """
     attention = model.model.layers[1].self_attn
     size = attention.head_dim
     slow = [pair for pair, turn in enumerate(_frequencies(model)) if turn < SLOW]
@@ -92,7 +106,7 @@ def _find(
             mixed = MATCH * _orthonormal(size, len(used), draw)
             attention.q_proj.weight[rows] += mixed @ spaces[back]
             attention.k_proj.weight[rows] += mixed @ spaces[back + 1]
-        seen = spaces[-1] if head else spaces[0]
+        seen = found if head else spaces[0]
         attention.v_proj.weight[head * size : (head + 1) * size] = seen
         attention.o_proj.weight[:, head * size : (head + 1) * size] = FOUND * seen.T
 

@@ -14,7 +14,6 @@ from recipes.starter import pretrain
 from recipes.starter.mixture import SHARES, Mixture
 from recipes.starter.pretrain import (
     GENERATORS,
-    IGNORE,
     UNFINISHED,
     Recipe,
     data_sha256,
@@ -30,7 +29,9 @@ from recipes.starter.pretrain import (
 from recipes.starter.rows import Row, assistant, system, user
 from recipes.starter.tokens import BEGIN, END, MARKS, PAD, ROLES, Encoder, train_tokenizer
 
-TINY = Recipe(vocabulary=600, width=32, layers=2, heads=2, mlp=48, context=1024, steps=6,
+from detour.model.loss import IGNORED
+
+TINY = Recipe(vocabulary=600, width=32, layers=2, heads=4, mlp=48, context=1024, steps=6,
               tokens_per_batch=256, batches_per_window=4, warmup=2)  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def test_a_turn_that_is_not_to_be_learned_carries_no_target(tokenizer, encoder):
     ids, learned = encoder.encode(row)
     assert learned_text(tokenizer, ids, learned) == f"morp{END}"
     (_, targets) = pad([(ids, learned)], encoder.pad)
-    kept = [t for t in targets[0].tolist() if t != IGNORE]
+    kept = [t for t in targets[0].tolist() if t != IGNORED]
     assert tokenizer.decode(kept) == f"morp{END}"
     plain = Row(tuple({k: m[k] for k in ("role", "content")} for m in row.messages))
     assert encoder.encode(plain)[0] == ids  # read all the same
@@ -179,7 +180,7 @@ def test_marks_of_sources_are_one_token_each_and_come_back(tokenizer):
 def test_targets_follow_and_padding_is_ignored():
     ids, targets = pad([([1, 5, 6], [False, False, True]), ([1, 7], [False, True])], 0)
     assert ids.tolist() == [[1, 5, 6], [1, 7, 0]]
-    assert targets.tolist() == [[IGNORE, 6, IGNORE], [7, IGNORE, IGNORE]]
+    assert targets.tolist() == [[IGNORED, 6, IGNORED], [7, IGNORED, IGNORED]]
 
 
 def rows_of(batches, encoder):

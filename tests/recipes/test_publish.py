@@ -85,7 +85,7 @@ def test_every_required_bar_is_examined_in_its_languages(mixture):
     found: dict[str, set[str]] = {}
     for bar in publish.bars(mixture, 10):
         found.setdefault(bar.name, set()).update(case.language for case in bar.cases)
-    for name in set(REQUIRED) - {"support, in the right language"}:
+    for name in set(REQUIRED) - {"support, in the right language", "citing the right source"}:
         assert found[name] >= {"en", "de"}, name
     assert found["support, held-out phrasings"] == {"en", "de", "fr", "es", "it"}
     assert found["few-shot, made-up labels"] == found["zero-shot, made-up labels"] == {"en", "de"}
@@ -169,7 +169,7 @@ def test_what_passes_is_published_with_its_card(model, monkeypatch, tiny_folder)
     assert card["recipe"]["row_shares"]["en"] > 0
     assert (card["last_training_loss"], card["training_minutes"]) == (0.5, 1.0)
     assert set(card["bars"]) == set(figures(99))
-    assert set(card["bars"]["citing"]["de"]) == {"value", "low", "high", "n"}
+    assert set(card["bars"]["citing the right source"]["de"]) == {"value", "low", "high", "n"}
     assert card["languages"] == ["en", "de"]
     assert card["support_languages"] == ["en", "de", "fr", "es", "it"]
     assert card["does_not_know"]
@@ -193,3 +193,8 @@ def test_a_model_of_other_data_is_not_measured(model, monkeypatch):
     with pytest.raises(SystemExit, match="made from other data"):
         call(model)
     assert (model.parent / "package" / "model.safetensors").read_text() == "the old one"
+
+
+def test_an_answer_cites_the_sources_whose_marks_it_holds():
+    assert publish.sources_of("A b c. [S1] D e. [S12] The sources disagree.") == {"[S1]", "[S12]"}
+    assert publish.sources_of("Bo: The sources do not say. [S] [Sx]") == set()

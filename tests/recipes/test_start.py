@@ -12,7 +12,7 @@ def fresh(**changes) -> LlamaForCausalLM:
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=2000, hidden_size=256, intermediate_size=704, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=512,
+        num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=512,
         tie_word_embeddings=True, attn_implementation="eager",
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         **{"attention_bias": True, **changes},
@@ -42,29 +42,31 @@ def continued(attention: torch.Tensor, head: int) -> float:
 def test_heads_look_back_and_find_what_followed():
     model = fresh()
     first, second, _ = attentions(model)
-    assert max(back(first, head, head + 1) for head in range(3)) < 0.05
-    assert max(continued(second, head) for head in range(3)) < 0.05
+    assert max(back(first, head, head + 1) for head in range(6)) < 0.05
+    assert max(continued(second, head) for head in range(6)) < 0.05
     prepare(model, 1)
     first, second, _ = attentions(model)
-    assert min(back(first, head, head + 1) for head in range(3)) > 0.85
-    assert min(continued(second, head) for head in range(3)) > 0.6
-    assert min(continued(second, head) for head in (1, 2)) > 0.85  # two and three tokens agree
+    assert min(back(first, head, head + 1) for head in range(6)) > 0.85
+    assert continued(second, 0) > 0.3
+    assert min(continued(second, head) for head in range(1, 6)) > 0.45  # more tokens agree
 
 
 def test_longer_matches_are_told_apart():
     """Where one token stood before twice, the heads that match more of them know which."""
     model = fresh()
     prepare(model, 1)
-    a, b, c, x, y = torch.randperm(2000, generator=torch.Generator().manual_seed(5))[:5].tolist()
-    ids = torch.tensor(
-        [[*range(100, 120), a, c, x, *range(120, 130), b, c, y, *range(130, 150), b, c]]
-    )
+    draw = torch.Generator().manual_seed(5)
+    rows = [torch.randperm(2000, generator=draw)[:80].tolist() for _ in range(40)]
+    told = [[*r[:30], *r[30:36], r[50], r[51], *r[60:70], *r[40:46], r[50], r[52], *r[70:],
+             *r[40:46], r[50]] for r in rows]  # fmt: skip
     with torch.no_grad():
-        _, second, _ = model(ids, output_attentions=True).attentions
-    after_x, after_y = ids[0].tolist().index(x), ids[0].tolist().index(y)
-    one, two = (second[0, head, -1] for head in (0, 1))
-    assert one[after_x] > 0.1
-    assert two[after_y] > 0.9 > 100 * two[after_x]
+        _, second, _ = model(torch.tensor(told), output_attentions=True).attentions
+    (wrong, right), last = (37, 55), second[:, :, -1]
+    assert all(row[wrong - 1] == row[right - 1] == row[-1] for row in told)
+    one, *more = (last[:, head].mean(0) for head in range(6))
+    assert 0.5 < one[wrong] / one[right] < 2
+    assert min(head[right] for head in more) > 0.4
+    assert max(head[wrong] / head[right] for head in more) < 0.2
 
 
 def test_elsewhere_queries_begin_equal_to_keys():
@@ -89,7 +91,7 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize("changes", [{"attention_bias": False}, {"num_hidden_layers": 1}])
 def test_a_model_without_room_is_refused(changes):
-    with pytest.raises(ValueError, match="two layers and attention_bias"):
+    with pytest.raises(ValueError, match="two layers, three heads and attention_bias"):
         prepare(fresh_of(**changes), 1)
 
 
