@@ -179,7 +179,7 @@ def test_bad_input_is_told(fails, files, roomy_folder, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "ein Fakt braucht Subjekt, Relation und Zielwert"),
+        ((), "eine Tatsache braucht Subjekt, Relation und Zielwert"),
         ((*BO, "--sentence", "Bo war Bäcker"), "Aussagen stehen für sich"),
         (("--statements", "none.txt"), "none.txt gibt es nicht"),
         ((*BO, "--paraphrases", "empty.txt"), "empty.txt ist leer"),

@@ -258,7 +258,7 @@ def test_progress_is_a_line_now_and_then(capfd):
             watcher(Progress(step, 100, 1.5, None, 1234.0, 100.0 - step))
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 5
-    assert lines[-1].startswith("training  100/100  loss 1.500  1,234 tokens/s")
+    assert lines[-1].startswith("training  100/100  loss 1.500  1234 tokens/s")
     assert "80 s left" in lines[0]
 
 
