@@ -33,7 +33,7 @@ from detour.training.world import LANGUAGES as WORLD_LANGUAGES
 from recipes.starter.cases import Case
 from recipes.starter.mixture import SHARES, Mixture
 from recipes.starter.pretrain import data_sha256
-from recipes.starter.rows import Row, Writer, held_out_pair, made_up_name, system, user
+from recipes.starter.rows import Message, Row, Writer, held_out_pair, made_up_name, system, user
 from recipes.starter.support import LANGUAGES
 
 Card = dict[str, Any]
@@ -216,9 +216,9 @@ def measure(base: Base, mixture: Mixture, count: int) -> Figures:
         answers = base.ask_many([case.messages for case in bar.cases], max_new_tokens=LONGEST)
         passed = [case.passed(a) for case, a in zip(bar.cases, answers, strict=True)]
         _add(figures, bar.name, bar.cases, passed)
-        if bar.name == "citing":  # the whole answer, word for word; and its marks alone
+        if bar.name == "citing":  # that sentence and no other; here any of the right source
             right = [
-                sources_of(a) == sources_of(case.right)
+                cites(a, case.right, case.messages)
                 for case, a in zip(bar.cases, answers, strict=True)
             ]
             _add(figures, "citing the right source", bar.cases, right)
@@ -229,9 +229,13 @@ def measure(base: Base, mixture: Mixture, count: int) -> Figures:
     return figures
 
 
-def sources_of(answer: str) -> set[str]:
-    """The sources that an answer cites."""
-    return set(re.findall(r"\[S\d+\]", answer))
+def cites(answer: str, right: str, messages: Sequence[Message]) -> bool:
+    """Whether an answer cites the right sources, and quotes them word for word."""
+    quoted = re.findall(r"\S.*? \[S\d+\]", answer)
+    shown = "\n".join(turn["content"] for turn in messages)
+    sources, wanted = (re.findall(r"\[S\d+\]", text) for text in (answer, right))
+    whole = len(quoted) == len(sources) and all(quote in shown for quote in quoted)
+    return whole and set(sources) == set(wanted)
 
 
 def _answers(mixture: Mixture, language: str) -> set[str]:

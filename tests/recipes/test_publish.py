@@ -10,6 +10,7 @@ from recipes.starter import publish
 from recipes.starter.mixture import Mixture
 from recipes.starter.pretrain import data_sha256
 from recipes.starter.publish import REQUIRED, Bars, missed
+from recipes.starter.rows import system, user
 from safetensors.torch import load_file
 
 from detour.measure.statistics import rate
@@ -195,6 +196,20 @@ def test_a_model_of_other_data_is_not_measured(model, monkeypatch):
     assert (model.parent / "package" / "model.safetensors").read_text() == "the old one"
 
 
-def test_an_answer_cites_the_sources_whose_marks_it_holds():
-    assert publish.sources_of("A b c. [S1] D e. [S12] The sources disagree.") == {"[S1]", "[S12]"}
-    assert publish.sources_of("Bo: The sources do not say. [S] [Sx]") == set()
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("Bo weighs 3 kilos. [S1]", True),
+        ("Bo shines red. [S1]", True),  # another sentence of the right source
+        ("Bo weighs 4 kilos. [S1]", False),  # not what stands there
+        ("Al weighs 5 kilos. [S2]", False),
+        ("Bo weighs 3 kilos. [S1] Al weighs 5 kilos. [S2]", False),
+        ("Bo: The sources do not say.", False),
+        ("[S1]", False),
+        ("Bo weighs 3 kilos.", False),
+    ],
+)
+def test_who_cites_names_the_right_source_and_quotes_it(answer, right):
+    told = "Bo weighs 3 kilos. [S1] Bo shines red. [S1]\nAl weighs 5 kilos. [S2]"
+    asked = [system(told), user("How heavy is Bo?")]
+    assert publish.cites(answer, "Bo weighs 3 kilos. [S1]", asked) is right
