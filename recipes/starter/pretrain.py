@@ -58,6 +58,7 @@ class Recipe:
     warmup: int = 100
     constant_until: float = 0.3  # then linear down to `floor`
     floor: float = 0.02
+    last_part: float = 0.727  # from this share of the steps on, rows are drawn as for the last part
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
@@ -100,22 +101,25 @@ def window(recipe: Recipe, mixture: Mixture, encoder: Encoder, index: int) -> li
     context is not read (one in some 600,000: sixteen long sources).
     """
     rng = random.Random(f"{recipe.seed}/{index}")
+    last = index * recipe.batches_per_window >= recipe.last_part * recipe.steps
     rows: list[Encoded] = []
     batches: list[list[Encoded]] = []
     while len(batches) < recipe.batches_per_window:
-        rows += _drawn(recipe, mixture, encoder, rng)
+        rows += _drawn(recipe, mixture, encoder, rng, last)
         rows.sort(key=lambda row: len(row[0]))
         batches = grouped(rows, recipe.tokens_per_batch)
     rng.shuffle(batches)
     return [pad(batch, encoder.pad) for batch in batches[: recipe.batches_per_window]]
 
 
-def _drawn(recipe: Recipe, mixture: Mixture, encoder: Encoder, rng: random.Random) -> list[Encoded]:
+def _drawn(
+    recipe: Recipe, mixture: Mixture, encoder: Encoder, rng: random.Random, last: bool
+) -> list[Encoded]:
     """Rows of about a window's tokens together."""
     rows: list[Encoded] = []
     count = 0
     while count < recipe.tokens_per_batch * recipe.batches_per_window:
-        row = encoder.encode(mixture.draw(rng))
+        row = encoder.encode(mixture.draw(rng, last))
         count += len(row[0])
         if len(row[0]) <= recipe.context:
             rows.append(row)

@@ -31,7 +31,7 @@ from detour.training import phrasing
 from detour.training.phrasing import Novelty, Template
 from detour.training.world import LANGUAGES as WORLD_LANGUAGES
 from recipes.starter.cases import Case
-from recipes.starter.mixture import SHARES, Mixture
+from recipes.starter.mixture import LAST_SHARES, SHARES, Mixture
 from recipes.starter.pretrain import data_sha256
 from recipes.starter.rows import Message, Row, Writer, held_out_pair, made_up_name, system, user
 from recipes.starter.support import LANGUAGES
@@ -343,7 +343,7 @@ def training_of(checkpoint: Path) -> Card:
     recipe = json.loads(state["recipe"])
     log = [json.loads(line) for line in _lines(checkpoint.parent / "log.jsonl")]
     return {
-        "recipe": {**recipe, "row_shares": SHARES},
+        "recipe": {**recipe, "row_shares": SHARES, "last_row_shares": LAST_SHARES},
         "data_sha256": state["data"],
         "padded_tokens": state["step"] * recipe["tokens_per_batch"],
         "last_training_loss": log[-1]["loss"],

@@ -34,6 +34,14 @@ MORE, LONG_MORE = [75, 20, 5], [5, 25, 70]  # weights of no, one or two more sen
 LONG_SHARE = 0.02  # rows of 12 to 16 sources
 # shares of the sort "reading", by what the row is about; the pages also train abstaining
 SHARES = {"answered": 0.46, "absent": 0.19, "contradiction": 0.10, "world": 0.09, "pages": 0.16}
+# the same in the last part of pretraining; an examination abstains in every case
+LAST_SHARES = {
+    "answered": 0.38,
+    "absent": 0.31,
+    "contradiction": 0.09,
+    "world": 0.08,
+    "pages": 0.14,
+}
 # the examinations, and what their cases are about
 BARS = {
     "citing": "answered",
@@ -296,7 +304,8 @@ class Reading:
         self.changes = _changes(worlds)
         self.pages = {code: _pages(code, support.topics) for code in PAGE_LANGUAGES}
         self.sorts: dict[str, Callable[[random.Random], Row]] = {
-            "reading": self._reading,
+            "reading": lambda rng: self._reading(rng, SHARES),
+            "reading_last": lambda rng: self._reading(rng, LAST_SHARES),
             "multi": self._multi,
             "find": self._find,
             "copy": self._copy,
@@ -324,8 +333,8 @@ class Reading:
 
     # The sorts
 
-    def _reading(self, rng: random.Random) -> Row:
-        about = rng.choices(list(SHARES), list(SHARES.values()))[0]
+    def _reading(self, rng: random.Random, shares: Mapping[str, float]) -> Row:
+        about = rng.choices(list(shares), list(shares.values()))[0]
         code = rng.choice(PAGE_LANGUAGES if about == "pages" else LANGUAGES)
         messages, answer = self.readers[about](rng, code, False)
         return Row((*messages, said(answer)))

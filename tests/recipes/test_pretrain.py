@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from recipes.starter import pretrain
-from recipes.starter.mixture import SHARES, Mixture
+from recipes.starter.mixture import LAST_SHARES, SHARES, Mixture
 from recipes.starter.pretrain import (
     GENERATORS,
     UNFINISHED,
@@ -54,20 +54,23 @@ def encoder(tokenizer):
 
 
 def test_the_shares_are_whole_and_name_every_sort(mixture):
-    assert sum(SHARES.values()) == pytest.approx(1)
-    assert set(SHARES) == set(mixture.sorts)
+    for shares in (SHARES, LAST_SHARES):
+        assert sum(shares.values()) == pytest.approx(1)
+    assert set(SHARES) | set(LAST_SHARES) == set(mixture.sorts)
     assert mixture.writers["en"].world.language == mixture.writers["de"].other.language == "en"
     assert mixture.writers["de"].world.language == mixture.writers["en"].other.language == "de"
 
 
-def test_sorts_are_drawn_in_their_shares(monkeypatch):
+@pytest.mark.parametrize(("last", "shares"), [(False, SHARES), (True, LAST_SHARES)])
+def test_sorts_are_drawn_in_their_shares(monkeypatch, last, shares):
     mixture, told = Mixture(), Counter()
     for name in mixture.sorts:
         monkeypatch.setitem(mixture.sorts, name, lambda _, name=name: told.update([name]))
     rng = random.Random(1)
     for _ in range(20_000):
-        mixture.draw(rng)
-    for name, share in SHARES.items():
+        mixture.draw(rng, last)
+    assert set(told) == set(shares)
+    for name, share in shares.items():
         assert told[name] / 20_000 == pytest.approx(share, abs=0.012), name
 
 
@@ -219,6 +222,21 @@ def test_a_window_depends_on_seed_and_index_alone(mixture, encoder):
     assert told(0) != first
     assert told(1, recipe=Recipe(**{**vars(TINY), "seed": 2})) != first
     assert len(first) == TINY.batches_per_window
+
+
+def test_the_last_windows_are_drawn_in_shares_of_their_own(mixture, encoder):
+    told = []
+
+    class Watched:
+        def draw(self, rng, last):
+            told.append(last)
+            return mixture.draw(rng, last)
+
+    recipe = Recipe(**{**vars(TINY), "steps": 16, "last_part": 0.6})  # from step 9.6 on
+    for index in range(4):  # of four steps each
+        told.clear()
+        window(recipe, Watched(), encoder, index)
+        assert set(told) == {index == 3}
 
 
 def test_batches_are_as_large_as_allowed(mixture, encoder):
