@@ -13,7 +13,8 @@ from recipes.starter.reading import Reading
 from recipes.starter.rows import Row, Writer
 from recipes.starter.support import Support
 
-# share of rows of each sort; together 1. Rows that read are four to six times as long as others.
+# Share of rows of each sort; together 1. Rows that read are four to six times as long as others.
+# Reading is learned last, so the later parts of pretraining have more and more of it.
 SHARES = {
     "en": 0.31,
     "de": 0.33,
@@ -26,12 +27,11 @@ SHARES = {
     "classify": 0.03,
     "extract": 0.03,
 }
-# and of the last part of pretraining, which reads more and abstains more often
-LAST_SHARES = {
+LATER_SHARES = {
     "en": 0.27,
     "de": 0.29,
     "support": 0.07,
-    "reading_last": 0.16,
+    "reading_later": 0.16,
     "multi": 0.05,
     "find": 0.02,
     "copy": 0.01,
@@ -39,6 +39,18 @@ LAST_SHARES = {
     "classify": 0.03,
     "extract": 0.03,
 }
+LAST_SHARES = {
+    "en": 0.20,
+    "de": 0.22,
+    "support": 0.07,
+    "reading_last": 0.31,
+    "multi": 0.06,
+    "find": 0.02,
+    "few_shot": 0.06,
+    "classify": 0.03,
+    "extract": 0.03,
+}
+PARTS = (SHARES, LATER_SHARES, LAST_SHARES)
 
 
 class Mixture:
@@ -57,7 +69,7 @@ class Mixture:
         self.sorts = {name: writer.draw for name, writer in self.writers.items()}
         self.sorts |= support.sorts | self.reading.sorts | self.examples.sorts
 
-    def draw(self, rng: random.Random, last: bool = False) -> Row:
-        """One row; `last` of the last part of pretraining."""
-        shares = LAST_SHARES if last else SHARES
+    def draw(self, rng: random.Random, part: int = 0) -> Row:
+        """One row of a part of pretraining."""
+        shares = PARTS[part]
         return self.sorts[rng.choices(list(shares), list(shares.values()))[0]](rng)

@@ -49,16 +49,18 @@ class Recipe:
     mlp: int = 704
     context: int = 1024
     rope_theta: float = 1e6  # most rotary pairs turn slowly, so that contents match at a distance
-    steps: int = 11_000
+    steps: int = 12_400
     tokens_per_batch: int = 3072  # padded
     batches_per_window: int = 64  # rows of a window are sorted by length before batching
     muon_rate: float = 2.5e-3  # of the layers' matrices
     muon_momentum: float = 0.95
     learning_rate: float = 2.5e-3  # of all others, with AdamW
     warmup: int = 100
-    constant_until: float = 0.3  # then linear down to `floor`
+    later_part: float = 0.6452  # from this share of the steps on, rows are drawn as for this part
+    last_part: float = 0.8871
+    constant_until: float = 0.3  # share of the steps before the last part; then linear to `floor`
+    last_rate: float = 0.4  # share of the highest rate that the last part goes up to
     floor: float = 0.02
-    last_part: float = 0.727  # from this share of the steps on, rows are drawn as for the last part
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
@@ -101,11 +103,12 @@ def window(recipe: Recipe, mixture: Mixture, encoder: Encoder, index: int) -> li
     context is not read (one in some 600,000: sixteen long sources).
     """
     rng = random.Random(f"{recipe.seed}/{index}")
-    last = index * recipe.batches_per_window >= recipe.last_part * recipe.steps
+    begins = (round(share * recipe.steps) for share in (recipe.later_part, recipe.last_part))
+    part = sum(index * recipe.batches_per_window >= begin for begin in begins)
     rows: list[Encoded] = []
     batches: list[list[Encoded]] = []
     while len(batches) < recipe.batches_per_window:
-        rows += _drawn(recipe, mixture, encoder, rng, last)
+        rows += _drawn(recipe, mixture, encoder, rng, part)
         rows.sort(key=lambda row: len(row[0]))
         batches = grouped(rows, recipe.tokens_per_batch)
     rng.shuffle(batches)
@@ -113,13 +116,13 @@ def window(recipe: Recipe, mixture: Mixture, encoder: Encoder, index: int) -> li
 
 
 def _drawn(
-    recipe: Recipe, mixture: Mixture, encoder: Encoder, rng: random.Random, last: bool
+    recipe: Recipe, mixture: Mixture, encoder: Encoder, rng: random.Random, part: int
 ) -> list[Encoded]:
     """Rows of about a window's tokens together."""
     rows: list[Encoded] = []
     count = 0
     while count < recipe.tokens_per_batch * recipe.batches_per_window:
-        row = encoder.encode(mixture.draw(rng, last))
+        row = encoder.encode(mixture.draw(rng, part))
         count += len(row[0])
         if len(row[0]) <= recipe.context:
             rows.append(row)
@@ -161,14 +164,19 @@ def loss_of(model: LlamaForCausalLM, batch: Batch, bf16: bool) -> Tensor:
 
 
 def rate(recipe: Recipe, step: int) -> float:
-    """The share of the highest learning rate at a step."""
-    if step < recipe.warmup:
-        return (step + 1) / recipe.warmup
-    turn = recipe.constant_until * recipe.steps
-    if step < turn:
-        return 1.0
-    left = (recipe.steps - step) / (recipe.steps - turn)
-    return max(recipe.floor, left)
+    """The share of the highest learning rate at a step: up, constant, down, and once more.
+
+    The last part goes up to `last_rate` and down again (warm restarts: Loshchilov and Hutter
+    2017, arXiv:1608.03983).
+    """
+    last = round(recipe.last_part * recipe.steps)
+    if step < last:
+        highest, begin, turn, end = 1.0, 0, recipe.constant_until * last, last
+    else:
+        highest, begin, turn, end = recipe.last_rate, last, last, recipe.steps
+    up = (step - begin + 1) / recipe.warmup
+    down = (end - step) / (end - turn)
+    return highest * min(up, 1.0, max(recipe.floor, down))
 
 
 def optimisers_for(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:

@@ -34,13 +34,20 @@ MORE, LONG_MORE = [75, 20, 5], [5, 25, 70]  # weights of no, one or two more sen
 LONG_SHARE = 0.02  # rows of 12 to 16 sources
 # shares of the sort "reading", by what the row is about; the pages also train abstaining
 SHARES = {"answered": 0.46, "absent": 0.19, "contradiction": 0.10, "world": 0.09, "pages": 0.16}
-# the same in the last part of pretraining; an examination abstains in every case
-LAST_SHARES = {
+# the same in later parts of pretraining; an examination abstains in every case
+LATER_SHARES = {
     "answered": 0.38,
     "absent": 0.31,
     "contradiction": 0.09,
     "world": 0.08,
     "pages": 0.14,
+}
+LAST_SHARES = {
+    "answered": 0.50,
+    "absent": 0.30,
+    "contradiction": 0.05,
+    "world": 0.07,
+    "pages": 0.08,
 }
 # the examinations, and what their cases are about
 BARS = {
@@ -305,6 +312,7 @@ class Reading:
         self.pages = {code: _pages(code, support.topics) for code in PAGE_LANGUAGES}
         self.sorts: dict[str, Callable[[random.Random], Row]] = {
             "reading": lambda rng: self._reading(rng, SHARES),
+            "reading_later": lambda rng: self._reading(rng, LATER_SHARES),
             "reading_last": lambda rng: self._reading(rng, LAST_SHARES),
             "multi": self._multi,
             "find": self._find,

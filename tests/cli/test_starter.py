@@ -2,6 +2,8 @@
 
 import json
 
+from detour.model.starter_card import starter_folder
+
 FIGURE = {"value", "low", "high", "n"}
 
 
@@ -16,10 +18,21 @@ def test_every_bar_is_a_figure_in_each_language(detour):
             assert figure["n"] > 0
 
 
-def test_what_is_required_is_measured_and_reached(detour):
+def test_what_is_required_is_measured_and_what_is_missed_is_named(detour):
     told = detour("starter", "card", "--json").json
     for name, bar in told["required"].items():
-        assert all(figure["value"] >= bar for figure in told["bars"][name].values()), name
+        low = [language for language, f in told["bars"][name].items() if f["value"] < bar]
+        assert low == told["missed"].get(name, []), name
+
+
+def test_the_table_marks_what_is_missed(detour, monkeypatch, tmp_path):
+    card = json.loads((starter_folder() / "card.json").read_text())
+    name = "facts, held-out phrasings"
+    (tmp_path / "card.json").write_text(json.dumps(card | {"missed": {name: ["de"]}}))
+    monkeypatch.setattr("detour.model.starter_card.starter_folder", lambda: tmp_path)
+    lines = [line for line in detour("starter", "card").out.splitlines() if name in line]
+    assert ["missed" in line for line in lines] == [" de " in line for line in lines]
+    assert any("missed" in line for line in lines)
 
 
 def test_people_get_a_table(detour):

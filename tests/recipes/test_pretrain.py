@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from recipes.starter import pretrain
-from recipes.starter.mixture import LAST_SHARES, SHARES, Mixture
+from recipes.starter.mixture import PARTS, Mixture
 from recipes.starter.pretrain import (
     GENERATORS,
     UNFINISHED,
@@ -54,21 +54,21 @@ def encoder(tokenizer):
 
 
 def test_the_shares_are_whole_and_name_every_sort(mixture):
-    for shares in (SHARES, LAST_SHARES):
+    for shares in PARTS:
         assert sum(shares.values()) == pytest.approx(1)
-    assert set(SHARES) | set(LAST_SHARES) == set(mixture.sorts)
+    assert set().union(*PARTS) == set(mixture.sorts)
     assert mixture.writers["en"].world.language == mixture.writers["de"].other.language == "en"
     assert mixture.writers["de"].world.language == mixture.writers["en"].other.language == "de"
 
 
-@pytest.mark.parametrize(("last", "shares"), [(False, SHARES), (True, LAST_SHARES)])
-def test_sorts_are_drawn_in_their_shares(monkeypatch, last, shares):
+@pytest.mark.parametrize(("part", "shares"), list(enumerate(PARTS)))
+def test_sorts_are_drawn_in_their_shares(monkeypatch, part, shares):
     mixture, told = Mixture(), Counter()
     for name in mixture.sorts:
         monkeypatch.setitem(mixture.sorts, name, lambda _, name=name: told.update([name]))
     rng = random.Random(1)
     for _ in range(20_000):
-        mixture.draw(rng, last)
+        mixture.draw(rng, part)
     assert set(told) == set(shares)
     for name, share in shares.items():
         assert told[name] / 20_000 == pytest.approx(share, abs=0.012), name
@@ -224,19 +224,19 @@ def test_a_window_depends_on_seed_and_index_alone(mixture, encoder):
     assert len(first) == TINY.batches_per_window
 
 
-def test_the_last_windows_are_drawn_in_shares_of_their_own(mixture, encoder):
+def test_later_windows_are_drawn_in_shares_of_their_own(mixture, encoder):
     told = []
 
     class Watched:
-        def draw(self, rng, last):
-            told.append(last)
-            return mixture.draw(rng, last)
+        def draw(self, rng, part):
+            told.append(part)
+            return mixture.draw(rng, part)
 
-    recipe = Recipe(**{**vars(TINY), "steps": 16, "last_part": 0.6})  # from step 9.6 on
-    for index in range(4):  # of four steps each
+    recipe = Recipe(**{**vars(TINY), "steps": 20, "later_part": 0.4, "last_part": 0.7})
+    for index, part in enumerate((0, 0, 1, 1, 2)):  # of four steps each; from steps 8 and 14 on
         told.clear()
         window(recipe, Watched(), encoder, index)
-        assert set(told) == {index == 3}
+        assert set(told) == {part}
 
 
 def test_batches_are_as_large_as_allowed(mixture, encoder):
@@ -290,13 +290,24 @@ def test_a_row_longer_than_the_context_is_not_read(mixture, encoder):
 
 
 def test_the_rate_rises_stays_and_falls():
-    recipe = Recipe(steps=100, warmup=10, constant_until=0.3, floor=0.02)
+    recipe = Recipe(steps=100, warmup=10, constant_until=0.3, floor=0.02, last_part=1.0)
     rates = [rate(recipe, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[29] == rates[30] == 1.0
     assert rates[65] == pytest.approx(0.5)
     assert rates[31:] == sorted(rates[31:], reverse=True)
     assert rates[99] == recipe.floor
+
+
+def test_the_last_part_goes_up_and_down_again():
+    recipe = Recipe(steps=200, warmup=10, constant_until=0.3, last_part=0.5, last_rate=0.4)
+    rates = [rate(recipe, step) for step in range(200)]
+    assert rates[:100] == [rate(Recipe(steps=100, warmup=10, constant_until=0.3, last_part=1.0), s)
+                           for s in range(100)]  # fmt: skip
+    assert rates[100] == pytest.approx(0.04)
+    assert max(rates[100:]) == rates[109] == pytest.approx(0.4 * 0.91)
+    assert rates[150] == pytest.approx(0.2)
+    assert rates[199] == pytest.approx(0.4 * 0.02)
 
 
 def test_every_weight_has_one_optimiser(tokenizer):

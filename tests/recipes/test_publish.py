@@ -9,7 +9,7 @@ import torch
 from recipes.starter import publish
 from recipes.starter.mixture import Mixture
 from recipes.starter.pretrain import data_sha256
-from recipes.starter.publish import REQUIRED, Bars, missed
+from recipes.starter.publish import FEW_SHOT, REQUIRED, Bars, missed
 from recipes.starter.rows import system, user
 from safetensors.torch import load_file
 
@@ -36,12 +36,12 @@ def mixture():
     ("share", "count"), [(100, 0), (98, 0), (97, 2), (96, 4), (94, 6), (89, 12), (84, 14)]
 )
 def test_the_bars_are_where_they_are_said_to_be(share, count):
-    assert len(missed(figures(share))) == count
+    assert sum(len(languages) for languages in missed(figures(share)).values()) == count
 
 
 def test_few_shot_must_beat_zero_shot_beyond_chance():
-    assert missed(figures(100, few=60, zero=30)) == []
-    assert len(missed(figures(100, few=40, zero=38))) == 2
+    assert missed(figures(100, few=60, zero=30)) == {}
+    assert missed(figures(100, few=40, zero=38)) == {FEW_SHOT: ["en", "de"]}
 
 
 class FewBlind:
@@ -148,9 +148,10 @@ def model(tiny_folder, tmp_path):
     return tmp_path / "model"
 
 
-def call(model):
+def call(model, *short_of):
     package = model.parent / "package"
-    publish.main(["--model", str(model), "--package", str(package), "--count", "1"])
+    told = ["--model", str(model), "--package", str(package), "--count", "1"]
+    publish.main(told + [word for name in short_of for word in ("--short-of", name)])
     return package
 
 
@@ -167,7 +168,7 @@ def test_what_passes_is_published_with_its_card(model, monkeypatch, tiny_folder)
     card = json.loads((package / "card.json").read_text())
     assert card["data_sha256"] == data_sha256()
     assert (card["recipe"]["steps"], card["padded_tokens"]) == (70, 2100)  # as it was made
-    assert card["recipe"]["row_shares"]["en"] > 0
+    assert card["recipe"]["row_shares"][2]["en"] > 0
     assert (card["last_training_loss"], card["training_minutes"]) == (0.5, 1.0)
     assert set(card["bars"]) == set(figures(99))
     assert set(card["bars"]["citing the right source"]["de"]) == {"value", "low", "high", "n"}
@@ -179,12 +180,45 @@ def test_what_passes_is_published_with_its_card(model, monkeypatch, tiny_folder)
 
 def test_what_misses_a_bar_is_not_published(model, monkeypatch):
     monkeypatch.setattr(publish, "measure", lambda *_: figures(90))
-    with pytest.raises(SystemExit, match=r"nothing was published.*held-out phrasings, en: 0\.900"):
+    with pytest.raises(SystemExit, match=r"nothing was published.*held-out phrasings \(en, de\)"):
         call(model)
     old = model.parent / "package"
     assert [(p.name, p.read_text()) for p in old.iterdir()] == [
         ("model.safetensors", "the old one")
     ]
+
+
+SHORT = [name for name, bar in REQUIRED.items() if bar > 0.9]
+
+
+def test_a_bar_that_is_named_may_be_missed_and_the_card_says_so(model, monkeypatch):
+    monkeypatch.setattr(publish, "measure", lambda *_: figures(90))
+    package = call(model, *SHORT)
+    card = json.loads((package / "card.json").read_text())
+    assert card["missed"] == {name: ["en", "de"] for name in SHORT}
+
+
+def test_another_than_the_named_ones_may_not(model, monkeypatch):
+    monkeypatch.setattr(publish, "measure", lambda *_: figures(90))
+    with pytest.raises(SystemExit, match=rf"nothing was published.*{SHORT[-1]}"):
+        call(model, *SHORT[:-1])
+    assert (model.parent / "package" / "model.safetensors").read_text() == "the old one"
+
+
+def lines(*told):
+    return [{"step": step, "seconds": seconds} for step, seconds in told]
+
+
+@pytest.mark.parametrize(
+    ("log", "seconds"),
+    [
+        (lines((50, 40), (100, 80), (150, 120)), 120),
+        (lines((50, 40), (100, 80), (150, 30), (200, 70)), 150),  # it began anew at step 110
+        (lines((50, 40), (100, 1080), (150, 1120)), 120),  # halted for 1,000 seconds
+    ],
+)
+def test_the_seconds_of_training_leave_out_pauses(log, seconds):
+    assert publish.seconds_of(log) == pytest.approx(seconds)
 
 
 def test_a_model_of_other_data_is_not_measured(model, monkeypatch):

@@ -43,8 +43,13 @@ def _rows(told: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{figure['value']:.3f}",
             f"[{figure['low']:.3f}, {figure['high']:.3f}]",
             str(figure["n"]),
-            f"{told['required'][name]:.2f}" if name in told["required"] else "",
+            _required(told, name, language),
         )
         for name, each in told["bars"].items()
         for language, figure in each.items()
     ]
+
+
+def _required(told: dict[str, Any], name: str, language: str) -> str:
+    bar = f"{told['required'][name]:.2f}" if name in told["required"] else ""
+    return f"{bar} missed".strip() if language in told["missed"].get(name, ()) else bar

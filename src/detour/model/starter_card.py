@@ -13,7 +13,8 @@ from typing import Any, cast
 from detour.errors import MachineError
 from detour.language.catalogue import text
 
-_KEYS = {"name", "parameters", "bytes", "licence", "languages", "bars", "required", "does_not_know"}
+_KEYS = {"name", "parameters", "bytes", "licence", "languages",
+         "bars", "required", "missed", "does_not_know"}  # fmt: skip
 
 
 def starter_folder() -> Path:
@@ -22,7 +23,8 @@ def starter_folder() -> Path:
 
 
 def starter_card() -> dict[str, Any]:
-    """The packaged card: `bars` as name → language → {value, low, high, n}, and the rest.
+    """The packaged card: `bars` as name → language → {value, low, high, n}, `missed`
+    as name → languages, and the rest.
 
     Raises:
         MachineError: the installation lacks it, or holds something else there.
