@@ -43,9 +43,9 @@ LAST_SHARES = {
     "en": 0.20,
     "de": 0.22,
     "support": 0.07,
-    "reading_last": 0.31,
-    "multi": 0.06,
-    "find": 0.02,
+    "reading_last": 0.33,
+    "multi_last": 0.05,
+    "find": 0.01,
     "few_shot": 0.06,
     "classify": 0.03,
     "extract": 0.03,
@@ -68,6 +68,8 @@ class Mixture:
         self.examples = Examples()
         self.sorts = {name: writer.draw for name, writer in self.writers.items()}
         self.sorts |= support.sorts | self.reading.sorts | self.examples.sorts
+        last = Reading(worlds, support, later=True).sorts
+        self.sorts |= {"reading_last": last["reading_last"], "multi_last": last["multi"]}
 
     def draw(self, rng: random.Random, part: int = 0) -> Row:
         """One row of a part of pretraining."""

@@ -59,7 +59,7 @@ class Recipe:
     later_part: float = 0.6452  # from this share of the steps on, rows are drawn as for this part
     last_part: float = 0.8871
     constant_until: float = 0.3  # share of the steps before the last part; then linear to `floor`
-    last_rate: float = 0.4  # share of the highest rate that the last part goes up to
+    last_rate: float = 0.5  # share of the highest rate that the last part goes up to
     floor: float = 0.02
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)

@@ -43,11 +43,11 @@ LATER_SHARES = {
     "pages": 0.14,
 }
 LAST_SHARES = {
-    "answered": 0.50,
-    "absent": 0.30,
-    "contradiction": 0.05,
-    "world": 0.07,
-    "pages": 0.08,
+    "answered": 0.52,
+    "absent": 0.31,
+    "contradiction": 0.04,
+    "world": 0.06,
+    "pages": 0.07,
 }
 # the examinations, and what their cases are about
 BARS = {
@@ -192,11 +192,13 @@ def cited(sentence: str, number: int) -> str:
 
 
 class Language:
-    """The data of one language, made ready for drawing."""
+    """The data of one language, made ready for drawing; `later` adds the last part's questions."""
 
-    def __init__(self, code: str, data: Mapping[str, Any]) -> None:
+    def __init__(self, code: str, data: Mapping[str, Any], later: bool = False) -> None:
         spec = data["languages"][code]
         self.code = code
+        self.frames: list[str] = spec.get("frames", []) if later else []
+        self.later = later
         self.abstain: str = spec["abstain"]
         self.disagree: str = spec.get("disagree", "")
         self.titles: list[str] = spec["titles"]
@@ -233,6 +235,9 @@ class Language:
     ) -> Phrases:
         forms = spec[self.code]
         asked = _seen(texts["questions"])
+        if self.later:
+            clauses = [f.format(c=c) for f in self.frames for c in texts["clauses"]]
+            asked = list(dict.fromkeys([*asked, *texts["later"], *clauses]))
         pairs = {
             (i, q): novelty(i, q, kind, relation) for i in self.seen_instructions for q in asked
         }
@@ -291,13 +296,16 @@ def _words(
 
 
 class Reading:
-    """Draws rows and cases; built once from the worlds by language and the program's pages."""
+    """Draws rows and cases; built once from the worlds by language and the program's pages.
 
-    def __init__(self, worlds: Mapping[str, World], support: Support) -> None:
+    With `later`, questions are also put in the wordings of the last part of pretraining.
+    """
+
+    def __init__(self, worlds: Mapping[str, World], support: Support, later: bool = False) -> None:
         data = load()
         self.worlds = worlds
         self.support = support
-        self.languages = {code: Language(code, data) for code in data["languages"]}
+        self.languages = {code: Language(code, data, later) for code in data["languages"]}
         self.kinds: dict[str, list[str]] = {k: s["relations"] for k, s in data["kinds"].items()}
         self.value_kinds = {r: s["value"].split(":") for r, s in data["relations"].items()}
         self.facts = [(k, r) for k, relations in self.kinds.items() for r in relations]

@@ -32,6 +32,12 @@ def reading() -> Reading:
     return Reading({code: World.load(code) for code in LANGUAGES}, Support())
 
 
+@pytest.fixture(scope="module")
+def later() -> Reading:
+    """As in the last part of pretraining."""
+    return Reading({code: World.load(code) for code in LANGUAGES}, Support(), later=True)
+
+
 def sources_of(messages) -> dict[int, str]:
     """Each source's line, with a mark behind every sentence."""
     text = "\n".join(m["content"] for m in messages if m["role"] != "assistant")
@@ -167,7 +173,9 @@ QUESTIONS = {
 }
 
 
-def test_training_rows_hold_nothing_held_out(reading):
+@pytest.mark.parametrize("part", ["reading", "later"])
+def test_training_rows_hold_nothing_held_out(request, part):
+    reading = request.getfixturevalue(part)
     rng = random.Random(6)
     statements, questions = held_out_texts("statements"), held_out_texts("questions")
     every = re.compile("|".join([*statements, *questions]))
@@ -188,6 +196,22 @@ def test_training_rows_hold_nothing_held_out(reading):
         text = "\n".join(m["content"] for m in messages)
         assert not any(f"{mark}\n" in text for mark in marked)
         assert not any(every.search(line) for line in text.splitlines()), text
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_the_last_part_asks_in_more_wordings(reading, later, code):
+    first, last = reading.languages[code], later.languages[code]
+    for key, phrases in last.phrases.items():
+        before = first.phrases[key]
+        asked, known = ({q for found in p.seen.values() for q in found} for p in (phrases, before))
+        new = asked - known
+        assert known <= asked
+        assert len(new) >= 18, key
+        assert not asked & set(before.new_words), key
+        assert all("{N}" in q and "{t" not in q and "{c}" not in q for q in new)
+        assert (phrases.told, phrases.new_words) == (before.told, before.new_words)
+        for instruction, question in before.combined:  # an examination's pair is never trained
+            assert question not in phrases.seen[instruction]
 
 
 def test_names_are_split(reading):
