@@ -16,7 +16,7 @@ import random
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 import torch
+import yaml
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from detour.files import replace_folder_atomically, write_text_atomically
@@ -35,11 +36,13 @@ from detour.training.world import LANGUAGES as WORLD_LANGUAGES
 from recipes.starter.cases import Case
 from recipes.starter.mixture import PARTS, Mixture
 from recipes.starter.pretrain import data_sha256
+from recipes.starter.reading import Reading, filled, load
 from recipes.starter.rows import Message, Row, Writer, held_out_pair, made_up_name, system, user
 from recipes.starter.support import LANGUAGES
 
 Card = dict[str, Any]
 Figures = dict[str, dict[str, Figure]]  # bar -> language -> figure
+BLIND = Path(__file__).with_name("blind.yaml")
 PACKAGE = Path("src/detour/starter/weights")
 LONGEST = 160  # tokens of an answer: two quoted sentences
 SEED = 2026
@@ -180,7 +183,25 @@ def bars(mixture: Mixture, count: int) -> list[Bar]:
             cases = source.cases(name, count * languages, random.Random(SEED))
             told = "support, held-out phrasings" if name == "support" else name
             found.append(Bar(told, cases))
+    blind = blind_reading(mixture)
+    for name in ("citing", "abstaining"):
+        cases = blind.cases(name, count * len(mixture.writers), random.Random(SEED))
+        found.append(Bar(f"{name}, blind phrasings", cases))
     return found
+
+
+def blind_reading(mixture: Mixture) -> Reading:
+    """Reading that examines with the questions of `blind.yaml` alone."""
+    reading = Reading({c: w.world for c, w in mixture.writers.items()}, mixture.support)
+    asked = yaml.safe_load(BLIND.read_text("utf-8"))
+    kinds = load()["kinds"]
+    for code in mixture.writers:
+        phrases = reading.languages[code].phrases
+        for kind, relation in list(phrases):
+            texts = [filled(text, kinds[kind][code]) for text in asked[relation][code]]
+            known = phrases[kind, relation]
+            phrases[kind, relation] = replace(known, combined=(), new_words=tuple(texts))
+    return reading
 
 
 def world_bars(writer: Writer, count: int) -> list[Bar]:
@@ -219,12 +240,13 @@ def measure(base: Base, mixture: Mixture, count: int) -> Figures:
         answers = base.ask_many([case.messages for case in bar.cases], max_new_tokens=LONGEST)
         passed = [case.passed(a) for case, a in zip(bar.cases, answers, strict=True)]
         _add(figures, bar.name, bar.cases, passed)
-        if bar.name == "citing":  # that sentence and no other; here any of the right source
+        if bar.name in ("citing", "citing, blind phrasings"):
+            # that sentence and no other; here any of the right source
             right = [
                 cites(a, case.right, case.messages)
                 for case, a in zip(bar.cases, answers, strict=True)
             ]
-            _add(figures, "citing the right source", bar.cases, right)
+            _add(figures, bar.name.replace("citing", "citing the right source"), bar.cases, right)
         if bar.name.startswith("support"):
             told = {language: _answers(mixture, language) for language in LANGUAGES}
             right = [a in told[c.language] for c, a in zip(bar.cases, answers, strict=True)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from detour.model.base import Base
     from detour.training.loop import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Adapter", "Base", "Chain", "__version__", "teach", "train"]
 

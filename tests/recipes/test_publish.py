@@ -10,6 +10,7 @@ from recipes.starter import publish
 from recipes.starter.mixture import Mixture
 from recipes.starter.pretrain import data_sha256
 from recipes.starter.publish import FEW_SHOT, REQUIRED, Bars, missed
+from recipes.starter.reading import Reading
 from recipes.starter.rows import system, user
 from safetensors.torch import load_file
 
@@ -97,6 +98,19 @@ def test_an_examination_is_the_same_every_time(mixture):
     assert [[(c.messages, c.right) for c in b.cases] for b in one] == [
         [(c.messages, c.right) for c in b.cases] for b in two
     ]
+
+
+def test_blind_questions_are_in_no_training_row_and_in_no_other_examination(mixture):
+    blind = publish.blind_reading(mixture)
+    last = Reading({c: w.world for c, w in mixture.writers.items()}, mixture.support, later=True)
+    for code in ("en", "de"):
+        known = last.languages[code].phrases
+        trained = {q for p in known.values() for found in p.seen.values() for q in found}
+        examined = {q for p in known.values() for q in p.new_words}
+        asked = {q for p in blind.languages[code].phrases.values() for q in p.new_words}
+        assert len(asked) >= 2 * len(known) - 8
+        assert not asked & (trained | examined)
+        assert not any(p.combined for p in blind.languages[code].phrases.values())
 
 
 class Oracle:
