@@ -49,10 +49,10 @@ def sources_of(messages) -> dict[int, str]:
 def check_answer(messages, answer: str) -> None:
     """An answer names what was asked and abstains, or quotes verbatim and cites in order."""
     if answer.endswith(ABSTAINING):
-        named = answer.split(":")[0]
-        assert named == "Brelix" or named.split()[-1].lower() in messages[-1]["content"].lower(), (
-            answer
-        )
+        named, asked = answer.split(":")[0], messages[-1]["content"].lower()
+        # "Michelangelo Buonarroti" may be asked for as "Michelangelo"
+        parts = [part for part in named.lower().split() if len(part) > 2]
+        assert named == "Brelix" or any(part in asked for part in parts), answer
         return
     sources = sources_of(messages)
     cited = CITED.findall(answer)
@@ -105,7 +105,7 @@ def test_answers_quote_their_sources(reading):
 
 @pytest.mark.parametrize(
     ("sort", "least", "disagreeing"),
-    [("reading", 0.21, 0.1), ("reading_later", 0.33, 0.09), ("reading_last", 0.3, 0.05)],
+    [("reading", 0.21, 0.1), ("reading_later", 0.33, 0.09), ("reading_last", 0.3, 0.04)],
 )
 def test_shares(reading, sort, least, disagreeing):
     rng = random.Random(4)

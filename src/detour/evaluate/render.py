@@ -266,6 +266,8 @@ def rates(report: SteerReport, t: Catalogue = ENGLISH) -> list[tuple[str, Figure
         (t("user prompt, best wording"), report.user_prompt.best, False),
         (t("system prompt, all wordings"), report.system_prompt.rate, False),
         (t("system prompt, best wording"), report.system_prompt.best, False),
+        (t("neighbours, best user prompt"), report.user_prompt.neighbours, False),
+        (t("neighbours, best system prompt"), report.system_prompt.neighbours, False),
         (t("adapter, held-out phrasings"), report.here.steered.figure, True),
         (t("neighbours unchanged"), report.here.neighbours.figure, True),
         (t("own other facts unchanged"), report.here.own_facts.figure, True),

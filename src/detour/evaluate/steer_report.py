@@ -33,7 +33,7 @@ from detour.training.world import World
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 PROMPTED = 8  # questions per wording of a prompt
 SAMPLES = 2  # sampled answers per question, beside the greedy one
-PROMPTED_OTHERS = 100  # other questions under the best prompt, of each sort
+PROMPTED_OTHERS = 60  # other questions under the best prompt, of each sort
 DOSED = 12  # questions of the dose curve
 LONGEST = 48  # tokens of an answer
 
