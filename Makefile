@@ -54,8 +54,8 @@ bench: setup  ## every benchmark, one after another
 	for script in benchmarks/against_*.py benchmarks/cold_start.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 starter: setup  ## make the packaged model anew (resumes where it stopped)
-	$(BIN)/python -m recipes.starter.pretrain
-	$(BIN)/python -m recipes.starter.publish
+	$(BIN)/python -m recipes.starter.pretrain --minutes 600
+	$(BIN)/python -m recipes.starter.publish --short-of "citing the right source"
 	$(BIN)/python -m recipes.starter.styles
 
 clean:  ## remove what can be made again; keeps work/

@@ -287,6 +287,8 @@ def _told(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, ...]]:
             yield name, f"{item['value']:.3f}", interval, str(item["n"])
         elif isinstance(item, Mapping) and key not in UNTOLD:
             yield from _told(item, name)
+        elif isinstance(item, list) and key != "does_not_know":
+            yield name, ", ".join(map(str, item)), "", ""
         elif isinstance(item, str | int | float):
             yield name, f"{item:,}" if isinstance(item, int) else str(item), "", ""
 
