@@ -24,6 +24,7 @@ DATA = load()
 NAME = r"[A-Z][a-z]+(?: [A-Z][a-z]+)?"
 ABSTAINING = tuple(f": {spec['abstain']}" for spec in DATA["languages"].values())
 DISAGREEING = tuple(f" {s['disagree']}" for s in DATA["languages"].values() if "disagree" in s)
+PEOPLE = {s.name for code in LANGUAGES for s in World.load(code).of_kind("person")}
 CITED = re.compile(r"(?:^|(?<=\] ))([^\[\]]+) \[S(\d+)\]")
 
 
@@ -50,9 +51,10 @@ def check_answer(messages, answer: str) -> None:
     """An answer names what was asked and abstains, or quotes verbatim and cites in order."""
     if answer.endswith(ABSTAINING):
         named, asked = answer.split(":")[0], messages[-1]["content"].lower()
-        # "Michelangelo Buonarroti" may be asked for as "Michelangelo"
-        parts = [part for part in named.lower().split() if len(part) > 2]
-        assert named == "Brelix" or any(part in asked for part in parts), answer
+        first, *_, last = named.lower().split() * 2
+        # a person of the world may be asked for by the first name: "Michelangelo"
+        known = named in PEOPLE and first in asked
+        assert named == "Brelix" or last in asked or known, answer
         return
     sources = sources_of(messages)
     cited = CITED.findall(answer)
