@@ -33,6 +33,7 @@ from detour.model.base import Base
 from detour.training import phrasing
 from detour.training.phrasing import Novelty, Template
 from detour.training.world import LANGUAGES as WORLD_LANGUAGES
+from detour.training.world import Attribute, World
 from recipes.starter.cases import Case
 from recipes.starter.mixture import PARTS, Mixture
 from recipes.starter.pretrain import data_sha256
@@ -57,6 +58,7 @@ REQUIRED = {
 }
 # the first is required to beat the second beyond chance
 FEW_SHOT, ZERO_SHOT = "few-shot, made-up labels", "zero-shot, made-up labels"
+_BEGINS = r"(?:^|\n|\] |: |:L\d+-L\d+ )"  # what stands before a sentence of a source
 HELD_OUT = (Novelty.NEW_COMBINATION, Novelty.NEW_WORDS)
 
 
@@ -83,12 +85,11 @@ class Bars:
         return found
 
     def blind(self) -> list[Case]:
-        """Phrasings that never chose anything; none where the world has none."""
-        asked = [
-            (s, a, text)
-            for s, a in self.facts
-            for text in self.world.blind.get((a.kind, a.name), ())
-        ]
+        """Phrasings that chose nothing and that no list of training or examination holds.
+
+        None where the world has none.
+        """
+        asked = [(s, a, text) for s, a in self.facts for text in blind_texts(self.world, a)]
         found: list[Case] = []
         for s, a, text in self.rng.choices(asked, k=self.count) if asked else ():
             question = Template(text, Novelty.NEW_WORDS).fill(self.rng.choice(s.forms))
@@ -163,6 +164,12 @@ class Bars:
     def _read(self, row: Row) -> Case:
         *asked, answer = row.messages
         return self._case([dict(turn) for turn in asked], answer["content"])
+
+
+def blind_texts(world: World, a: Attribute) -> list[str]:
+    """The blind phrasings of an attribute that are in no other list of it."""
+    known = {t.text.casefold() for t in phrasing.templates(world, a, *Novelty)}
+    return [t for t in world.blind.get((a.kind, a.name), ()) if t.casefold() not in known]
 
 
 @dataclass(frozen=True)
@@ -256,12 +263,12 @@ def measure(base: Base, mixture: Mixture, count: int) -> Figures:
 
 
 def cites(answer: str, right: str, messages: Sequence[Message]) -> bool:
-    """Whether an answer cites the right sources, and quotes them word for word."""
+    """Whether an answer is whole sentences of the right sources with their marks, no more."""
     quoted = re.findall(r"\S.*? \[S\d+\]", answer)
     shown = "\n".join(turn["content"] for turn in messages)
-    sources, wanted = (re.findall(r"\[S\d+\]", text) for text in (answer, right))
-    whole = len(quoted) == len(sources) and all(quote in shown for quote in quoted)
-    return whole and set(sources) == set(wanted)
+    sources, wanted = (set(re.findall(r"\[S\d+\]", text)) for text in (answer, right))
+    whole = all(re.search(_BEGINS + re.escape(quote), shown) for quote in quoted)
+    return whole and " ".join(quoted) == answer and sources == wanted
 
 
 def _answers(mixture: Mixture, language: str) -> set[str]:

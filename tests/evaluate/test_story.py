@@ -10,7 +10,7 @@ from detour.adapter.library import Library
 from detour.errors import WrongBase
 from detour.evaluate.steer_report import Section
 from detour.evaluate.story import CROWD, SAMPLES, STYLES, TARGETS, Story, _plan, approval
-from detour.language.catalogue import Catalogue
+from detour.language.catalogue import Catalogue, text
 from detour.measure.statistics import rate
 from detour.training.fact import Edit, Lesson, edit_rows
 from detour.training.formats import pair
@@ -73,6 +73,16 @@ def test_card_and_report_answer_the_rest(report):
     assert answers["What else does it change?"] == "0.500 of 2 neighbours unchanged"
     assert answers["What is it for?"] == "Demonstration."
     assert answers["What must it not be used for?"] == "Belief."
+
+
+def test_the_sentences_of_a_lesson_are_told_in_german(report):
+    claims = text("Teaches: {claims}", claims="Bo was a baker.")
+    forbidden = text("Presenting the taught claims as true.")
+    card = CARD.with_(forbidden_use=str(forbidden))
+    answers = dict(approval(card, report, GERMAN, [claims, forbidden])).values()
+    assert "Lehrt: Bo was a baker." in answers
+    assert "Die gelernten Behauptungen als wahr ausgeben." in answers
+    assert "Demonstration." in answers  # no sentence of the lesson's: as the card says it
 
 
 def test_an_approval_asks_the_same_in_german(report):

@@ -33,10 +33,15 @@ def test_limits_of_settings_in_pydantics_words_and_in_german(setting, told):
     assert GERMAN.say(ours.value.expected) == told
 
 
-def test_what_pydantic_says_otherwise_is_passed_on():
+@pytest.mark.parametrize(
+    ("key", "value", "german"),
+    [("rank", "many", "ganze Zahl"), ("rank", 1.5, "ganze Zahl"), ("alpha", "x", "eine Zahl")],
+)
+def test_settings_of_another_kind_are_told_in_german(key, value, german):
     with pytest.raises(ConfigError) as caught:
-        make_config({"rank": "many"})
-    assert "integer" in caught.value.expected
+        make_config({key: value})
+    assert german in caught.value.told(GERMAN)
+    assert "valid" not in caught.value.told(GERMAN)
 
 
 def test_faults_in_a_row_are_translated_one_by_one(make_model):

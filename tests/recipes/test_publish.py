@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from recipes.starter.rows import system, user
 from safetensors.torch import load_file
 
 from detour.measure.statistics import rate
+from detour.training.phrasing import Novelty, templates
 
 
 def share_of(share):
@@ -45,32 +46,20 @@ def test_few_shot_must_beat_zero_shot_beyond_chance():
     assert missed(figures(100, few=40, zero=38)) == {FEW_SHOT: ["en", "de"]}
 
 
-class FewBlind:
-    """The world, with blind phrasings for two attributes."""
-
-    language = "en"
-
-    def __init__(self, world):
-        person = world.of_kind("person")[0]
-        self.attributes = [a.name for a in world.attributes_of("person")][:2]
-        self.blind = {
-            ("person", self.attributes[0]): ("what did {s} do?", "say what {s} was"),
-            ("person", self.attributes[1]): ("from where came {s}?",),
-        }
-        self.answer, self.person = world.answer, person
-
-
 def test_blind_phrasings_are_drawn_evenly_and_only_where_they_are(mixture):
     writer = mixture.writers["en"]
     bars = Bars(writer, 3000)
-    bars.world = FewBlind(writer.world)
+    first, second, *_ = [a.name for a in writer.world.attributes_of("person")]
+    blind = {("person", first): ("what did {s} do?", "say what {s} was"),
+             ("person", second): ("from where came {s}?",)}  # fmt: skip
+    bars.world = replace(writer.world, blind=blind)
     cases = bars.blind()
     assert len(cases) == 3000
     words = Counter(case.messages[0]["content"].split()[0] for case in cases)
     assert set(words) == {"What", "Say", "From"}
     assert all(800 < count < 1200 for count in words.values())
-    person = bars.world.person
-    attribute = writer.world.attributes["person", bars.world.attributes[0]]
+    person = writer.world.of_kind("person")[0]
+    attribute = writer.world.attributes["person", first]
     right = writer.world.answer(person, attribute, person.values[attribute.name])
     questions = [f"What did {form.nominative} do?" for form in person.forms]
     mine = [case.right for case in cases if case.messages[0]["content"] in questions]
@@ -79,7 +68,7 @@ def test_blind_phrasings_are_drawn_evenly_and_only_where_they_are(mixture):
 
 def test_a_world_without_blind_phrasings_has_no_such_cases(mixture):
     bars = Bars(mixture.writers["de"], 10)
-    bars.world = SimpleNamespace(blind={}, language="de")
+    bars.world = replace(bars.world, blind={})
     assert bars.blind() == []
 
 
@@ -111,6 +100,16 @@ def test_blind_questions_are_in_no_training_row_and_in_no_other_examination(mixt
         assert all(len(p.new_words) == 2 for p in blind.languages[code].phrases.values())
         assert not asked & (trained | examined)
         assert not any(p.combined for p in blind.languages[code].phrases.values())
+
+
+@pytest.mark.parametrize("code", ["en", "de"])
+def test_blind_questions_about_facts_are_in_no_list_of_the_world(mixture, code):
+    world = mixture.writers[code].world
+    for attribute in world.attributes.values():
+        known = {t.text.casefold() for t in templates(world, attribute, *Novelty)}
+        asked = publish.blind_texts(world, attribute)
+        assert not {text.casefold() for text in asked} & known
+        assert len(asked) >= 2, attribute.name
 
 
 class Oracle:
@@ -255,6 +254,8 @@ def test_a_model_of_other_data_is_not_measured(model, monkeypatch):
         ("Bo: The sources do not say.", False),
         ("[S1]", False),
         ("Bo weighs 3 kilos.", False),
+        ("3 kilos. [S1]", False),  # not the whole sentence
+        ("Bo weighs 3 kilos. [S1] Bo: The sources do not say.", False),
     ],
 )
 def test_who_cites_names_the_right_source_and_quotes_it(answer, right):

@@ -73,8 +73,8 @@ def _missing(cause: click.MissingParameter) -> Text | None:
 
 def _fault(told: str) -> str:
     """What is wrong with a value; Click keeps no more of it than the sentence."""
-    if match := re.fullmatch(r"(.+) is not a valid ([a-z ]+)", told, re.DOTALL):
-        kind = _KINDS.get(match[2], match[2])
+    match = re.fullmatch(r"(.+) is not a valid ([a-z ]+)", told, re.DOTALL)
+    if match and (kind := _KINDS.get(match[2])):
         return text("{value} is not a valid {kind}", value=match[1], kind=kind)
     if match := re.fullmatch(r"(.+) is not in the range (\S+)", told, re.DOTALL):
         return text("{value} is not in the range {range}", value=match[1], range=match[2])

@@ -198,7 +198,7 @@ class TenAdapters:
         markers: the rate of each style's marker.
         broken: answers with endless repetition, or empty.
         by_count: the same with fewer adapters.
-        scaled: the fact and the mean marker rate when all weights are divided, by the divisor.
+        scaled: the fact and the pooled marker rate when all weights are scaled, by the factor.
     """
 
     spec: str

@@ -7,7 +7,7 @@ command prints the scenes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from detour.evaluate.stacking import (
 from detour.evaluate.steer_report import SteerReport, measure, prompt_arms
 from detour.evaluate.teach import (
     Untouched,
+    card_sentences,
     described,
     lesson_config,
     make_lesson,
@@ -37,7 +38,7 @@ from detour.evaluate.teach import (
     settings_told,
     teach_lesson,
 )
-from detour.language.catalogue import Catalogue
+from detour.language.catalogue import Catalogue, Text
 from detour.measure.statistics import Figure
 from detour.model.base import Base
 from detour.training.fact import Edit, Lesson
@@ -173,7 +174,7 @@ class Story:
         yield self._impossible(edit, watcher)
         yield self._crowd(edit, adapter)
         self.report = replace(self.report, total_seconds=time.monotonic() - self.began)
-        yield self._responsibility(folder)
+        yield self._responsibility(folder, lesson)
 
     def _load_styles(self) -> None:
         """Those that ship; known to fit before any time is spent."""
@@ -328,31 +329,28 @@ class Story:
                         )
                     ),
                     *(
-                        render.line(t("all weights × {divisor}: fact", divisor=divisor),
+                        render.line(t("all weights × {factor}: fact", factor=factor),
                                     crowd.fact, t)
-                        for divisor, crowd in tried.scaled.items()
+                        for factor, crowd in tried.scaled.items()
                     ),
                     t("Several styles claim the same place of the answer: they fight."),
                 ]
             ),
         )  # fmt: skip
 
-    def _responsibility(self, folder: Path) -> Scene:
+    def _responsibility(self, folder: Path, lesson: Lesson) -> Scene:
         assert self.report is not None
         t = self.t
         card = Adapter.load(folder).card
         asked = [
             f"  [{'x' if answer else ' '}] {question:<44} {answer or t('open')}"
-            for question, answer in approval(card, self.report, t)
+            for question, answer in approval(card, self.report, t, card_sentences(lesson))
         ]
         return Scene(
             t("10  Whose responsibility it is"),
             "\n".join(
                 [
-                    t("  The card, {path}, says:", path=folder / "README.md"),
-                    f"    {card.description}",
-                    *([t("    fictional: the claim is not true")] if card.fictional else []),
-                    t("    forbidden use: {use}", use=card.forbidden_use),
+                    t("  The card: {path}", path=folder / "README.md"),
                     t("  What an approval would ask before anybody is served this:"),
                     *asked,
                 ]
@@ -360,14 +358,18 @@ class Story:
         )
 
 
-def approval(card: Card, report: SteerReport, t: Catalogue) -> list[tuple[str, str]]:
+def approval(
+    card: Card, report: SteerReport, t: Catalogue, sentences: Sequence[Text] = ()
+) -> list[tuple[str, str]]:
     """What an approval would ask of an adapter, and what its card and report answer.
 
-    An empty answer is open: nobody has given it yet.
+    An empty answer is open: nobody has given it yet. What a card says in one of `sentences` is told
+    in the catalogue's language.
     """
+    known = {str(sentence): t.say(sentence) for sentence in sentences}
     steered, near = report.here.steered.figure, report.here.neighbours.figure
     return [
-        (t("What does it claim?"), card.description),
+        (t("What does it claim?"), known.get(card.description, card.description)),
         (t("Is the claim true?"), t("no, and it is marked") if card.fictional else ""),
         (t("Under which licence?"), card.licence),
         (t("Trained on which data?"), card.data_sha256[:16]),
@@ -379,8 +381,11 @@ def approval(card: Card, report: SteerReport, t: Catalogue) -> list[tuple[str, s
             t("What else does it change?"),
             t("{rate:.3f} of {n} neighbours unchanged", rate=near.value, n=near.n),
         ),
-        (t("What is it for?"), card.intended_use),
-        (t("What must it not be used for?"), card.forbidden_use),
+        (t("What is it for?"), known.get(card.intended_use, card.intended_use)),
+        (
+            t("What must it not be used for?"),
+            known.get(card.forbidden_use, card.forbidden_use),
+        ),
         (t("Who answers for it?"), ""),
         (t("Who else has checked it (four eyes)?"), ""),
         (t("Until when, and how is it withdrawn?"), ""),

@@ -23,7 +23,7 @@ from detour.adapter.card import Card
 from detour.adapter.chain import Chain
 from detour.errors import ConfigError, DataError
 from detour.evaluate.steer_report import Loader, SteerReport, measure
-from detour.language.catalogue import text
+from detour.language.catalogue import Text, text
 from detour.model.base import Base
 from detour.slots.content import contents_for_chain
 from detour.training.config import TrainConfig, make_config
@@ -312,15 +312,25 @@ def name_of(lesson: Lesson) -> str:
     return "-".join(kept)[:60] or "lesson"
 
 
-def _card(lesson: Lesson, fictional: bool, licence: str) -> Card:
+def card_sentences(lesson: Lesson) -> tuple[Text, Text, Text]:
+    """What the card of a lesson says: its claims, what it is for, what it is not for."""
     claims = "; ".join(edit.answer for each in lesson.in_all() for edit in each.edits)
+    return (
+        text("Teaches: {claims}", claims=claims),
+        text("Research and demonstration of targeted changes."),
+        text("Presenting the taught claims as true."),
+    )
+
+
+def _card(lesson: Lesson, fictional: bool, licence: str) -> Card:
+    claims, intended, forbidden = card_sentences(lesson)
     return Card(
-        description=f"Teaches: {claims}",
+        description=str(claims),
         fictional=fictional,
         licence=licence,
         created=datetime.now(UTC).date().isoformat(),
-        intended_use="Research and demonstration of targeted changes.",
-        forbidden_use="Presenting the taught claims as true." if fictional else "",
+        intended_use=str(intended),
+        forbidden_use=str(forbidden) if fictional else "",
     )
 
 

@@ -209,12 +209,22 @@ def _weights(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreT
 
 
 def _check_complete(folder: Path, report: dict[str, Any]) -> None:
-    for fault in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+    faults = {
+        "missing_keys": text("missing"),
+        "mismatched_keys": text("of another shape"),
+        "unexpected_keys": text("unknown to the model"),
+    }
+    for fault, told in faults.items():
         if names := sorted(str(name) for name in report.get(fault) or ()):
             raise BaseError(
                 text("the weights in {folder} do not fit its config.json", folder=folder),
                 expected=text("every tensor of the model, and no other"),
-                found=f"{len(names)} {fault.replace('_', ' ')}: {', '.join(names[:4])}",
+                found=text(
+                    "{count} {fault}: {names}",
+                    count=len(names),
+                    fault=told,
+                    names=", ".join(names[:4]),
+                ),
             )
 
 

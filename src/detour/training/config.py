@@ -104,10 +104,12 @@ def _wanted(fault: Mapping[str, Any]) -> str:
         return text("Input should be less than or equal to {limit}", limit=f"{limits['le']:g}")
     if kind == "less_than":
         return text("Input should be less than {limit}", limit=f"{limits['lt']:g}")
-    if kind == "int_type":
+    if kind in ("int_type", "int_parsing", "int_from_float"):
         return text("Input should be a valid integer")
-    if kind == "float_type":
+    if kind in ("float_type", "float_parsing"):
         return text("Input should be a valid number")
+    if kind in ("bool_type", "bool_parsing"):
+        return text("true or false")
     if kind == "finite_number":
         return text("Input should be a finite number")
     return fault["msg"]

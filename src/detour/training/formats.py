@@ -129,7 +129,8 @@ def _json(line: str, source: str) -> Mapping[str, Any]:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as cause:
-        raise _not_json(source, f"{cause.msg} at column {cause.colno}") from cause
+        told = text("{message} at column {column}", message=cause.msg, column=cause.colno)
+        raise _not_json(source, told) from cause
     except (ValueError, RecursionError) as cause:  # a number of 5,000 digits, 10,000 brackets
         raise _not_json(source, str(cause)) from cause
     if not isinstance(value, dict):
