@@ -19,8 +19,9 @@ LESSONS = [
 ]
 
 
-# the starter itself does not understand "Say Paris's country." (it begins an unknown word), neither
-# before nor after the lesson: 4 of the 120 phrasings, and as many about other facts
+# The starter itself does not understand "Say Paris's country.", neither before nor after the
+# lesson: 4 of the 120 phrasings, and most of the 5 to 7 changed answers about other facts. Measured
+# with two seeds: .967 and .94 to .96.
 LOW = {("Paris", "en"): (0.95, 0.92)}
 
 
