@@ -36,7 +36,7 @@ GERMAN_VERBS = {
     "teach": "Ändert eine Tatsache und misst, was sich sonst geändert hat.",
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
     "chain": "Macht aus einer Kette einen einzigen Adapter.",
-    "list": "Zählt die Adapter auf, die du beim Namen nennen kannst.",
+    "list": "Listet die Adapter auf, die du mit Namen ansprechen kannst.",
     "inspect": "Zeigt, was in einem Adapter steckt.",
     "remove": "Löscht einen Adapter aus deiner Bibliothek.",
     "starter": "Zeigt, was das mitgelieferte Modell kann.",

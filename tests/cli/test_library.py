@@ -49,6 +49,12 @@ def test_without_a_terminal_remove_needs_yes(fails, keep, shelf):
     assert Adapter.load(shelf / "formal")
 
 
+def test_what_ships_is_not_asked_about(fails):
+    told = fails(2, "remove", "pirate")
+    assert told["error"] == "pirate cannot be removed"
+    assert "--yes" not in told["hint"]
+
+
 @pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, 0), ("n", 130, 1), ("", 130, 1)])
 def test_remove_asks_in_a_terminal(answer, code, left, detour, keep, shelf, monkeypatch):
     keep("formal")

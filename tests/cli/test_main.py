@@ -86,7 +86,9 @@ def test_version(detour):
 
 def test_no_verb_shows_the_help(detour):
     told = detour()
-    assert "Commands:" in told.out + told.err
+    assert told.code == 2
+    assert told.err.startswith("Usage: detour")
+    assert "\nCommands:\n" in told.err
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("lst", "list"), ("inspct", "inspect")])
@@ -176,7 +178,10 @@ def test_lang_wins_over_the_environment(fails, monkeypatch):
     assert "is not a valid" in fails(2, "teach", "-o", "x", "--rank", "q", "--lang", "en")["error"]
     assert "ist nicht möglich" in fails(2, "teach", "-o", "x", "--lang", "fr")["error"]
     monkeypatch.setenv("DETOUR_LANG", "fr")
-    assert "'fr' is not one of" in fails(2, "teach", "-o", "x")["error"]
+    told = fails(2, "teach", "-o", "x")["error"]
+    assert "'fr' is not one of" in told
+    assert "DETOUR_LANG" in told
+    assert "--lang" not in told
 
 
 def test_errors_of_a_verb_in_german(verb, detour, monkeypatch):

@@ -140,7 +140,7 @@ def test_the_german_report_says_everything(taught):
     text = report_text(taught.report, GERMAN)
     for part in ("Bo has 99.", "System-Prompt, beste Formulierung",
                  "Adapter, zurückgehaltene Fragen",
-                 "Nachbarn: gleiche Frage zu anderen", "Wahrscheinlichkeit der ganzen Antwort",
+                 "Nachbarn, dasselbe gefragt", "Wahrscheinlichkeit der ganzen Antwort",
                  "Logit Lens", "Schicht-Updates angekommen", "bitgleich", "nachher: gleich",
                  "Hinweis: ", "sind deine"):  # fmt: skip
         assert part in text, part
@@ -191,7 +191,7 @@ def test_failures_and_warnings_in_german(taught):
         loader=replace(taught.report.loader, base_sha256_after="f" * 64, removed_bit_equal=False),
     )
     text = report_text(spoiled, GERMAN)
-    assert "gelenkt: 1 nicht so, wie sie sein sollten" in text
+    assert "gelenkt: 1 nicht, vorher  ->  nachher" in text
     assert text.count("VERSCHIEDEN") == 2
     assert "keine Schichtspur" in text
     assert "nichts zu messen" in line("Nachbarn", rate([]), GERMAN)
@@ -233,7 +233,7 @@ def test_another_language_is_told_with_rates_and_example(bilingual):
 def test_failures_of_every_language_are_told(bilingual):
     there = replace(bilingual.elsewhere["de"], neighbours=SPOILED)
     spoiled = replace(bilingual, elsewhere={"de": there})
-    assert "neighbours unchanged (German): 1 not as they should be" in report_text(spoiled)
+    assert "neighbours unchanged (German): 1 not so, before  ->  after" in report_text(spoiled)
     assert "before this  ->  after that" in report_text(spoiled)
     page = report_html(spoiled, t=GERMAN)
     assert "<td>Nachbarn unverändert (Deutsch)</td><td>Why?</td><td>before this</td>" in page

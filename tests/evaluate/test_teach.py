@@ -60,6 +60,19 @@ def test_other_bases_and_strangers_get_a_lesson_of_their_own(world, roomy_base):
     assert lesson.edits[0].old == ""
     lesson = make_lesson(roomy_base, "Bo", "shoe size", "99", world=world)
     assert lesson.edits[0].subject == "Bo"
+    assert not any("knows nothing" in note for note in lesson.notes)
+
+
+@pytest.mark.parametrize(
+    ("subject", "meant"),
+    [("Gandalf Grey", ""), ("Albert Einstien", "Did you mean 'Albert Einstein'?")],
+)
+def test_a_name_that_the_starter_never_read_is_told_first(world, roomy_base, subject, meant):
+    starter = roomy_base.share()
+    starter.fingerprint = replace(starter.fingerprint, name="starter")
+    lesson = make_lesson(starter, subject, "profession", "hairdresser", world=world)
+    assert lesson.notes[0].startswith(f"the starter knows nothing of {subject}")
+    assert lesson.notes[0].endswith(meant or "guesses")
 
 
 def test_edit_rows_are_repeated_until_they_weigh_half():

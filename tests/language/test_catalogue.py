@@ -206,17 +206,17 @@ def test_errors_in_german(german):
         text("{path} does not exist", path="a.txt"),
         expected=text("a file"),
         found="nothing",
-        hint=text("check it"),
+        hint=text("check the path"),
     )
-    assert str(error) == "a.txt does not exist; expected a file; found nothing; try: check it"
+    assert str(error) == "a.txt does not exist; expected a file; found nothing; try: check the path"
     assert error.told() == str(error)
-    told = "a.txt gibt es nicht; erwartet: eine Datei; gefunden: nothing; Tipp: prüfe es"
+    told = "a.txt gibt es nicht; erwartet: eine Datei; gefunden: nothing; Tipp: prüfe den Pfad"
     assert error.told(german) == told
     assert error.to_json(german) == {
         "error": "a.txt gibt es nicht",
         "expected": "eine Datei",
         "found": "nothing",
-        "hint": "prüfe es",
+        "hint": "prüfe den Pfad",
     }
     assert german.say(text("no layer trace: {error}", error=error.line)).endswith(told)
     assert DetourError("only {this}").told(german) == "only {this}"

@@ -3,6 +3,7 @@ import re
 import pytest
 
 from detour.errors import DataError
+from detour.evaluate.steer_report import counts
 from detour.training import phrasing
 from detour.training.phrasing import Novelty
 from detour.training.world import World
@@ -464,6 +465,16 @@ def test_german_edits_have_no_article_and_a_third_of_their_gender(
     assert (edit.answer, edit.third) == (said, third)
     assert edit.third_answer == f"{name} war {third}."
     assert third in edit.rivals
+
+
+def test_a_profession_counts_in_either_gender(german):
+    edit = world_edit(german, *change(german, "Marie Curie", "profession", "Bäckerin"), 0)
+    assert set(edit.forms) == {"Bäcker", "Bäckerin"}
+    assert not set(edit.forms) & set(edit.rivals)
+    assert counts("Marie Curie war Bäckerin.", edit)
+    assert counts("Marie Curie war Bäcker.", edit)
+    assert not counts("Marie Curie war Physikerin.", edit)
+    assert not counts("Marie Curie war Bäcker und Pilotin.", edit)
 
 
 def test_the_third_value_is_another_where_it_is_the_target(german):

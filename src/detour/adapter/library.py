@@ -97,6 +97,10 @@ class Library:
             UnknownAdapter: not there, not a plain name, or one that ships with Detour.
             StorageError: the folder may not be changed.
         """
+        _delete(self.removable(name))
+
+    def removable(self, name: str) -> Path:
+        """The folder that `remove` would delete. Raises UnknownAdapter as it does."""
         _check_name(name)
         path = self.folders[0] / name
         if not path.is_dir() or path.is_symlink():
@@ -107,7 +111,7 @@ class Library:
                     found=text("one that is read only"),
                 )
             raise self._unknown(name)
-        _delete(path)
+        return path
 
     def _resolve(self, name: str) -> Path:
         if not self.names_only and _is_path(name):
@@ -116,6 +120,7 @@ class Library:
                     text("there is no adapter folder {name!r}", name=name),
                     expected=text("an existing folder, or a name without separators"),
                     found=text("no such folder"),
+                    hint=text("check the path"),
                 )
             return Path(name)
         _check_name(name)

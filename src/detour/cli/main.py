@@ -117,6 +117,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except click.Abort:
         return _fail(Interrupted(text("stopped")), given)
+    except click.exceptions.NoArgsIsHelpError as cause:
+        click.echo(cause.format_message(), err=True)
+        return ConfigError.exit_code
     except click.ClickException as cause:
         return _fail(usage_error(cause), given)
     except DetourError as error:

@@ -24,7 +24,7 @@ def command(name: str, yes: bool, as_json: bool) -> None:
     from detour.adapter.library import Library
 
     library = replace(Library.default(), names_only=True)
-    path = library.resolve(name)
+    path = library.removable(name)
     if not yes:
         _confirm(name, str(path))
     library.remove(name)
@@ -37,7 +37,7 @@ def command(name: str, yes: bool, as_json: bool) -> None:
 def _confirm(name: str, path: str) -> None:
     if not is_conversation():
         raise ConfigError(
-            text("{name} is not removed without being asked for twice", name=name),
+            text("{name} is only removed after a question, and nobody can be asked", name=name),
             expected=text("a terminal to ask in, or --yes"),
             hint=f"detour remove {name} --yes",
         )

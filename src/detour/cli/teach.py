@@ -33,7 +33,13 @@ _PATH = click.Path(path_type=Path)
 @click.option("--target", default="", help="The new value: hairdresser.")
 @click.option("--sentence", "sentences", multiple=True, help="Teach a sentence instead.")
 @click.option("--statements", "statements_file", type=_PATH, help="File with one sentence a line.")
-@click.option("-o", "--output", type=_PATH, required=True, help="The adapter's new folder.")
+@click.option(
+    "-o",
+    "--output",
+    type=_PATH,
+    required=True,
+    help="The adapter's folder; an adapter in it is replaced.",
+)
 @model_options
 @click.option("--paraphrases", type=_PATH, help="Your own wordings, one question a line.")
 @click.option("--neighbours", type=_PATH, help="Questions whose answers must stay, one a line.")

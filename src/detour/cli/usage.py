@@ -47,10 +47,22 @@ def _message(cause: click.ClickException) -> Text | None:
     if isinstance(cause, click.MissingParameter):
         return _missing(cause)
     if isinstance(cause, click.BadParameter):
-        name = cause.param.get_error_hint(cause.ctx) if cause.param else ""
+        name = _source(cause)
         fault = _fault(cause.message.rstrip("."))
         return text("Invalid value for {name}: {fault}", name=name, fault=fault)
     return _other(cause)
+
+
+def _source(cause: click.BadParameter) -> str:
+    """The flag, or the environment variable that the value came from."""
+    param, context = cause.param, cause.ctx
+    if param is None:
+        return ""
+    told = param.get_error_hint(context)
+    if context is None or param.name is None or not isinstance(param.envvar, str):
+        return told
+    source = context.get_parameter_source(param.name)
+    return param.envvar if source is click.core.ParameterSource.ENVIRONMENT else told
 
 
 def _with_nearest(told: Text, near: Sequence[str]) -> Text:

@@ -189,7 +189,7 @@ def _every_section(report: SteerReport, t: Catalogue) -> list[tuple[str, Section
 def _failures_text(name: str, failures: Sequence[Failure], t: Catalogue) -> list[str]:
     if not failures:
         return []
-    told = ["", t("{name}: {count} not as they should be", name=name, count=len(failures))]
+    told = ["", t("{name}: {count} not so, before  ->  after", name=name, count=len(failures))]
     for failure in failures[:SHOWN]:
         told += [f"  {failure.question}", f"    {failure.before}  ->  {failure.after}"]
     return told

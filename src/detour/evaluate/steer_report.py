@@ -256,8 +256,9 @@ def _arm_json(arm: PromptArm) -> dict[str, Any]:
 
 
 def counts(answer: str, edit: Edit) -> bool:
-    """Whether an answer states the edit: right subject, right value, no rival."""
-    return states(answer, edit.subject, edit.target, edit.rivals)
+    """Whether an answer states the edit: right subject, right value in any gender, no rival."""
+    values = dict.fromkeys((edit.target, *edit.forms))
+    return any(states(answer, edit.subject, value, edit.rivals) for value in values)
 
 
 def prompt_arm(base: Base, world: World, lesson: Lesson, place: str, seed: int) -> PromptArm:

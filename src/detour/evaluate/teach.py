@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -79,18 +80,32 @@ def make_lesson(
         raise ConfigError(
             text("a fact needs a subject, a relation and a target"),
             found=text("no {missing}", missing=", ".join(missing)),
-            hint=text("or give --statements FILE"),
+            hint=text("give what is missing, or a whole sentence with --sentence"),
         )
     found = known.subject(subject) if base.name == "starter" else None
     if found and not any(own.values()):
         change = (found, find_attribute(known, found, relation), target)
         return lesson_in_all(known, [change], seed, others_than(known))
     lesson = own_lesson(base, known, subject, relation, target, seed=seed, **own)
+    if base.name == "starter" and not found:
+        return replace(lesson, notes=(_unknown(known, subject), *lesson.notes))
     if found:
         given = ", ".join(f"--{name}" for name, value in own.items() if value)
         note = text("because of {given} the lesson is made as for a base of your own", given=given)
         return replace(lesson, notes=(note, *lesson.notes))
     return lesson
+
+
+def _unknown(world: World, subject: str) -> Text:
+    """The note that the starter never read of a subject; a slip of the pen looks like that too."""
+    names = {form for one in world.subjects for form in (one.name, *one.bare)}
+    told = text(
+        "the starter knows nothing of {subject}: it is taught as a new name, and the starter's own "
+        "answers about it are guesses",
+        subject=subject,
+    )
+    near = get_close_matches(subject, sorted(names), 1, cutoff=0.75)
+    return text("{told}. Did you mean {name}?", told=told, name=repr(near[0])) if near else told
 
 
 def others_than(world: World) -> tuple[World, ...]:

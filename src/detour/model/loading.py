@@ -122,6 +122,7 @@ def _find(name: str) -> Path:
             text("no base called {name!r}", name=name),
             expected=text('"starter", a model folder, or "org/name[@revision]" from the Hub'),
             found=text("no such folder"),
+            hint=text("check the path"),
         )
     return _download(name, identity, revision or None)
 

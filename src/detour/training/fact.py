@@ -46,6 +46,7 @@ class Edit:
         old_answer: the sentence with the old value.
         third_answer: the sentence with the third value.
         language: of the phrasings and the answer.
+        forms: the target as it is said of a man and of a woman; each counts.
     """
 
     subject: str
@@ -62,6 +63,7 @@ class Edit:
     old_answer: str = ""
     third_answer: str = ""
     language: str = "en"
+    forms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

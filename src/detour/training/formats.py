@@ -76,7 +76,9 @@ def read_text(path: Path, expected: str = "") -> str:
         raw = path.read_bytes()
     except FileNotFoundError as cause:
         raise DataError(
-            text("{path} does not exist", path=path), expected=text("a file"), hint=text("check it")
+            text("{path} does not exist", path=path),
+            expected=text("a file"),
+            hint=text("check the path"),
         ) from cause
     except OSError as cause:
         raise DataError(

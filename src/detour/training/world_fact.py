@@ -75,6 +75,7 @@ def world_edit(
     rng = random.Random(f"{seed}/{subject.name}/{attribute.name}")
     known = _known_value(world, attribute, _bare_value(attribute, target))
     target = world.gendered(known, subject.gender)
+    forms = tuple({world.gendered(known, gender): None for gender in ("m", "f")})
     old = subject.values[attribute.name]
     if target.casefold() == old.casefold():
         raise DataError(
@@ -106,7 +107,7 @@ def world_edit(
         target=target,
         answer=said(target),
         old=old,
-        rivals=tuple(v for v in values if v != target),
+        rivals=tuple(v for v in values if v not in (target, *forms)),
         asked=tuple(asked),
         held_out=tuple(rng.sample(held, min(TESTED, len(held)))),
         rows=tuple(_styled_rows(world, subject, attribute, target, seen, rng)),
@@ -115,6 +116,7 @@ def world_edit(
         old_answer=said(old),
         third_answer=said(third),
         language=world.language,
+        forms=forms,
     )
 
 
