@@ -59,7 +59,7 @@ def _source(cause: click.BadParameter) -> str:
     if param is None:
         return ""
     told = param.get_error_hint(context)
-    if context is None or param.name is None or not isinstance(param.envvar, str):
+    if context is None or not isinstance(param.envvar, str):
         return told
     source = context.get_parameter_source(param.name)
     return param.envvar if source is click.core.ParameterSource.ENVIRONMENT else told
