@@ -1,10 +1,10 @@
-"""Two runs of the recipe beside each other: is every bar of the second within the first's interval?
+"""Two runs of the recipe beside each other, bar by bar.
 
     python -m recipes.starter.compare FIRST/card.json SECOND/card.json
 
-A bar agrees when the two 95 % intervals overlap; it is also told whether the second value lies within
-the first interval, which one in twenty would miss by chance alone even if both models were the same
-and only the second one were measured anew. Knows cards; loads no model.
+A bar agrees when the two 95 % intervals overlap. It is also told whether the second value lies
+within the first interval: two measurements of equal models miss that by chance now and then. Knows
+cards; loads no model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Pair:
         one, two = self.first, self.second
         remark = "" if self.is_within else "  overlaps" if self.overlaps else "  APART"
         interval = f"[{one['low']:.3f}, {one['high']:.3f}]"
-        return f"{self.bar} ({self.language}): {one['value']:.4g} {interval}, {two['value']:.4g}{remark}"
+        values = f"{one['value']:.4g} {interval}, {two['value']:.4g}"
+        return f"{self.bar} ({self.language}): {values}{remark}"
 
 
 def pairs(first: dict[str, Any], second: dict[str, Any]) -> list[Pair]:
@@ -52,10 +53,8 @@ def pairs(first: dict[str, Any], second: dict[str, Any]) -> list[Pair]:
     Raises:
         SystemExit: the two do not tell of the same bars and data.
     """
-    if (
-        first["data_sha256"] != second["data_sha256"]
-        or first["bars"].keys() != second["bars"].keys()
-    ):
+    is_same_data = first["data_sha256"] == second["data_sha256"]
+    if not is_same_data or first["bars"].keys() != second["bars"].keys():
         raise SystemExit("the two cards are of other data or other bars: nothing to compare")
     return [
         Pair(bar, language, figure, second["bars"][bar][language])
