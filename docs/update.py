@@ -38,6 +38,7 @@ GERMAN_VERBS = {
     "chain": "Macht aus einer Kette einen einzigen Adapter.",
     "list": "Listet die Adapter auf, die du mit Namen ansprechen kannst.",
     "inspect": "Zeigt, was in einem Adapter steckt.",
+    "convert": "Schreibt einen Adapter in anderer Form.",
     "remove": "Löscht einen Adapter aus deiner Bibliothek.",
     "starter": "Zeigt, was das mitgelieferte Modell kann.",
     "doctor": "Prüft diese Maschine und diese Installation.",
@@ -293,6 +294,25 @@ def _told(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, ...]]:
             yield name, f"{item:,}" if isinstance(item, int) else str(item), "", ""
 
 
+def errors(_: str) -> str:
+    """Every class of error: what it is for, its exit code and its HTTP status."""
+    from detour import errors as module
+    from detour.errors import DetourError
+
+    found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, DetourError)]
+    rows = [
+        (
+            f"`{kind.__name__}`",
+            f"`{kind.__bases__[0].__name__}`" if kind is not DetourError else "",
+            str(kind.exit_code),
+            str(kind.http_status),
+            " ".join((kind.__doc__ or "").split()),
+        )
+        for kind in found
+    ]
+    return table(("error", "is a", "exit code", "HTTP", "what it says"), rows)
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
@@ -310,6 +330,7 @@ MAKERS: dict[str, Callable[[str], str]] = {
     "styles": styles,
     "recipe": recipe,
     "card": card,
+    "errors": errors,
 }
 
 

@@ -81,13 +81,12 @@ def _common() -> dict[str, object]:
 def make_llama(seed: int = 0, **changes: object) -> LlamaForCausalLM:
     """3 layers, 32 wide, 4 heads over 2 key heads; random weights, eval mode, float32."""
     torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 128}
     config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
         num_attention_heads=4,
         num_key_value_heads=2,
         initializer_range=0.3,
-        **(_common() | {"num_hidden_layers": 3, "max_position_embeddings": 128} | changes),
+        **(_common() | sizes | {"num_hidden_layers": 3} | changes),
     )
     return LlamaForCausalLM(config).eval()
 

@@ -14,6 +14,7 @@
     │       ├── UnknownAdapter       404   no adapter of that name
     │       ├── AdapterFormatError   422   files that are not a readable adapter
     │       ├── AdapterWeightsError  422   NaN, wrong shapes, lying headers
+    │       ├── AdapterTooLarge      413   above a limit of rank, bytes or files
     │       ├── UnsupportedVariant   422   a variant that is not applied
     │       └── WrongBase            409   made for another base
     ├── Interrupted              exit 130, HTTP 500 Ctrl-C; says what is saved
@@ -28,7 +29,7 @@ language. This module knows nothing of models, files or HTTP.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from detour.language.catalogue import ENGLISH, Catalogue, Text, joined, text
 
@@ -62,6 +63,15 @@ class DetourError(Exception):
         if self.hint:
             parts.append(text("try: {what}", what=self.hint))
         return joined("; ", parts)
+
+    def at(self, place: str) -> Self:
+        """The same error, with where it happened before its message."""
+        return type(self)(
+            text("{place}: {fault}", place=place, fault=self.message),
+            expected=self.expected,
+            found=self.found,
+            hint=self.hint,
+        )
 
     def told(self, t: Catalogue = ENGLISH) -> str:
         """The line in the catalogue's language."""
@@ -142,6 +152,12 @@ class AdapterFormatError(AdapterError):
 
 class AdapterWeightsError(AdapterError):
     """Tensors that are damaged: NaN, infinite, or of another shape than declared."""
+
+
+class AdapterTooLarge(AdapterError):
+    """Above a limit of rank, bytes, tensors or files; told before anything is read."""
+
+    http_status = 413
 
 
 class UnsupportedVariant(AdapterError):

@@ -1,6 +1,7 @@
 """Fingerprints: the same for the same weights, different for any other."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,28 @@ def test_damaged_folders_are_refused(tmp_path):
     (folder / "config.json").write_text("[]")
     with pytest.raises(BaseError, match="JSON object"):
         fingerprint_folder(folder, "tiny")
+
+
+def test_every_byte_on_request(tiny_folder, tmp_path):
+    sampled, full = (fingerprint_folder(tiny_folder, "tiny", whole) for whole in (False, True))
+    assert sampled.full_sha256 is None
+    assert "full_sha256" not in sampled.to_json()
+    assert sampled.same_weights(full)
+    assert full.same_weights(sampled)
+    assert Fingerprint.from_json(full.to_json()) == full
+    other = replace(full, full_sha256="0" * 64)
+    assert not full.same_weights(other)
+    assert sampled.same_weights(other)
+
+
+def test_a_byte_between_the_samples_is_seen_by_full_only(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    path = tmp_path / "model.safetensors"
+    save_file({"w": torch.zeros(40_000)}, path)
+    before = [fingerprint_folder(tmp_path, "x", full) for full in (False, True)]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4] ^= 1
+    path.write_bytes(data)
+    after = [fingerprint_folder(tmp_path, "x", full) for full in (False, True)]
+    assert before[0].same_weights(after[0])
+    assert not before[1].same_weights(after[1])

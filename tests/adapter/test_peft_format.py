@@ -235,12 +235,6 @@ A0, B0 = (f"base_model.model.layers.0.q.lora_{side}.weight" for side in "AB")
 
 VARIANTS = {
     "peft_type": "IA3",
-    "use_dora": True,
-    "bias": "all",
-    "lora_bias": True,
-    "modules_to_save": ["lm_head"],
-    "trainable_token_indices": [1, 2],
-    "target_parameters": ["experts.gate"],
     "layer_replication": [[0, 2], [1, 3]],
     "megatron_config": {"a": 1},
     "init_lora_weights": "pissa_niter_4",
@@ -265,33 +259,120 @@ def test_variants_are_refused_by_name(saved, key, value):
     assert refusal.value.hint
 
 
-@pytest.mark.parametrize(
-    ("key", "variant"),
-    [
-        ("base_model.model.layers.0.q.lora_magnitude_vector", "use_dora"),
-        ("base_model.model.layers.0.q.lora_B.bias", "lora_bias"),
-        ("base_model.model.embed.lora_embedding_A", "embedding"),
-        ("base_model.model.lm_head.weight", "modules_to_save"),
-        ("base_model.model.layers.0.q.bias", "whole weight"),
-    ],
-)
-def test_tensors_of_variants_are_refused(saved, key, variant):
-    change_tensors(saved, **{key: torch.ones(2, 2)})
-    with pytest.raises(UnsupportedVariant, match=variant):
+STATED = {
+    "use_dora": True,
+    "lora_bias": True,
+    "modules_to_save": ["lm_head"],
+    "trainable_token_indices": [1, 2],
+    "target_parameters": ["experts.gate"],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), STATED.items(), ids=STATED)
+def test_what_the_configuration_states_must_be_there(saved, key, value):
+    change_config(saved, **{key: value})
+    with pytest.raises(AdapterWeightsError, match=f"not those that {key} states"):
         read_adapter(saved)
 
 
-def test_peft_variants_are_refused_end_to_end(tiny_llama, tmp_path):
-    filled(tiny_llama, r=2, target_modules=["q_proj"], use_dora=True).save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedVariant, match="use_dora"):
-        read_adapter(tmp_path)
+@pytest.mark.parametrize(
+    ("key", "stated"),
+    [
+        ("base_model.model.layers.0.q.lora_magnitude_vector", "use_dora"),
+        ("base_model.model.layers.0.q.lora_B.bias", "lora_bias"),
+    ],
+)
+def test_tensors_of_variants_want_to_be_stated(saved, key, stated):
+    change_tensors(saved, **{key: torch.ones(4)})
+    with pytest.raises(AdapterWeightsError, match=f"not those that {stated} states"):
+        read_adapter(saved)
 
 
-@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
-def test_embeddings_that_peft_saves_along_are_refused(tiny_llama, tmp_path):
-    filled(tiny_llama, r=2, target_modules=["lm_head"]).save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedVariant, match="save_embedding_layers=False"):
-        read_adapter(tmp_path)
+@pytest.mark.parametrize(
+    "key",
+    ["layers.0.q.lora_C.weight", "layers.0.q.lora_embedding_C", "embed.token_adapter.something"],
+)
+def test_tensors_of_other_variants_are_refused(saved, key):
+    change_tensors(saved, **{f"base_model.model.{key}": torch.ones(2, 2)})
+    with pytest.raises(UnsupportedVariant, match="variant that is not applied"):
+        read_adapter(saved)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trainable_token_indices", [1, 1]),
+        ("trainable_token_indices", {"embed": [-1]}),
+        ("trainable_token_indices", 3),
+        ("modules_to_save", "lm_head"),
+        ("target_parameters", [1]),
+        ("bias", "some"),
+        ("use_dora", 1),
+        ("lora_bias", "yes"),
+    ],
+)
+def test_variants_of_a_wrong_kind_are_named(saved, key, value):
+    change_config(saved, **{key: value})
+    with pytest.raises(AdapterFormatError, match=f"wrong {key}"):
+        read_adapter(saved)
+
+
+def test_dora_with_biases_of_its_factors_is_refused(saved):
+    change_config(saved, use_dora=True, lora_bias=True)
+    with pytest.raises(UnsupportedVariant, match="lora_bias"):
+        read_adapter(saved)
+
+
+@pytest.mark.parametrize("pattern", ["layers.0.q.up", "layers.0.q", "q", "up", r".*\.up"])
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+def test_patterns_for_stacked_parameters_are_refused(saved, key, pattern):
+    change_config(saved, target_parameters=["q.up"], **{key: {pattern: 2}})
+    with pytest.raises(UnsupportedVariant, match=key):
+        read_adapter(saved)
+
+
+def test_stacks_are_told_from_layers(saved):
+    change_config(saved, target_parameters=["0.q.up"], target_modules=["1.q"])
+    (saved / "detour.json").unlink()
+    adapter = read_adapter(saved)
+    assert list(adapter.updates) == ["layers.1.q"]
+    assert [stack.module for stack in adapter.unbound.stacks] == ["layers.0.q"]
+    change_config(saved, target_parameters=["up"], target_modules=["1.q"])
+    assert [stack.module for stack in read_adapter(saved).unbound.stacks] == ["layers.0.q"]
+
+
+@pytest.mark.parametrize("pattern", [r"(\w+\.?)*!", r"((a|b)*c)+d", "(x+){9}", "a" * 501])
+def test_patterns_that_could_take_for_ever_are_refused(saved, pattern):
+    change_config(saved, rank_pattern={pattern: 2})
+    with pytest.raises(AdapterFormatError, match="rank_pattern"):
+        read_adapter(saved)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"layers\.(0|1)\.(q|v)", r".*\.layers\.\d+\.q", "^a.b$", "q_proj"]
+)
+def test_patterns_as_people_write_them_are_read(saved, pattern):
+    change_config(saved, alpha_pattern={pattern: 3})
+    assert read_config(saved).alpha_pattern == {pattern: 3}
+
+
+def test_numbers_that_nobody_adds_to_are_refused(saved):
+    change_tensors(saved, **{A0: torch.ones(2, 6).to(torch.float8_e4m3fn)})
+    with pytest.raises(AdapterWeightsError, match="not made of floating point numbers"):
+        read_adapter(saved)
+
+
+def test_odd_names_and_shapes_are_no_crash(saved):
+    tensors = load_file(saved / "adapter_model.safetensors")
+    odd = {"base_model.model.layers.\u00b2.q.lora_A.weight": tensors[A0]}
+    change_tensors(saved, **odd)
+    with pytest.raises(AdapterWeightsError, match="lora_A without"):
+        read_adapter(saved)
+    change_tensors(
+        saved, **dict.fromkeys(odd), **{A0: torch.ones(2, 6, 1, 1), B0: torch.ones(0, 2, 1, 1)}
+    )
+    with pytest.raises(AdapterWeightsError, match="empty"):
+        read_adapter(saved)
 
 
 def test_unknown_tensors_are_refused(saved):
@@ -306,7 +387,7 @@ def test_default_in_keys_is_read_and_doubles_are_refused(saved):
     change_tensors(saved, **{A0: None, named: tensors[A0]})
     assert read_adapter(saved).digest() == make().digest()
     change_tensors(saved, **{A0: tensors[A0]})
-    with pytest.raises(AdapterFormatError, match="two lora_A"):
+    with pytest.raises(AdapterFormatError, match="twice"):
         read_adapter(saved)
 
 
@@ -453,12 +534,32 @@ def test_our_own_files_are_checked(tmp_path):
         read_adapter(tmp_path / "a")
 
 
-@pytest.mark.parametrize("extra", ["row_scale", "bias_delta"])
-def test_what_the_format_cannot_hold_is_not_written(tmp_path, extra):
-    update = Update(torch.ones(1, 3), torch.ones(2, 1), **{extra: torch.ones(2)})
-    with pytest.raises(UnsupportedVariant, match=f"layers.0.q.*{extra}"):
-        write_adapter(Adapter({"layers.0.q": update}, "a"), tmp_path / "a")
+@pytest.mark.parametrize(
+    ("layer", "extra", "fault"),
+    [
+        ("layers.0.q", {"row_scale": torch.ones(2)}, "a row scale"),
+        ("layers.0.q", {"bias_delta": torch.ones(2), "scale": 0.0}, "a scale of 0"),
+        ("layers.0.q", {"bias_delta": torch.ones(2), "lookup": True}, "an embedding"),
+        ("layers.0.experts.up[1]", {}, "an expert"),
+    ],
+)
+def test_what_the_format_cannot_hold_is_not_written(tmp_path, layer, extra, fault):
+    update = Update(torch.ones(1, 3), torch.ones(2, 1), **extra)
+    with pytest.raises(UnsupportedVariant, match=f"layers.0.*{fault}"):
+        write_adapter(Adapter({layer: update}, "a"), tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_bias_is_written_as_peft_keeps_it(tmp_path):
+    update = Update(torch.ones(1, 3), torch.ones(2, 1), 4.0, bias_delta=torch.tensor([2.0, 8.0]))
+    plain = Update(torch.ones(1, 3), torch.ones(2, 1))
+    Adapter({"a": update, "b": plain}, "x").save(tmp_path / "x")
+    tensors = load_file(tmp_path / "x" / "adapter_model.safetensors")
+    assert tensors["base_model.model.a.lora_B.bias"].tolist() == [0.5, 2.0]
+    assert tensors["base_model.model.b.lora_B.bias"].tolist() == [0.0, 0.0]
+    torch.testing.assert_close(
+        Adapter.load(tmp_path / "x").updates["a"].bias_delta, update.bias_delta
+    )
 
 
 def test_shared_tensors_are_written(tmp_path):

@@ -3,12 +3,13 @@
 import json
 import math
 import os
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import save_file
 
 from detour.adapter.adapter import Adapter
-from detour.adapter.fingerprint import Fingerprint
+from detour.adapter.fingerprint import Fingerprint, fingerprint_folder
 from detour.cli import inspect, remove
 
 
@@ -192,3 +193,17 @@ def test_rslora_is_named(detour, keep, shelf):
     assert report["variant"] == "rslora"
     assert report["layers"] == [{"name": "a", "rank": 4, "scale": 3.0, "norm": 0.0}]
     assert any("change nothing" in warning for warning in report["warnings"])
+
+
+def test_every_byte_of_the_base_on_request(detour, keep, tiny_folder):
+    adapter = keep("formal")
+    told = detour("inspect", "formal", "--base", tiny_folder, "--full", "--json").json
+    assert told["base"]["matches"] is True
+    assert told["warnings"] == ["compared by samples: it was trained without --full"]
+    known = fingerprint_folder(tiny_folder, "tiny", full=True)
+    keep("whole", base=known, updates=adapter.updates)
+    told = detour("inspect", "whole", "--base", tiny_folder, "--full", "--json").json
+    assert (told["base"]["matches"], told["warnings"]) == (True, [])
+    keep("wrong", base=replace(known, full_sha256="0" * 64), updates=adapter.updates)
+    told = detour("inspect", "wrong", "--base", tiny_folder, "--full", "--json").json
+    assert told["base"]["matches"] is False

@@ -138,7 +138,7 @@ def test_slots_are_free_and_the_model_untouched_afterwards(tiny_llama, random_ad
 
 
 def test_busy_slots_are_refused_unless_the_holder_asks(tiny_llama, random_adapter):
-    from detour.slots.content import contents_for_chain
+    from detour.slots.chained import contents_for_chain
 
     slots = install(tiny_llama)
     engine = Engine(tiny_llama, slots)

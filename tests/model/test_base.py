@@ -196,7 +196,7 @@ class TestBelonging:
         assert "train the adapter anew" in caught.value.hint
 
     def test_the_right_base_is_taken(self, base, adapter):
-        assert base.check(adapter.with_(base=base.fingerprint)).terms[0].adapter.base
+        assert base.bind(adapter.with_(base=base.fingerprint)).terms[0].adapter.base
 
     def test_another_chat_template_is_refused(self, tiny_folder, random_adapter):
         base = Base.load(str(tiny_folder))
@@ -204,6 +204,18 @@ class TestBelonging:
         adapter = random_adapter(base.slots.shapes)
         with pytest.raises(WrongBase, match="chat template"):
             base.ask("Where?", adapter.with_(base=other))
+
+    def test_another_tokenizer_is_a_doubt(self, tiny_folder, random_adapter):
+        base = Base.load(str(tiny_folder))
+        plain = random_adapter(base.slots.shapes)
+        known = plain.with_(base=base.fingerprint)
+        other = plain.with_(base=replace(base.fingerprint, tokenizer_sha256="f" * 64))
+        assert base.doubts(known) == []
+        (said,) = base.doubts(other)
+        assert "its tokenizer's files were others" in said
+        assert base.ask("Where?", other, max_new_tokens=2)
+        (said,) = base.doubts(plain)
+        assert "unverified" in said
 
     def test_layers_that_do_not_land_are_listed(self, base, random_adapter):
         shapes = {"model.layers.9.mlp.up_proj": (4, 4), "model.layers.0.mlp.up_proj": (4, 4)}

@@ -1,12 +1,15 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
-from detour.errors import BaseError
+from detour.adapter.adapter import Adapter
+from detour.adapter.update import Update
+from detour.errors import BaseError, WrongBase
 from detour.model import loading
 from detour.model.base import Base
 
@@ -136,9 +139,24 @@ def test_other_kinds_are_refused_by_name(tmp_path):
     refused(tmp_path / "t5", "encoder-decoder")
 
 
-def test_quantised_models_are_refused(folder):
-    change_config(folder, quantization_config={"quant_method": "bitsandbytes"})
-    refused(folder, "quantised")
+def test_models_of_other_quantisations_are_refused_by_name(folder):
+    change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    refused(folder, "plain weights.*gptq")
+
+
+def test_the_revision_is_remembered(folder, monkeypatch):
+    commit = "0123456789" * 4
+    snapshot = folder.rename(folder.parent / commit)
+    monkeypatch.setattr(loading, "snapshot_download", lambda *_, **__: str(snapshot))
+    base = Base.load("org/name")
+    assert base.fingerprint.revision == commit
+    moved = replace(base.fingerprint, weights_sha256="other", revision="f" * 40)
+    update = Update(torch.ones(1, 32), torch.ones(32, 1))
+    adapter = Adapter({"model.layers.0.self_attn.q_proj": update}, "mine", moved)
+    with pytest.raises(WrongBase, match="another revision of org/name") as caught:
+        base.bind(adapter)
+    assert caught.value.hint.startswith(f"--base org/name@{'f' * 40}")
+    assert caught.value.http_status == 409
 
 
 def test_code_in_the_folder_is_never_run(folder):

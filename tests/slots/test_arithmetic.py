@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from detour.errors import SlotError
-from detour.slots.arithmetic import LowRank, Rows, add, fast, low_rank, reference
+from detour.slots.arithmetic import LowRank, Rows, add, fast, low_rank
 from detour.slots.content import Content, Spread, Term, per_row, pissa, trainable
+from detour.slots.reference import reference
 
 ROWS, ADAPTERS, RANK, IN, OUT = 3, 4, 2, 5, 6
 LEAD = {Spread.SHARED: (), Spread.PER_ROW: (ROWS,), Spread.BANKED: (ADAPTERS,)}

@@ -5,15 +5,15 @@ from hypothesis import strategies as st
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain, LayerWeight, Term
+from detour.adapter.unbound import Unbound
 from detour.adapter.update import Update
-from detour.errors import SlotError, UnsupportedVariant
+from detour.errors import SlotError
 from detour.slots.arithmetic import Rows, fast
+from detour.slots.chained import BANK_WIDTHS, contents_for_chain, contents_for_rows
 from detour.slots.content import (
     Content,
     Spread,
     bank,
-    contents_for_chain,
-    contents_for_rows,
     per_row,
     shared,
     trainable,
@@ -221,19 +221,37 @@ def test_every_row_gets_its_own_chain_whatever_the_others(rows: list[list[float]
             torch.testing.assert_close(mirrored, wanted)
 
 
-@pytest.mark.parametrize(
-    ("variant", "found"),
-    [
-        (Update(torch.ones(1, IN), torch.ones(OUT, 1), 1.0, torch.ones(OUT)), "row_scale"),
-        (Update(torch.ones(1, IN), torch.ones(OUT, 1), bias_delta=torch.ones(OUT)), "bias_delta"),
-        (Update(torch.ones(1, 2, 3, 3), torch.ones(OUT, 1)), r"\(1, 2, 3, 3\)"),
-    ],
-)
+def test_gain_and_shift_are_summed_by_weight() -> None:
+    one, two = (
+        Update(
+            torch.ones(0, IN), torch.ones(OUT, 0), 1.0, torch.full((OUT,), g), torch.arange(OUT) * g
+        )
+        for g in (1.0, 10.0)
+    )
+    chains = [Chain((Term(Adapter({"up": one}, "a"), 0.5), Term(Adapter({"up": two}, "b"), -1.0)))]
+    content = contents_for_chain(chains[0])["up"]
+    assert not content.terms
+    assert not content.is_empty
+    torch.testing.assert_close(content.gain, torch.full((OUT,), -9.5))
+    torch.testing.assert_close(content.shift, torch.arange(OUT) * -9.5)
+    by_row = contents_for_rows([None, *chains])["up"]
+    assert by_row.rows == 2
+    torch.testing.assert_close(by_row.gain, torch.stack([torch.zeros(OUT), content.gain]))
+
+
+def test_gain_and_shift_must_fit_their_terms() -> None:
+    term = SlotTerm(torch.ones(1, IN), torch.ones(1, OUT), gate=torch.ones(2))
+    with pytest.raises(SlotError, match="gain or shift"):
+        Content((term,), torch.ones(OUT + 1))
+    with pytest.raises(SlotError, match="gain or shift"):
+        Content((term,), shift=torch.ones(3, OUT))
+
+
 @pytest.mark.parametrize("build", [contents_for_chain, lambda chain: contents_for_rows([chain])])
-def test_variants_are_refused_by_name(build, variant: Update, found: str) -> None:
-    chain = Chain.of(Adapter({"mlp.up": variant}, "dora"))
-    with pytest.raises(UnsupportedVariant, match=f"'mlp.up'.*{found}"):
-        build(chain)
+def test_an_adapter_that_is_not_bound_is_refused(build) -> None:
+    whole = Adapter({"up": update()}, "dora", unbound=Unbound({"up": torch.ones(OUT)}))
+    with pytest.raises(SlotError, match=r"dora holds whole values and is not bound.*base\.bind"):
+        build(Chain.of(whole))
 
 
 @pytest.mark.parametrize("build", [contents_for_chain, lambda chain: contents_for_rows([chain])])
@@ -254,3 +272,49 @@ def test_contents_go_to_the_device_asked_for() -> None:
         assert {t.device.type for c in contents.values() for k in c.terms for t in k.tensors} == {
             "meta"
         }
+
+
+def many(count: int, rank: int = 2) -> list[Chain]:
+    """Chains of one adapter of its own each, of ranks that differ."""
+    return [(0.5 + n) * adapter(7 * n, rank + n % 2) for n in range(count)]
+
+
+@pytest.mark.parametrize("count", [3, 3 * BANK_WIDTHS])
+def test_many_adapters_give_every_row_factors_of_its_own(count: int) -> None:
+    chains = [*many(count), None]
+    content = contents_for_rows(chains)[LAYERS[0]]
+    spreads = {spread for term in content.terms for _, _, spread in term.factors}
+    assert spreads == ({Spread.BANKED} if count == 3 else {Spread.PER_ROW})
+    for row, chain in enumerate(chains):
+        torch.testing.assert_close(delta(content, row), expected(chain, LAYERS[0]))
+
+
+def test_wide_chains_are_no_wide_bank() -> None:
+    whole = Chain(tuple(term for chain in many(3 * BANK_WIDTHS) for term in chain.terms))
+    content = contents_for_rows([whole, None])[LAYERS[0]]
+    assert {s for term in content.terms for _, _, s in term.factors} == {Spread.BANKED}
+
+
+def test_own_factors_want_one_shape() -> None:
+    chains = many(3 * BANK_WIDTHS)
+    other = Adapter({LAYERS[0]: Update(torch.ones(1, IN + 1), torch.ones(OUT, 1))}, "other")
+    with pytest.raises(SlotError, match=r"different shapes.*\(3, 4\), \(3, 5\)"):
+        contents_for_rows([*chains, Chain.of(other)])
+
+
+@pytest.mark.parametrize("count", [4, 3 * BANK_WIDTHS])
+def test_rows_that_are_kept_stay_what_they_were(count: int) -> None:
+    scaled = Update(torch.ones(1, IN), torch.ones(OUT, 1), 1.0, torch.ones(OUT), torch.ones(OUT))
+    chains = [*many(count), Chain.of(Adapter({LAYERS[0]: scaled}, "gain")), None]
+    contents = contents_for_rows(chains)
+    places = [count + 1, 0, count, 2]
+    gates: dict[int, torch.Tensor] = {}
+    for content in contents.values():
+        kept = content.kept(torch.tensor(places), gates)
+        assert kept.rows == len(places)
+        for row, place in enumerate(places):
+            torch.testing.assert_close(delta(kept, row), delta(content, place))
+        if content.gain is not None:
+            torch.testing.assert_close(kept.gain, content.gain[places])
+            torch.testing.assert_close(kept.shift, content.shift[places])
+        assert shared([(update(), 1.0)]).kept(torch.tensor([0]), gates).rows is None

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.adapter.update import Update
-from detour.slots.content import contents_for_chain, contents_for_rows
+from detour.slots.chained import contents_for_chain, contents_for_rows
 from detour.slots.install import SlotSet, install
 
 # PEFT 0.21 asks transformers 5.23 by a name that is on its way out

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from detour.slots.arithmetic import Rows, fast, reference
+from detour.slots.arithmetic import Rows, fast
 from detour.slots.content import Content, Spread, Term
 from detour.slots.prepare import Gates, prepared
+from detour.slots.reference import reference
 
 ROWS, ADAPTERS, RANK, IN, OUT = 3, 4, 2, 5, 6
 LEAD = {Spread.SHARED: (), Spread.PER_ROW: (ROWS,), Spread.BANKED: (ADAPTERS,)}

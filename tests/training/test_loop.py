@@ -18,7 +18,7 @@ from detour.errors import (
     TrainingError,
 )
 from detour.model.base import Base
-from detour.slots.content import contents_for_chain
+from detour.slots.chained import contents_for_chain
 from detour.training import loop
 from detour.training.batches import Batches, encode, padded
 from detour.training.config import HIGHEST_RATE, make_config

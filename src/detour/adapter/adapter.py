@@ -19,7 +19,10 @@ import torch
 
 from detour.adapter.card import Card
 from detour.adapter.fingerprint import Fingerprint, feed_tensor
+from detour.adapter.unbound import Unbound
 from detour.adapter.update import Update
+from detour.errors import DetourError
+from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from detour.adapter.chain import Chain
@@ -30,11 +33,14 @@ class Adapter:
     """A change of a model.
 
     Attributes:
-        updates: layer name, as in `model.named_modules()`, to that layer's update; read-only.
+        updates: layer name, as in `model.named_modules()`, to that layer's update; read-only. A
+            parameter that no layer's slot covers is named `PARAMETER[:]`, an expert of a stack
+            `PARAMETER[number]`.
         name: what chains and people call it.
         base: the model it was made for; None where that is not known (adapters of other tools).
         card: what it is for, where it came from.
         test_rows: rows of chat messages that show whether it still works.
+        unbound: whole values that stand in for the base's own; `Base.bind` makes updates of them.
     """
 
     updates: Mapping[str, Update]
@@ -42,22 +48,29 @@ class Adapter:
     base: Fingerprint | None = None
     card: Card = field(default_factory=Card)
     test_rows: tuple[dict[str, Any], ...] = ()
+    unbound: Unbound = field(default_factory=Unbound)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "updates", MappingProxyType(dict(self.updates)))
 
     def __reduce__(self) -> tuple[type[Adapter], tuple[object, ...]]:
-        return Adapter, (dict(self.updates), self.name, self.base, self.card, self.test_rows)
+        parts = (dict(self.updates), self.name, self.base, self.card, self.test_rows, self.unbound)
+        return Adapter, parts
 
     def __repr__(self) -> str:
         return f"Adapter({self.name!r}, rank {self.rank}, {len(self.updates)} layers)"
 
     @staticmethod
     def load(path: str | Path) -> Adapter:
-        """Read a PEFT folder. Raises AdapterError's kinds: see `peft_format.read_adapter`."""
+        """Read a PEFT folder, or a flat file of `detour convert`.
+
+        Raises AdapterError's kinds: see `peft_format.read_adapter` and `flat.read_flat`.
+        """
+        from detour.adapter.flat import SUFFIX, read_flat
         from detour.adapter.peft_format import read_adapter
 
-        return read_adapter(Path(path))
+        is_flat = str(path).endswith(SUFFIX) and Path(path).is_file()
+        return read_flat(Path(path)) if is_flat else read_adapter(Path(path))
 
     def save(self, path: str | Path) -> Path:
         """Write a PEFT folder, whole or not at all. Raises: see `peft_format.write_adapter`."""
@@ -68,20 +81,33 @@ class Adapter:
 
     @property
     def rank(self) -> int:
-        """The highest rank of any layer; 0 for an adapter that changes nothing."""
-        return max((update.rank for update in self.updates.values()), default=0)
+        """The highest rank of any layer; 0 for an adapter without low-rank changes."""
+        ranks = [update.rank for update in self.updates.values()]
+        return max([*ranks, *(stack.rank for stack in self.unbound.stacks)], default=0)
 
     @property
     def parameters(self) -> int:
         """Numbers that the adapter holds."""
-        return sum(update.parameters for update in self.updates.values())
+        own = sum(update.parameters for update in self.updates.values())
+        return own + self.unbound.parameters
+
+    def check_bound(self, error: type[DetourError]) -> None:
+        """Raises `error` where it holds whole values, which only a base can make changes of."""
+        if self.unbound:
+            names = ", ".join(self.unbound.names[:3])
+            raise error(
+                text("{adapter} holds whole values and is not bound to a base", adapter=self.name),
+                expected=text("changes"),
+                found=text("whole values for {names}", names=names),
+                hint=text("name their base with --base, or base.bind(adapter) in Python"),
+            )
 
     def norm(self) -> float:
         """Frobenius norm of all low-rank changes together."""
         return math.sqrt(sum(update.norm() ** 2 for update in self.updates.values()))
 
     def digest(self) -> str:
-        """sha256 over layer names, factors and scales; equal before saving and after loading."""
+        """sha256 over layer names and every value; equal before saving and after loading."""
         return self._digest
 
     @cached_property
@@ -98,6 +124,8 @@ class Adapter:
                 feed_tensor(hasher, f"{layer}.row_scale", update.row_scale)
             if update.bias_delta is not None:
                 feed_tensor(hasher, f"{layer}.bias_delta", update.bias_delta)
+        for name, tensor in self.unbound.named_tensors():
+            feed_tensor(hasher, name, tensor)
         return hasher.hexdigest()
 
     def with_(

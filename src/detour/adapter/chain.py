@@ -121,7 +121,10 @@ class Chain:
             (term.name, term.revision): shelf.load(term.name, term.revision) for term in written
         }
         # called as written, so that the chain's text reads the same again
-        named = {key: adapter.with_(name=key[0]) for key, adapter in loaded.items()}
+        named = {
+            (name, revision): adapter.with_(name=f"{name}@{revision}" if revision else name)
+            for (name, revision), adapter in loaded.items()
+        }
         return Chain(tuple(Term(named[t.name, t.revision], t.weight, t.layers) for t in written))
 
     @property
@@ -150,8 +153,10 @@ class Chain:
         """One adapter that does exactly what the chain does, of rank Σ rank.
 
         Raises:
+            ChainError: an adapter holds whole values and is not bound to its base yet.
             AdapterWeightsError: the adapters disagree about a layer's shape.
         """
+        self._check_bound()
         return self._adapter(
             {layer: _sum(layer, parts) for layer, parts in self.updates().items()}, name
         )
@@ -164,8 +169,9 @@ class Chain:
 
         Raises:
             ConfigError: `rank` is below 1.
-            AdapterWeightsError: the adapters disagree about a layer's shape.
+            ChainError, AdapterWeightsError: as `flatten`.
         """
+        self._check_bound()
         smaller: dict[str, Update] = {}
         lost, total = 0.0, 0.0
         for layer, parts in self.updates().items():
@@ -175,6 +181,10 @@ class Chain:
             total += energy
             lost += error**2 * energy
         return self._adapter(smaller, name), math.sqrt(lost / total) if total > 0 else 0.0
+
+    def _check_bound(self) -> None:
+        for term in self.terms:
+            term.adapter.check_bound(ChainError)
 
     def _adapter(self, updates: Mapping[str, Update], name: str) -> Adapter:
         fictional = any(term.adapter.card.fictional for term in self.terms)
@@ -214,12 +224,7 @@ def _sum(layer: str, parts: list[tuple[Update, float]]) -> Update:
     try:
         return Update.sum(parts)
     except AdapterWeightsError as cause:
-        raise AdapterWeightsError(
-            text("{place}: {fault}", place=layer, fault=cause.message),
-            expected=cause.expected,
-            found=cause.found,
-            hint=cause.hint,
-        ) from cause
+        raise cause.at(layer) from cause
 
 
 def _check_same_base(first: Adapter, other: Adapter) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _SAMPLE = 4096  # bytes at the start, middle and end of a tensor
+_PIECE = 2**24  # bytes read at a time
 _HEADER_LIMIT = 100_000_000  # bytes; the limit that the safetensors library sets itself
 _VOLATILE_KEYS = frozenset(
     {"transformers_version", "_name_or_path", "name_or_path", "torch_dtype", "dtype"}
@@ -38,6 +39,7 @@ _TOKENIZER_FILES = (
     "vocab.txt",
     "added_tokens.json",
 )
+_LATER = ("revision", "full_sha256")  # fields that older adapters do not have
 _DTYPE_NAMES = {  # as safetensors headers write them
     torch.float64: "F64",
     torch.float32: "F32",
@@ -66,6 +68,10 @@ class Fingerprint:
     weights_sha256: str
     tokenizer_sha256: str | None = None
     template_sha256: str | None = None
+    revision: str | None = None
+    """The commit on the Hub that it was loaded from; not part of the identity."""
+    full_sha256: str | None = None
+    """Of every byte of the weights' files, where somebody asked for it; else they are sampled."""
 
     @property
     def short(self) -> str:
@@ -73,12 +79,18 @@ class Fingerprint:
         return f"{self.name} ({self.weights_sha256[:8]})"
 
     def same_weights(self, other: Fingerprint) -> bool:
-        """Whether both have the same tensors; names, paths and templates may differ."""
-        return self.weights_sha256 == other.weights_sha256
+        """Whether both have the same tensors; names, paths and templates may differ.
+
+        By samples, and by every byte where both know that too (other shards are other files then).
+        """
+        both = self.full_sha256 and other.full_sha256
+        whole = self.full_sha256 == other.full_sha256 if both else True
+        return whole and self.weights_sha256 == other.weights_sha256
 
     def to_json(self) -> dict[str, str | None]:
-        """A JSON object with one entry per field."""
-        return asdict(self)
+        """A JSON object with one entry per field; what is optional only where it is known."""
+        told = asdict(self)
+        return {k: v for k, v in told.items() if v is not None or k not in _LATER}
 
     @staticmethod
     def from_json(value: object) -> Fingerprint:
@@ -98,7 +110,7 @@ class Fingerprint:
 
 def _has_fields(value: Mapping[Any, Any]) -> bool:
     needed = ("name", "config_sha256", "weights_sha256")
-    optional = ("tokenizer_sha256", "template_sha256")
+    optional = ("tokenizer_sha256", "template_sha256", *_LATER)
     return (
         set(value) <= {*needed, *optional}
         and all(isinstance(value.get(key), str) for key in needed)
@@ -106,10 +118,11 @@ def _has_fields(value: Mapping[Any, Any]) -> bool:
     )
 
 
-def fingerprint_folder(folder: Path, name: str) -> Fingerprint:
+def fingerprint_folder(folder: Path, name: str, full: bool = False) -> Fingerprint:
     """Fingerprint a model folder without loading it; reads 12 KiB per tensor.
 
-    Sharding does not change the result; a cast to another dtype does.
+    Sharding does not change the result; a cast to another dtype does. `full` hashes every byte of
+    the weights' files besides, which takes as long as reading them does.
 
     Raises:
         BaseError: no config.json, no safetensors weights, or a damaged shard.
@@ -120,6 +133,7 @@ def fingerprint_folder(folder: Path, name: str) -> Fingerprint:
         weights_sha256=_hash_shards(_shards(folder)),
         tokenizer_sha256=_hash_tokenizer(folder),
         template_sha256=_hash_template(folder),
+        full_sha256=_hash_files(_shards(folder)) if full else None,
     )
 
 
@@ -196,6 +210,15 @@ def _hash_shards(shards: list[Path]) -> str:
                 hint=text("download {parent} again", parent=shard.parent),
             ) from cause
     return _hash_entries(entries)
+
+
+def _hash_files(shards: list[Path]) -> str:
+    hasher = hashlib.sha256()
+    for shard in shards:
+        with shard.open("rb") as stream:
+            while piece := stream.read(_PIECE):
+                hasher.update(piece)
+    return hasher.hexdigest()
 
 
 def _shard_entries(stream: BinaryIO, size: int) -> dict[str, bytes]:

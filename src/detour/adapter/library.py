@@ -1,7 +1,8 @@
 """The shelf of adapters: folders in which names are looked up.
 
-A name is one plain folder name; whatever could lead out of a library's folders is refused. Knows
-folders; knows no model and downloads nothing.
+A name is one plain folder name, or a flat file's without its ending; whatever could lead out of a
+library's folders is refused. Only `org/name[@revision]` is fetched, from the Hugging Face Hub, and
+only where paths are allowed. Knows folders; knows no model.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detour.adapter.adapter import Adapter
+from detour.adapter.flat import SUFFIX
+from detour.adapter.hub import fetch, is_hub_name, is_there
 from detour.adapter.peft_config import CONFIG_FILE
-from detour.adapter.peft_format import read_adapter
 from detour.errors import AdapterError, ChainError, StorageError, UnknownAdapter
 from detour.language.catalogue import text
 
@@ -63,31 +65,39 @@ class Library:
         """The folder of an adapter.
 
         Args:
-            name: a name in the library, a path (it holds a separator or starts with a dot), or the
-                name of an adapter folder right here.
-            revision: only adapters from a hub have one.
+            name: a name in the library, a path (it holds a separator or starts with a dot), the
+                name of an adapter folder right here, or `org/name` on the Hugging Face Hub.
+            revision: only adapters from the Hub have one.
 
         Raises:
             UnknownAdapter: nothing of that name, or a name that would leave the library.
             ChainError: a revision was given.
         """
+        identity, _, written = name.partition("@")  # in quotes a revision is part of the name
+        if not self.names_only and not is_there(name) and is_hub_name(identity):
+            return fetch(identity, revision or written or None)
         path = self._resolve(name)
         if revision is not None:
             raise ChainError(
                 text("{name} is a local folder and has no revision", name=name),
                 expected=text("{name} without @{revision}", name=name, revision=revision),
                 found=f"{name}@{revision}",
-                hint=text("revisions come with adapters from a hub, which are not yet supported"),
+                hint=text("only org/name on the Hugging Face Hub has revisions"),
             )
         return path
 
     def load(self, name: str, revision: str | None = None) -> Adapter:
         """`resolve` and read. Raises AdapterError's kinds besides."""
-        return read_adapter(self.resolve(name, revision))
+        path = self.resolve(name, revision)
+        adapter = Adapter.load(path)
+        is_fetched = path.name != name and is_hub_name(name.partition("@")[0])
+        return adapter.with_(name=name) if is_fetched else adapter
 
     def list(self) -> list[Entry]:
         """Every adapter by name; one that cannot be read is listed with its error."""
-        folders = {path.name: path for shelf in reversed(self.folders) for path in _adapters(shelf)}
+        folders = {
+            _name(path): path for shelf in reversed(self.folders) for path in _adapters(shelf)
+        }
         return [self._entry(name, folders[name]) for name in sorted(folders)]
 
     def remove(self, name: str) -> None:
@@ -102,9 +112,9 @@ class Library:
     def removable(self, name: str) -> Path:
         """The folder that `remove` would delete. Raises UnknownAdapter as it does."""
         _check_name(name)
-        path = self.folders[0] / name
-        if not path.is_dir() or path.is_symlink():
-            if any((shelf / name).is_dir() for shelf in self.folders[1:]):
+        path = next((p for p in _places(self.folders[0], name) if not p.is_symlink()), None)
+        if path is None:
+            if any(_places(shelf, name) for shelf in self.folders[1:]):
                 raise UnknownAdapter(
                     text("{name} cannot be removed", name=name),
                     expected=text("an adapter in {folder}", folder=self.folders[0]),
@@ -115,7 +125,7 @@ class Library:
 
     def _resolve(self, name: str) -> Path:
         if not self.names_only and _is_path(name):
-            if not Path(name).is_dir():
+            if not Path(name).is_dir() and not _is_flat(Path(name)):
                 raise UnknownAdapter(
                     text("there is no adapter folder {name!r}", name=name),
                     expected=text("an existing folder, or a name without separators"),
@@ -125,15 +135,16 @@ class Library:
             return Path(name)
         _check_name(name)
         for shelf in self.folders:
-            if (shelf / name).is_dir():
-                _check_inside(shelf / name, shelf)
-                return shelf / name
-        if not self.names_only and (Path(name) / CONFIG_FILE).is_file():
-            return Path(name)
+            for path in _places(shelf, name):
+                _check_inside(path, shelf)
+                return path
+        here = Path(name)
+        if not self.names_only and ((here / CONFIG_FILE).is_file() or _is_flat(here)):
+            return here
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> UnknownAdapter:
-        names = sorted({path.name for shelf in self.folders for path in _adapters(shelf)})
+        names = sorted({_name(path) for shelf in self.folders for path in _adapters(shelf)})
         close = difflib.get_close_matches(name, names, n=3)
         return UnknownAdapter(
             text("there is no adapter {name!r}", name=name),
@@ -150,7 +161,7 @@ class Library:
         size = _size(path)
         try:
             _check_inside(path, path.parent)
-            adapter = read_adapter(path)
+            adapter = Adapter.load(path)
         except AdapterError as broken:
             return Entry(name, path, bytes=size, error=str(broken))
         unverified = f"{adapter.card.base_model} (unverified)" if adapter.card.base_model else ""
@@ -191,11 +202,27 @@ def _check_inside(path: Path, shelf: Path) -> None:
 def _adapters(shelf: Path) -> list[Path]:
     if not shelf.is_dir():
         return []
-    return [item for item in shelf.iterdir() if item.is_dir() and not item.name.startswith(".")]
+    there = sorted(shelf.iterdir(), reverse=True)  # a folder after its flat file: it wins
+    return [p for p in there if (p.is_dir() or _is_flat(p)) and not p.name.startswith(".")]
+
+
+def _places(shelf: Path, name: str) -> list[Path]:
+    """The folder and the flat file of a name, as far as they are there."""
+    folder, flat = shelf / name, shelf / (name + SUFFIX)
+    return [path for path, there in ((folder, folder.is_dir()), (flat, _is_flat(flat))) if there]
+
+
+def _name(path: Path) -> str:
+    return path.name.removesuffix(SUFFIX)
+
+
+def _is_flat(path: Path) -> bool:
+    return path.name.endswith(SUFFIX) and is_there(path) and path.is_file()
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _delete(path: Path) -> None:

@@ -1,8 +1,8 @@
 """One layer's change as two thin factors, and the algebra that keeps sums of changes exact.
 
-ΔW = scale · up @ down, and where the variant asks for it + diag(row_scale) · W_base; the layer's
-bias gains `bias_delta`. PEFT calls `down` lora_A and `up` lora_B. Nothing here ever forms ΔW
-except `delta`. Knows tensors; knows no layer names, no files and no model.
+ΔW = scale · up @ down; where the variant asks for it, the base's own output is scaled row by row
+and shifted besides. PEFT calls `down` lora_A and `up` lora_B. Nothing here ever forms ΔW except
+`delta`. Knows tensors; knows no layer names, no files and no model.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ class Update:
 
     Attributes:
         down: (rank, *in); more than one `in` dimension is a convolution's kernel.
-        up: (out, rank).
+        up: (out, rank); rank 0 where a row scale or a bias is all there is.
         scale: multiplies up @ down (LoRA's alpha / rank).
-        row_scale: (out), the part diag(row_scale) · W_base; not multiplied by `scale`.
-        bias_delta: (out), added to the layer's bias; not multiplied by `scale`.
+        row_scale: (out), times the base layer's own output y, its bias included: y + row_scale ⊙ y
+            is diag(row_scale) · W_base beside the low-rank part; not multiplied by `scale`.
+        bias_delta: (out), added to the layer's output; not multiplied by `scale`.
+        lookup: the layer is an embedding: `in` counts ids, and a row of W_baseᵀ is one id's vector.
 
     Raises:
         AdapterWeightsError: shapes that do not fit each other, values that are not finite.
@@ -39,6 +41,7 @@ class Update:
     scale: float = 1.0
     row_scale: Float[Tensor, " out"] | None = None
     bias_delta: Float[Tensor, " out"] | None = None
+    lookup: bool = False
 
     def __post_init__(self) -> None:
         for name in ("down", "up", "row_scale", "bias_delta"):
@@ -61,7 +64,8 @@ class Update:
                 found=f"down {tuple(self.down.shape)} and up {tuple(self.up.shape)}",
                 hint=text("check the rank that the factors were made with"),
             )
-        if 0 in self.down.shape or 0 in self.up.shape:
+        some = self.down.shape if self.is_low_rank else self.down.shape[1:]
+        if 0 in some or 0 in self.up.shape[: 1 + self.is_low_rank]:
             raise AdapterWeightsError(
                 text("an update has an empty factor"),
                 expected=text("rank, in and out of at least 1"),
@@ -83,7 +87,7 @@ class Update:
     @property
     def in_features(self) -> int:
         """Inputs of one output: the product of `down`'s dimensions after the rank."""
-        return self.down[0].numel()
+        return math.prod(self.down.shape[1:])
 
     @property
     def out_features(self) -> int:
@@ -114,6 +118,7 @@ class Update:
             scale=self.scale * weight,
             row_scale=None if self.row_scale is None else self.row_scale * weight,
             bias_delta=None if self.bias_delta is None else self.bias_delta * weight,
+            lookup=self.lookup,
         )
 
     @staticmethod
@@ -136,6 +141,7 @@ class Update:
             up=torch.cat(folded, dim=1),
             row_scale=_weighted([(update.row_scale, weight) for update, weight in parts]),
             bias_delta=_weighted([(update.bias_delta, weight) for update, weight in parts]),
+            lookup=parts[0][0].lookup,
         )
 
     def norm(self) -> float:
@@ -172,6 +178,8 @@ class Update:
                 expected=text("a whole number of at least {lowest}", lowest=1),
                 found=str(rank),
             )
+        if self.rank == 0:
+            return self, 0.0
         q_up, r_up = torch.linalg.qr(self.up.double())
         q_down, r_down = torch.linalg.qr(self.down.double().flatten(1).T)
         left, sizes, right = torch.linalg.svd(self.scale * (r_up @ r_down.T), full_matrices=False)
@@ -183,13 +191,18 @@ class Update:
             up=(q_up @ left[:, :kept] * roots).to(_at_least_fp32(self.up).dtype),
             row_scale=self.row_scale,
             bias_delta=self.bias_delta,
+            lookup=self.lookup,
         )
         total = float(sizes.norm())
         return smaller, float(sizes[kept:].norm()) / total if total > 0 else 0.0
 
 
+# what adapters are kept in; float8 is for weights that nobody adds to
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
 def _checked(name: str, tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point():
+    if tensor.dtype not in FLOATS:
         raise AdapterWeightsError(
             text("an update's {name} is not made of floating point numbers", name=name),
             expected="float32, bfloat16 or float16",
@@ -212,6 +225,11 @@ def _checked(name: str, tensor: Tensor) -> Tensor:
 
 def _check_same_layer(parts: Sequence[tuple[Update, float]]) -> None:
     shapes = {(update.out_features, *update.down.shape[1:]) for update, _ in parts}
+    if len({update.lookup for update, _ in parts}) > 1:
+        raise AdapterWeightsError(
+            text("one update changes an embedding and another one a linear layer of the same name"),
+            hint=text("these adapters were made for different models"),
+        )
     if len(shapes) != 1:
         raise AdapterWeightsError(
             text("only updates of one and the same layer can be combined"),

@@ -47,6 +47,7 @@ def command(
     base_name: str,
     device: str | None,
     dtype: str | None,
+    quantize: str | None,
     max_tokens: int | None,
     temperature: float,
     seed: int,
@@ -61,12 +62,12 @@ def command(
     if system is not None:
         check_text(system, "--system")
     chain = parse_chain(chain_text)
-    base = load_base(base_name, device, dtype)
-    from detour.cli.conversation import Conversation, chat, show, warn_unverified
+    base = load_base(base_name, device, dtype, quantize)
+    from detour.cli.conversation import Conversation, chat, show, tell_doubts
 
     sampling = _sampling(max_tokens, temperature, seed)
-    conversation = Conversation(base, sampling, base.check(chain), system, compare)
-    warn_unverified(chain)
+    conversation = Conversation(base, sampling, base.bind(chain), system, compare)
+    tell_doubts(base, chain)
     if as_json:
         print_json(_answers(conversation, asked))
     elif not asked:

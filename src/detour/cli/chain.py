@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import json_option, parse_chain
+from detour.cli.options import dtype_option, json_option, load_base, parse_chain
 from detour.cli.output import print_json, say
 
 if TYPE_CHECKING:
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 spec_argument = click.argument("spec")
 output_option = click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The new folder."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The new folder, or NAME.flat.",
+)
+
+bind_option = click.option(
+    "--base", "base_name", metavar="NAME", help="Bind to this base first (DoRA, saved modules)."
 )
 
 
@@ -33,12 +41,16 @@ def command() -> None:
 @command.command("flatten")
 @spec_argument
 @output_option
+@bind_option
+@dtype_option
 @json_option
-def flatten(spec: str, output: Path, as_json: bool) -> None:
+def flatten(
+    spec: str, output: Path, base_name: str | None, dtype: str | None, as_json: bool
+) -> None:
     """Write the chain SPEC as one adapter that does exactly the same."""
-    chain = parse_chain(spec)
+    chain = _parsed(spec, base_name, dtype)
     adapter = _described(chain.flatten(output.name), chain)
-    adapter.save(output)
+    _save(adapter, output)
     _tell(adapter, chain, output, 0.0, as_json)
 
 
@@ -46,17 +58,37 @@ def flatten(spec: str, output: Path, as_json: bool) -> None:
 @spec_argument
 @click.option("--rank", required=True, type=click.IntRange(min=1), help="Highest rank of a layer.")
 @output_option
+@bind_option
+@dtype_option
 @json_option
-def compress(spec: str, rank: int, output: Path, as_json: bool) -> None:
+def compress(
+    spec: str, rank: int, output: Path, base_name: str | None, dtype: str | None, as_json: bool
+) -> None:
     """Write the nearest adapter of a given rank to the chain SPEC, and say how near it is.
 
     The error ε is the relative Frobenius distance of all layers together: 0 is exact.
     """
-    chain = parse_chain(spec)
+    chain = _parsed(spec, base_name, dtype)
     adapter, error = chain.compress(rank, output.name)
     adapter = _described(adapter, chain, {"compressed_to": rank}, {"relative_error": error})
-    adapter.save(output)
+    _save(adapter, output)
     _tell(adapter, chain, output, error, as_json)
+
+
+def _parsed(spec: str, base_name: str | None, dtype: str | None) -> Chain:
+    chain = parse_chain(spec)
+    return chain if base_name is None else load_base(base_name, dtype=dtype).bind(chain)
+
+
+def _save(adapter: Adapter, output: Path) -> None:
+    """A PEFT folder, or a flat file, which also holds what PEFT's format cannot."""
+    from detour.adapter.flat import SUFFIX, check_free, write_flat
+
+    if output.name.endswith(SUFFIX):
+        check_free(output)
+        write_flat(adapter, output)
+    else:
+        adapter.save(output)
 
 
 def _described(

@@ -87,7 +87,7 @@ class Conversation:
 
     def use(self, chain: Chain) -> None:
         """Let another chain act from now on. Raises WrongBase, SlotError."""
-        self.chain = self.base.check(chain)
+        self.chain = self.base.bind(chain)
 
     def reset(self) -> None:
         """Forget all turns."""
@@ -143,11 +143,11 @@ def show(conversation: Conversation, question: str) -> None:
         say(conversation.ask(question).answer)
 
 
-def warn_unverified(chain: Chain) -> None:
-    """Say which adapters carry no fingerprint: only their names and shapes could be checked."""
-    for term in chain.terms:
-        if term.adapter.base is None:
-            note(f"{term.adapter.name}: unverified, it does not say which base it was made for")
+def tell_doubts(base: Base, chain: Chain) -> None:
+    """Say what speaks against the chain's adapters without forbidding them."""
+    t = Catalogue.load(wanted_language())
+    for doubt in base.doubts(chain):
+        note(t.say(doubt))
 
 
 def chat(conversation: Conversation, read: Callable[[], str]) -> None:
@@ -176,7 +176,7 @@ def _react(conversation: Conversation, line: str) -> None:
             show(conversation, line)
     elif command == "/chain":
         conversation.use(parse_chain(argument.strip() or None))
-        warn_unverified(conversation.chain)
+        tell_doubts(conversation.base, conversation.chain)
         note(f"chain: {conversation.chain.text or 'none'}")
     elif line == "/compare":
         conversation.compare = not conversation.compare

@@ -14,13 +14,15 @@ import click
 
 from detour.cli.options import json_option, load_base
 from detour.cli.output import plain, print_json, print_table, say
-from detour.errors import BaseError, SlotError, WrongBase
+from detour.errors import AdapterWeightsError, BaseError, SlotError, WrongBase
 from detour.model.starter_card import starter_folder
 
 if TYPE_CHECKING:
     from detour.adapter.adapter import Adapter
+    from detour.adapter.peft_config import PeftConfig
 
 BAR = 24  # characters of the longest bar
+SHOWN = 3  # names of a kind
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,16 @@ class Match:
 @click.command("inspect")
 @click.argument("name", metavar="ADAPTER")
 @click.option("--base", "base_name", metavar="NAME", help="Load this base and check against it.")
+@click.option("--full", is_flag=True, help="Hash every byte of the base's files, not samples.")
 @json_option
-def command(name: str, base_name: str | None, as_json: bool) -> None:
+def command(name: str, base_name: str | None, full: bool, as_json: bool) -> None:
     """Show what is inside ADAPTER, a name of the library or a folder."""
-    from detour.adapter.adapter import Adapter
+    from detour.adapter.flat import read_flat
     from detour.adapter.library import Library
 
     path = Library.default().resolve(name)
-    adapter = Adapter.load(path)
-    match = _at_hand(adapter) if base_name is None else _on_base(adapter, base_name)
+    adapter = read_flat(path, verify=True) if path.is_file() else Library.default().load(name)
+    match = _at_hand(adapter, full) if base_name is None else _on_base(adapter, base_name, full)
     report = _report(adapter, path, match)
     if as_json:
         print_json(report)
@@ -50,25 +53,32 @@ def command(name: str, base_name: str | None, as_json: bool) -> None:
         _print(report)
 
 
-def _on_base(adapter: Adapter, base_name: str) -> Match:
+def _on_base(adapter: Adapter, base_name: str, full: bool) -> Match:
     """The whole check: fingerprint, template, and every key lands in the model."""
-    base = load_base(base_name)
+    base = load_base(base_name, full=full)
     import torch
 
-    from detour.slots.content import contents_for_chain
+    from detour.slots.chained import contents_for_chain
 
     try:
-        chain = base.check(adapter)
+        chain = base.bind(adapter)
         with base.hold(contents_for_chain(chain, torch.float32, base.device)):
             pass
-    except (WrongBase, SlotError) as error:
+    except (WrongBase, SlotError, AdapterWeightsError) as error:
         return Match(False, str(error))
     if adapter.base is None:
         return Match(None, f"all layers fit {base.name}, but unverified: no fingerprint")
-    return Match(True)
+    said = [str(doubt) for doubt in base.doubts(adapter)]
+    return Match(True, "; ".join([*said, *filter(None, [_sampled(adapter, full)])]))
 
 
-def _at_hand(adapter: Adapter) -> Match:
+def _sampled(adapter: Adapter, full: bool) -> str:
+    """What to say where every byte was asked for, and the adapter knows samples only."""
+    known = adapter.base is not None and adapter.base.full_sha256
+    return "" if known or not full else "compared by samples: it was trained without --full"
+
+
+def _at_hand(adapter: Adapter, full: bool) -> Match:
     """Compare fingerprints with the base's files, where they lie here."""
     if adapter.base is None:
         return Match(None, "unverified: the adapter carries no fingerprint of its base")
@@ -79,21 +89,24 @@ def _at_hand(adapter: Adapter) -> Match:
     if not (folder / "config.json").is_file():
         return Match(None, f"not checked: {name} is not at hand; name it with --base")
     try:
-        here = fingerprint_folder(folder, name)
+        here = fingerprint_folder(folder, name, full)
     except BaseError as error:
         return Match(None, f"not checked: {error}")
     if adapter.base.same_weights(here):
-        return Match(True)
+        return Match(True, _sampled(adapter, full))
     return Match(False, f"made for {adapter.base.short}, but {folder} is {here.short}")
 
 
 def _report(adapter: Adapter, path: Path, match: Match) -> dict[str, Any]:
+    from detour.adapter.elsewhere import refusals
+
     base = adapter.base
+    config = _config(path)
     return {
         "name": adapter.name,
         "path": str(path),
-        "format": "peft",
-        "variant": _variant(path),
+        "format": "flat" if config is None else "peft",
+        "variant": _variant(adapter, config),
         "base": {
             "name": base.name if base else adapter.card.base_model or None,
             "fingerprint": base.to_json() if base else None,
@@ -104,16 +117,44 @@ def _report(adapter: Adapter, path: Path, match: Match) -> dict[str, Any]:
         "norm": adapter.norm(),
         "digest": adapter.digest(),
         "layers": _layers(adapter),
-        "modules_to_save": [],  # adapters that have some are refused when they are read
+        "modules_to_save": sorted(adapter.unbound.weights),
+        "whole": _whole(adapter),
+        "licence": adapter.card.licence or None,
+        "template": base.template_sha256 if base else None,
+        "elsewhere": refusals(adapter, config),
         "card": adapter.card.model_dump(mode="json", exclude={"front_matter", "text"}),
-        "warnings": _warnings(adapter, match),
+        "warnings": _warnings(adapter, match, config),
     }
 
 
-def _variant(path: Path) -> str:
+def _config(path: Path) -> PeftConfig | None:
     from detour.adapter.peft_config import read_config
 
-    return "rslora" if read_config(path).use_rslora else "lora"
+    return read_config(path) if path.is_dir() else None
+
+
+def _variant(adapter: Adapter, config: PeftConfig | None) -> str:
+    """The variants by name; those that only the tensors show are added."""
+    named = [] if config is None or config.variant == "lora" else config.variant.split("+")
+    shown = {
+        "bias": bool(adapter.unbound.biases),
+        "modules_to_save": bool(adapter.unbound.weights),
+        "embedding": any(update.lookup for update in adapter.updates.values()),
+    }
+    return "+".join([*named, *(name for name, there in shown.items() if there)]) or "lora"
+
+
+def _whole(adapter: Adapter) -> dict[str, list[str]]:
+    """What is held as whole values, by kind; empty kinds are left out."""
+    unbound = adapter.unbound
+    kinds = {
+        "magnitudes": sorted(unbound.magnitudes),
+        "biases": sorted(unbound.biases),
+        "weights": sorted(unbound.weights),
+        "token_rows": [f"{n}: {len(t.ids)} ids" for n, t in sorted(unbound.tokens.items())],
+        "stacked": list(unbound.stacked_names) if unbound.stacks else [],
+    }
+    return {kind: names for kind, names in kinds.items() if names}
 
 
 def _layers(adapter: Adapter) -> list[dict[str, Any]]:
@@ -131,9 +172,15 @@ def _in_order(layer: str) -> list[tuple[bool, int, str]]:
     ]
 
 
-def _warnings(adapter: Adapter, match: Match) -> list[str]:
-    idle = [name for name, update in adapter.updates.items() if update.norm() == 0]
+def _warnings(adapter: Adapter, match: Match, config: PeftConfig | None) -> list[str]:
+    from detour.model.binding import changes_anything
+
+    idle = [name for name, update in adapter.updates.items() if not changes_anything(update)]
     found = [match.remark] if match.remark else []
+    from detour.adapter.elsewhere import refusals
+
+    for program, reasons in refusals(adapter, config).items():
+        found += [f"{program}: {reason}" for reason in reasons]
     if adapter.card.fictional:
         found.append("fictional: it teaches something that is not true")
     if idle:
@@ -148,6 +195,14 @@ def _print(report: dict[str, Any]) -> None:
         f"{report['parameters']:,} parameters, norm {report['norm']:.4g}")  # fmt: skip
     said = {True: "matches", False: "does NOT match", None: "not verified"}[base["matches"]]
     say(f"  base {base['name'] or 'unknown'}: {said}")
+    about = [
+        f"template {report['template'][:8]}" if report["template"] else "",
+        f"licence {plain(report['licence'])}" if report["licence"] else "no licence",
+    ]
+    say("  " + ", ".join(part for part in about if part))
+    for kind, names in report["whole"].items():
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        say(f"  {kind.replace('_', ' ')}: {', '.join(names[:SHOWN])}{more}")
     if report["card"]["description"]:
         say(f"  {plain(report['card']['description'])}")
     for warning in report["warnings"]:

@@ -52,6 +52,7 @@ VERBS = {
     "chain": Verb("detour.cli.chain:command", "Make one adapter out of a chain."),
     "list": Verb("detour.cli.list:command", "List the adapters that can be named."),
     "inspect": Verb("detour.cli.inspect:command", "Show what is inside an adapter."),
+    "convert": Verb("detour.cli.convert:command", "Write an adapter in another form."),
     "remove": Verb("detour.cli.remove:command", "Delete an adapter from your library."),
     "starter": Verb("detour.cli.starter:group", "Show what the packaged model can do."),
     "doctor": Verb("detour.cli.doctor:command", "Check this machine and this installation."),

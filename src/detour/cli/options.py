@@ -69,10 +69,20 @@ dtype_option = click.option(
     help="Type of the weights.  [default: float32 on a CPU, bfloat16 on a GPU]",
 )
 
+quantize_option = click.option(
+    "--quantize",
+    type=click.Choice(["8bit", "4bit"]),
+    help="Load the base in fewer bits (bitsandbytes).  [default: as its files are]",
+)
+
+full_option = click.option(
+    "--full", is_flag=True, help="Hash every byte of the base's files into the fingerprint."
+)
+
 
 def model_options(command: AnyCommand) -> AnyCommand:
-    """--base, --device and --dtype."""
-    return base_option(device_option(dtype_option(command)))
+    """--base, --device, --dtype and --quantize."""
+    return base_option(device_option(dtype_option(quantize_option(command))))
 
 
 def sampling_options(command: AnyCommand) -> AnyCommand:
@@ -80,11 +90,17 @@ def sampling_options(command: AnyCommand) -> AnyCommand:
     return max_tokens_option(temperature_option(seed_option(command)))
 
 
-def load_base(name: str, device: str | None = None, dtype: str | None = None) -> Base:
-    """The base that --base names. Raises BaseError."""
+def load_base(
+    name: str,
+    device: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    full: bool = False,
+) -> Base:
+    """The base that --base names. Raises BaseError, MissingExtra."""
     from detour.model.base import Base
 
-    return Base.load(name, dtype=dtype, device=device)
+    return Base.load(name, dtype=dtype, device=device, quantize=quantize, full=full)
 
 
 def parse_chain(spec: str | None) -> Chain:

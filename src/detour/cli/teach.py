@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detour.cli.options import (
+    full_option,
     json_option,
     lang_option,
     load_base,
@@ -41,9 +42,11 @@ _PATH = click.Path(path_type=Path)
     help="The adapter's folder; an adapter in it is replaced.",
 )
 @model_options
+@full_option
 @click.option("--paraphrases", type=_PATH, help="Your own wordings, one question a line.")
 @click.option("--neighbours", type=_PATH, help="Questions whose answers must stay, one a line.")
 @click.option("--unrelated", type=_PATH, help="Unrelated questions, one a line.")
+@click.option("--own-facts", type=_PATH, help="Questions about the subject's other sides.")
 @click.option("--answer", default="", help="The sentence to be said; has subject and target.")
 @click.option("--old", default="", help="The value that is replaced, if you know it.")
 @click.option("--third", default="", help="A value for comparison in the dose curve.")
@@ -64,6 +67,8 @@ def command(
     base_name: str,
     device: str | None,
     dtype: str | None,
+    quantize: str | None,
+    full: bool,
     sentences: tuple[str, ...],
     statements_file: Path | None,
     is_true: bool,
@@ -88,7 +93,7 @@ def command(
     config = lesson_config(settings, seed, free=bool(statements))
     check_target(output)
     unfinished = Unfinished(output, resume)
-    base = load_base(base_name, device, dtype)
+    base = load_base(base_name, device, dtype, quantize, full)
     try:
         with watched(t("teaching"), t) as watcher:
             _, report = teach(
@@ -144,7 +149,7 @@ def own_arguments(given: dict[str, Any]) -> dict[str, Any]:
     from detour.training.own_fact import read_questions
 
     own: dict[str, Any] = {}
-    for name in ("paraphrases", "neighbours", "unrelated"):
+    for name in ("paraphrases", "neighbours", "unrelated", "own_facts"):
         if given[name] is not None:
             own[name] = tuple(read_questions(given[name]))
     own.update({name: given[name] for name in ("answer", "old", "third") if given[name]})

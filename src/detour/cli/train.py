@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import json_option, load_base, model_options
+from detour.cli.options import full_option, json_option, load_base, model_options
 from detour.cli.output import note, print_json, say
 from detour.cli.progress import watched
 from detour.cli.unfinished import Unfinished
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="The adapter's new folder.")  # fmt: skip
 @model_options
+@full_option
 @click.option("--config", "config_file", type=click.Path(path_type=Path),
               help="YAML file with settings; flags win over it.")  # fmt: skip
 @click.option("--rank", type=int, help="Rank of every layer's update.  [default: 8]")
@@ -41,6 +42,8 @@ def command(
     base_name: str,
     device: str | None,
     dtype: str | None,
+    quantize: str | None,
+    full: bool,
     config_file: Path | None,
     licence: str,
     description: str,
@@ -61,7 +64,7 @@ def command(
     config = make_config(settings)
     check_target(output)
     unfinished = Unfinished(output, resume)
-    base = load_base(base_name, device, dtype)
+    base = load_base(base_name, device, dtype, quantize, full)
     note(f"{len(examples)} rows from {data}; base {base.name}")
     try:
         with watched("training") as watcher:

@@ -25,7 +25,8 @@ from detour.decoding.request import Generation, Request, check_request
 from detour.decoding.sampling import Sampler
 from detour.decoding.scheduler import Row, plan
 from detour.errors import RequestError
-from detour.slots.content import Content, contents_for_chain, contents_for_rows
+from detour.slots.chained import contents_for_chain, contents_for_rows
+from detour.slots.content import Content
 from detour.slots.install import SlotSet
 
 
@@ -186,7 +187,7 @@ class Batch:
     def _rows_in_slots(self) -> AbstractContextManager[object]:
         if self._slots is None or self._index is None:
             return nullcontext()
-        return self._slots.rows(self._index)
+        return self._slots.rows(self._index, self._next.shape[1])
 
     def _drop_finished(self) -> None:
         places = [place for place, row in enumerate(self.rows) if row.finish is None]
@@ -198,7 +199,9 @@ class Batch:
         self._sampler.keep(kept)
         self._next, self._positions = self._next[kept], self._positions[kept]
         self._mask = self._mask[kept]
-        self._index = None if self._index is None else self._index[kept]
+        if self._index is not None and self._slots is not None:
+            self._slots.keep(kept)  # laid out anew once, rather than picked in every layer and step
+            self._index = torch.arange(len(places), device=kept.device)
         self._seen = None if self._seen is None else self._seen[kept]
 
 

@@ -18,7 +18,7 @@ from detour.measure.statistics import Figure, mean_probability
 from detour.model.base import AnyChain, Base
 from detour.model.chat import supervised
 from detour.model.loss import IGNORED
-from detour.slots.content import contents_for_chain
+from detour.slots.chained import contents_for_chain
 from detour.training.batches import Encoded, padded
 from detour.training.formats import Example, pair
 
@@ -107,7 +107,7 @@ def trace(base: Base, question: str, old: str, new: str, chain: Chain) -> Trace:
     ids = torch.tensor([new_ids[:place]], device=base.device)
     with base.hold({}):
         bare = _lens(base, ids)
-    with base.hold(contents_for_chain(chain, torch.float32, base.device)):
+    with base.hold(contents_for_chain(base.bind(chain), torch.float32, base.device)):
         steered = _lens(base, ids)
     before, after = old_ids[place], new_ids[place]
     return Trace(

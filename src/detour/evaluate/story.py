@@ -181,7 +181,7 @@ class Story:
         library = Library.packaged()
         self.styles = {name: library.load(name) for name in CROWD}
         for adapter in self.styles.values():
-            self.base.check(adapter)
+            self.base.bind(adapter)
 
     def _lesson(self) -> Lesson:
         """The story's fact; its example question is not trained."""

@@ -21,12 +21,11 @@ from torch import Tensor
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
-from detour.adapter.chain import Chain
 from detour.errors import ConfigError, DataError
 from detour.evaluate.steer_report import Loader, SteerReport, measure
 from detour.language.catalogue import Text, text
 from detour.model.base import Base
-from detour.slots.content import contents_for_chain
+from detour.slots.chained import contents_for_chain
 from detour.training.config import TrainConfig, make_config
 from detour.training.fact import Lesson, edit_rows
 from detour.training.formats import Example
@@ -90,7 +89,7 @@ def make_lesson(
     if base.name == "starter" and not found:
         return replace(lesson, notes=(_unknown(known, subject), *lesson.notes))
     if found:
-        given = ", ".join(f"--{name}" for name, value in own.items() if value)
+        given = ", ".join(f"--{n.replace('_', '-')}" for n, value in own.items() if value)
         note = text("because of {given} the lesson is made as for a base of your own", given=given)
         return replace(lesson, notes=(note, *lesson.notes))
     return lesson
@@ -175,7 +174,8 @@ def teach(
         fictional: whether the card marks the claim as not true.
         world: the world of phrasings and other subjects; by default the packaged one.
         language: of the packaged world, `en` or `de`; where `world` is given, its own counts.
-        own: paraphrases, neighbours, unrelated, answer, old, third for a base of one's own.
+        own: paraphrases, neighbours, unrelated, own_facts, answer, old, third for a base of one's
+            own.
 
     Raises:
         As `make_lesson` and `train`.
@@ -311,8 +311,8 @@ def prove_loading(base: Base, folder: Path, before: Untouched) -> tuple[Loader, 
         AdapterError, SlotError: the folder does not hold an adapter for this base.
     """
     adapter = Adapter.load(folder)
-    base.check(adapter)
-    with base.hold(contents_for_chain(Chain.of(adapter), torch.float32, base.device)) as slots:
+    chain = base.bind(adapter)
+    with base.hold(contents_for_chain(chain, torch.float32, base.device)) as slots:
         landed = slots.landed
     base.logits(before.ids, adapter)
     equal = torch.equal(before.logits, base.logits(before.ids))

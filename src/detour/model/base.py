@@ -10,9 +10,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, NoReturn, TypeAlias, Unpack, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -24,13 +26,17 @@ from detour.adapter.chain import Chain
 from detour.adapter.fingerprint import Fingerprint, fingerprint_tensors, sha256_tensors
 from detour.decoding.engine import Engine
 from detour.decoding.request import Generation, Request, Sampling, SamplingOptions
-from detour.errors import BaseError, RequestError, WrongBase
-from detour.language.catalogue import text
+from detour.errors import BaseError, RequestError, SlotsBusy
+from detour.language.catalogue import Text, text
+from detour.model.belonging import IN_MEMORY, check_belongs, doubts
+from detour.model.binding import bound
 from detour.model.chat import Message, render
 from detour.model.loading import check_causal, load_model
 from detour.model.loss import Head
+from detour.model.quantized import method_of
 from detour.model.text import StopText, TextStream, cut, stop_strings
-from detour.slots.content import Content, contents_for_chain, contents_for_rows
+from detour.slots.chained import contents_for_chain, contents_for_rows
+from detour.slots.content import Content
 from detour.slots.install import SlotSet, install
 
 AnyChain: TypeAlias = Chain | Adapter | str | None
@@ -39,7 +45,6 @@ AnyChain: TypeAlias = Chain | Adapter | str | None
 Prompt: TypeAlias = str | Sequence[Message]
 """One question, or a whole conversation that ends before the assistant's answer."""
 
-IN_MEMORY = "in-memory"  # the name of a model that came without one
 _OPTIONS = tuple(SamplingOptions.__annotations__)
 
 
@@ -65,25 +70,37 @@ class Base:
         fingerprint: Fingerprint,
     ) -> None:
         check_causal(model.config, fingerprint.name, [type(model).__name__])
-        self.model = model.eval().requires_grad_(False)
+        self.model = model.eval()
+        for parameter in model.parameters():  # packed ones are whole numbers
+            parameter.requires_grad_(False)
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
         self.slots: SlotSet = install(model)
+        self._bound: WeakKeyDictionary[Adapter, Adapter | None] = WeakKeyDictionary()
         self.engine = Engine(model, self.slots)
 
     @staticmethod
-    def load(name: str, dtype: str | None = None, device: str | None = None) -> Base:
+    def load(
+        name: str,
+        dtype: str | None = None,
+        device: str | None = None,
+        quantize: str | None = None,
+        full: bool = False,
+    ) -> Base:
         """Load "starter", a folder, or "org/name[@revision]" from the Hugging Face Hub.
 
         Args:
             name: what to load.
             dtype: "float32" or "bfloat16"; by default float32 on a CPU, bfloat16 on a GPU.
             device: "cpu" or "cuda"; by default the CPU.
+            quantize: "8bit" or "4bit", by bitsandbytes; by default as the files are.
+            full: hash every byte of the weights' files into the fingerprint, not samples only.
 
         Raises:
             BaseError: it is not there, not readable, incomplete, or not a causal language model.
+            MissingExtra: `quantize` without bitsandbytes.
         """
-        return Base(*load_model(name, dtype, device))
+        return Base(*load_model(name, dtype, device, quantize, full))
 
     @staticmethod
     def from_model(
@@ -267,30 +284,64 @@ class Base:
         self._check_ids(ids)
         chains = self._chains(chain, len(ids))
         index = torch.arange(len(ids), device=self.device)
-        with self.slots.hold(self._contents(chains)), self.slots.rows(index), torch.no_grad():
+        rows = self.slots.rows(index, ids.shape[1])
+        with self.slots.hold(self._contents(chains)), rows, torch.no_grad():
             given = None if mask is None else mask.to(self.device)
             return self.model(ids.to(self.device), attention_mask=given, use_cache=False).logits
 
     def share(self) -> Base:
-        """A second base on the same parameters, with its own module tree and slots."""
+        """A second base on the same parameters, with its own module tree and slots.
+
+        Raises:
+            SlotsBusy: parameters are exchanged at the moment (norms, experts of a held chain).
+            BaseError: packed weights, whose layers keep a state of their own.
+        """
+        if self.slots.exchanged:
+            raise SlotsBusy(
+                text("parameters of this model are exchanged at the moment"),
+                hint=text("share it before such a chain is held, or wait until it is not"),
+            )
+        if method_of(self.model.config):
+            raise BaseError(
+                text("{name} is packed, and packed layers cannot be shared", name=self.name),
+                hint=text("load it a second time"),
+            )
         memo: dict[int, Any] = {
             id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())
         }
         return Base(copy.deepcopy(self.model, memo), self.tokenizer, self.fingerprint)
 
-    def check(self, chain: AnyChain) -> Chain:
-        """The chain, known to belong on this base.
+    def bind(self, chain: AnyChain) -> Chain:
+        """The chain, known to belong on this base, its adapters made changes of this model.
+
+        What an adapter says in whole values (DoRA's magnitudes, biases, saved modules, token
+        rows) becomes updates; layers get this model's names. The same adapter is bound once.
 
         Raises:
             WrongBase: an adapter was made for other weights or another chat template.
             SlotError: a layer or shape that the model does not have.
+            AdapterWeightsError: an adapter that changes nothing.
         """
-        whole = self._resolve(chain)
-        for term in whole.terms:
-            self._check_adapter(term.adapter)
-            updates = term.adapter.updates
-            self.slots.check({n: (u.out_features, u.in_features) for n, u in updates.items()})
-        return whole
+        return Chain(
+            tuple(
+                replace(term, adapter=self._bind(term.adapter))
+                for term in self._resolve(chain).terms
+            )
+        )
+
+    def _bind(self, adapter: Adapter) -> Adapter:
+        if adapter not in self._bound:
+            check_belongs(adapter, self.fingerprint)
+            own = bound(adapter, self.model, self.slots)
+            if adapter.unbound:  # from now on it is a difference from this very base
+                own = own.with_(base=self.fingerprint)
+            self._bound[adapter] = None if own is adapter else own  # a value must not hold its key
+        return self._bound[adapter] or adapter
+
+    def doubts(self, chain: AnyChain) -> list[Text]:
+        """What speaks against the chain without forbidding it, a sentence each."""
+        terms = self._resolve(chain).terms
+        return [said for term in terms for said in doubts(term.adapter, self.fingerprint)]
 
     def sha256(self) -> str:
         """The hash of every byte of every parameter: proof that nothing changed them."""
@@ -328,36 +379,13 @@ class Base:
             )
         keys = [chain if isinstance(chain, str) else id(chain) for chain in chains]
         distinct = dict(zip(keys, chains, strict=True))
-        known = {key: self.check(chain) for key, chain in distinct.items()}
+        known = {key: self.bind(chain) for key, chain in distinct.items()}
         return [known[key] if known[key].terms else None for key in keys]
 
     def _contents(self, chains: Sequence[Chain | None]) -> dict[str, Content]:
         if all(chain is chains[0] for chain in chains):
             return contents_for_chain(chains[0], torch.float32, self.device)
         return contents_for_rows(chains, torch.float32, self.device)
-
-    def _check_adapter(self, adapter: Adapter) -> None:
-        made_for, here = adapter.base, self.fingerprint
-        if made_for is not None and not made_for.same_weights(here):
-            raise _wrong_weights(adapter, made_for, here)
-        if made_for is not None and _other_template(made_for, here):
-            raise WrongBase(
-                text(
-                    "the adapter {adapter} was made with another chat template",
-                    adapter=adapter.name,
-                ),
-                expected=text(
-                    "the template {digest} of {made_for}",
-                    digest=str(made_for.template_sha256)[:8],
-                    made_for=made_for.name,
-                ),
-                found=text(
-                    "the template {digest} of {here}",
-                    digest=str(here.template_sha256)[:8],
-                    here=here.name,
-                ),
-                hint=text("put the chat template it was trained with beside the model"),
-            )
 
     def _requests(
         self,
@@ -393,39 +421,6 @@ class Base:
                 expected=text("ids from 0 to {last}", last=vocabulary - 1),
                 found=str(int(ids.min()) if int(ids.min()) < 0 else int(ids.max())),
             )
-
-
-def _wrong_weights(adapter: Adapter, made_for: Fingerprint, here: Fingerprint) -> WrongBase:
-    """Another model, or the same by name in another release: what to do differs."""
-    if made_for.name == here.name != IN_MEMORY:
-        return WrongBase(
-            text(
-                "the adapter {adapter} was made for another release of {base}",
-                adapter=adapter.name,
-                base=here.name,
-            ),
-            expected=made_for.short,
-            found=here.short,
-            hint=text(
-                "a new release has new weights, and an adapter fits one only: load the {base} of "
-                "then, or train the adapter anew",
-                base=here.name,
-            ),
-        )
-    return WrongBase(
-        text("the adapter {adapter} was made for another base", adapter=adapter.name),
-        expected=made_for.short,
-        found=here.short,
-        hint=text(
-            "load {made_for} as it was then, or train the adapter anew on this base",
-            made_for=made_for.name,
-        ),
-    )
-
-
-def _other_template(one: Fingerprint, other: Fingerprint) -> bool:
-    known = one.template_sha256 is not None and other.template_sha256 is not None
-    return known and one.template_sha256 != other.template_sha256
 
 
 def _weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

@@ -8,8 +8,10 @@ slots, chats or chains.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +33,9 @@ from transformers.utils import logging
 from detour.adapter.fingerprint import Fingerprint, fingerprint_folder
 from detour.errors import BaseError
 from detour.language.catalogue import text
+from detour.model.quantized import method_of, packing
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DEVICES = ("cpu", "cuda")
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
@@ -41,34 +45,53 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenize
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None, Fingerprint]
 
 
-def load_model(name: str, dtype: str | None, device: str | None) -> Loaded:
+def load_model(
+    name: str,
+    dtype: str | None,
+    device: str | None,
+    quantize: str | None = None,
+    full: bool = False,
+) -> Loaded:
     """Model, tokenizer where there is one, and fingerprint; see `Base.load`.
+
+    The fingerprint is of the files, before any cast or quantisation.
 
     Raises:
         BaseError: it is not there, not readable, incomplete, or not a causal language model.
+        MissingExtra: `quantize` without the packages that it needs.
     """
     where = _device(device)
     folder = _find(name)
     config = _config(folder)
     check_causal(config, name, list(getattr(config, "architectures", None) or []))
-    fingerprint = fingerprint_folder(folder, name)
-    model = _weights(folder, config, _dtype(dtype, where))
-    return model.to(torch.device(where)), _tokenizer(folder), fingerprint  # type: ignore[arg-type]
+    fingerprint = fingerprint_folder(folder, name, full)
+    if _COMMIT.fullmatch(folder.name):  # as the Hub's cache names its folders
+        fingerprint = replace(fingerprint, revision=folder.name)
+    numbers = _dtype(dtype, where)
+    if quantize is None and not method_of(config):
+        model = _weights(folder, config, numbers)
+        return model.to(torch.device(where)), _tokenizer(folder), fingerprint  # type: ignore[arg-type]
+    packed = packing(quantize, config, numbers, name)
+    model = _weights(folder, config, numbers, device_map={"": where}, **packed)
+    return model, _tokenizer(folder), fingerprint
 
 
 def check_causal(config: PreTrainedConfig, name: str, built: list[str]) -> None:
     """Refuse kinds of models that are not supported, by name. `built` are its class names.
 
     Raises:
-        BaseError: an encoder, an encoder-decoder, or a quantised model.
+        BaseError: an encoder, an encoder-decoder, or a model quantised by another method than
+            bitsandbytes.
     """
     if getattr(config, "is_encoder_decoder", False):
         raise _wrong_kind(name, text("an encoder-decoder"), built)
     if built and not any(kind.endswith(_CAUSAL_ENDINGS) for kind in built):
         raise _wrong_kind(name, text("an encoder or a model with another head"), built)
-    if getattr(config, "quantization_config", None):
+    if method_of(config) not in ("", "bitsandbytes"):
         raise BaseError(
-            text("{name} is quantised, which is not supported", name=name),
+            text("{name} is quantised in a way that is not supported", name=name),
+            expected=text("plain weights, or bitsandbytes in 8 or 4 bits"),
+            found=method_of(config),
             hint=text("the model's unquantised weights"),
         )
 
@@ -184,7 +207,12 @@ def _config(folder: Path) -> PreTrainedConfig:
         ) from cause
 
 
-def _weights(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def _weights(
+    folder: Path,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    **more: Any,  # noqa: ANN401 - what transformers wants besides for packed weights
+) -> PreTrainedModel:
     try:
         with _quietly():
             loaded = AutoModelForCausalLM.from_pretrained(
@@ -194,8 +222,9 @@ def _weights(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreT
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **more,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as cause:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as cause:
         raise BaseError(
             text("the weights in {folder} cannot be loaded", folder=folder),
             expected=text(

@@ -1,7 +1,6 @@
-"""How a content changes a layer's output: a readable reference, and the fast path beside it.
+"""How a content changes a layer's output, with as few and as large products as possible.
 
-`reference` goes token by token and states what is meant; `add` computes the same for whole
-batches with as few and as large products as possible. This module knows tensors, contents and row
+`reference.py` states what is meant, token by token. This module knows tensors, contents and row
 indices; it knows neither layers nor models.
 """
 
@@ -9,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ class Rows:
     """Which row of the contents each token belongs to: an index over x's leading dimensions.
 
     (batch,) for x (batch, tokens, in); (batch, tokens) for packed rows; (tokens,) for flattened x.
+    Some models lay (batch, tokens, in) out flat on their way: where `tokens` says how many each row
+    of a (batch,) index has, such an input of (batch · tokens, in) is known for what it is.
     It remembers what it picked from gates that many layers have in common, so a gate must not be
     changed in place while it is held.
     """
@@ -35,10 +37,11 @@ class Rows:
     index: Int[Tensor, "..."]
     in_order: bool
     highest: int
+    tokens: int | None = None
     picked: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, index: Tensor) -> Rows:
+    def of(cls, index: Tensor, tokens: int | None = None) -> Rows:
         """Raises SlotError for an index that is empty, negative or not of whole numbers."""
         if index.is_floating_point() or index.dtype == torch.bool or index.numel() == 0:
             raise SlotError(
@@ -50,7 +53,20 @@ class Rows:
         if min(flat) < 0:
             raise SlotError("a row index cannot be negative", found=str(min(flat)))
         in_order = index.ndim == 1 and flat == list(range(len(flat)))
-        return cls(index.long(), in_order, max(flat))
+        return cls(index.long(), in_order, max(flat), tokens)
+
+    @cached_property
+    def flat(self) -> Rows | None:
+        """The same for inputs laid out flat; None where the tokens of a row are not counted."""
+        if self.tokens is None or self.index.ndim != 1:
+            return None
+        return Rows.of(self.index.repeat_interleave(self.tokens))
+
+    def over(self, x: Float[Tensor, "*lead in"]) -> Rows:
+        """The index that fits x: this one, or the flat one."""
+        if x.ndim == 2 and x.shape[0] != len(self.index) and self.flat is not None:
+            return self.flat
+        return self
 
     def pick(self, table: Float[Tensor, "rows *rest"]) -> Float[Tensor, "*lead *rest"]:
         """Return table[index]; where the index is 0, 1, 2 … that is the table itself."""
@@ -63,57 +79,15 @@ class Rows:
         return self.picked[id(table)][1]
 
 
-def reference(
-    x: Float[Tensor, "*lead in"], content: Content, rows: Rows | None = None
-) -> Float[Tensor, "*lead out"]:
-    """What a content adds to a layer's output, token by token. Raises SlotError as `fast`."""
-    _check_rows(x, content, rows)
-    tokens = x.reshape(-1, x.shape[-1])
-    row_of = _row_of_each_token(x, rows) if content.rows is not None else [0] * len(tokens)
-    out = content.shape[0] if content.shape else x.shape[-1]
-    deltas = [
-        sum((_token_delta(token, term, row) for term in content.terms), torch.zeros(out).to(token))
-        for token, row in zip(tokens, row_of, strict=True)
-    ]
-    return torch.stack(deltas).reshape(*x.shape[:-1], out)
-
-
-def _row_of_each_token(x: Tensor, rows: Rows | None) -> list[int]:
-    assert rows is not None
-    inner = [1] * (x.ndim - 1 - rows.index.ndim)
-    return rows.index.reshape(*rows.index.shape, *inner).expand(x.shape[:-1]).reshape(-1).tolist()
-
-
-def _token_delta(token: Float[Tensor, " in"], term: Term, row: int) -> Float[Tensor, " out"]:
-    x = token.to(term.down.dtype)
-    if not term.is_banked:
-        gate = term.gate[row] if isinstance(term.gate, Tensor) else term.gate
-        hidden = _pick_factor(term.down, term.spread_down, row, 0) @ x
-        hidden = hidden if gate is None else hidden * gate
-        return (hidden @ _pick_factor(term.up, term.spread_up, row, 0)).to(token.dtype)
-    assert isinstance(term.gate, Tensor)
-    delta = torch.zeros(term.up.shape[-1]).to(x)
-    for adapter, weight in enumerate(term.gate[row]):
-        hidden = _pick_factor(term.down, term.spread_down, row, adapter) @ x
-        delta = delta + weight * (hidden @ _pick_factor(term.up, term.spread_up, row, adapter))
-    return delta.to(token.dtype)
-
-
-def _pick_factor(factor: Tensor, spread: Spread, row: int, adapter: int) -> Tensor:
-    if spread is Spread.SHARED:
-        return factor
-    return factor[row if spread is Spread.PER_ROW else adapter]
-
-
 def fast(
     x: Float[Tensor, "*lead in"], content: Content, rows: Rows | None = None
 ) -> Float[Tensor, "*lead out"]:
-    """The same as `reference`, for whole batches.
+    """What `reference` gives, for whole batches; without a gain, which wants the layer's output.
 
     Raises SlotError when the content tells rows apart and the row index is missing, names a row
     beyond them, or does not fit x's leading dimensions: nothing is broadcast.
     """
-    out = content.shape[0] if content.shape else x.shape[-1]
+    out = content.out_features or x.shape[-1]
     return add(x.new_zeros(*x.shape[:-1], out), x, content, rows)
 
 
@@ -127,13 +101,66 @@ def add(
 
     Products run in the factors' dtype, their sum is rounded to y's. Raises SlotError as `fast`.
     """
-    _check_rows(x, content, rows)
+    rows = rows and rows.over(x)
+    check_rows(x, content, rows)
+    y = _affine(y, content, rows)
     for term in content.terms:
         y = _add_term(y, x, term, rows)
     return y
 
 
-def _check_rows(x: Tensor, content: Content, rows: Rows | None) -> None:
+HiddenOf = Callable[[Float[Tensor, "rank in"]], Float[Tensor, "*lead rank"]]
+
+
+def add_hidden(
+    y: Float[Tensor, "*lead out"],
+    hidden_of: HiddenOf,
+    content: Content,
+    rows: Rows | None = None,
+) -> Float[Tensor, "*lead out"]:
+    """`add` for layers whose narrow activations are no matrix product: embeddings, convolutions.
+
+    `hidden_of` gives them for one factor `down`. Per-row factors are laid out as a bank. Raises
+    SlotError as `fast`.
+    """
+    check_rows(y, content, rows)
+    y = _affine(y, content, rows)
+    for term in content.terms:
+        if not term.is_shared:
+            if not term.is_banked:
+                term = _as_bank(term)
+            term = without_bank(term) if term.is_banked else term
+        if not term.is_shared:  # one factor of the two was banked
+            term = without_bank(_as_bank(term))
+        gate = term.gate
+        if isinstance(gate, Tensor):
+            assert rows is not None
+            gate = _beside(rows.pick(gate if gate.ndim == 2 else gate[:, None]), y)
+        hidden = _gated(hidden_of(term.down), gate)
+        learns = torch.is_grad_enabled() and _needs_gradient(y, hidden, term.up)
+        y = _onto(y, hidden, term.up, in_place=not learns)
+    return y
+
+
+def _affine(y: Tensor, content: Content, rows: Rows | None) -> Tensor:
+    """Compute y + gain ⊙ y + shift in fp32 at least, rounded once."""
+    if content.gain is None and content.shift is None:
+        return y
+    exact = y.to(torch.promote_types(y.dtype, torch.float32))
+    gain, shift = (_picked(part, y, rows) for part in (content.gain, content.shift))
+    scaled = exact if gain is None else exact + exact * gain
+    return (scaled if shift is None else scaled + shift).to(y.dtype)
+
+
+def _picked(part: Tensor | None, y: Tensor, rows: Rows | None) -> Tensor | None:
+    if part is None or part.ndim == 1:
+        return part
+    assert rows is not None
+    return _beside(rows.pick(part), y)
+
+
+def check_rows(x: Tensor, content: Content, rows: Rows | None) -> None:
+    """Know that the row index fits the input and names rows of the content; SlotError if not."""
     if content.rows is None:
         return
     if rows is None or rows.index.ndim == 0:

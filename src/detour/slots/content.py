@@ -1,26 +1,26 @@
 """What a slot holds: a sum of low-rank terms, and the constructors of the usual kinds.
 
-A term adds `gate · (x @ downᵀ) @ up` to a layer's output. Each factor is shared by all rows of a
-batch, given per row, or banked (one per adapter, mixed by the gate); any tensor may require
-gradients. `up` is kept as (rank, out), transposed against an adapter's file, so that the training
-step forms hᵀ·dy without transposing. This module knows adapters and tensors, but no layers, no
-model and no way to apply a term: that is `arithmetic` and `slot`.
+A term adds `gate · (x @ downᵀ) @ up` to a layer's output; where a variant asks for it, the output
+is scaled and shifted besides. Each factor is shared by all rows of a batch, given per row, or
+banked (one per adapter, mixed by the gate); any of them may require gradients. `up` is kept as
+(rank, out), transposed against an adapter's file, so that the training step forms hᵀ·dy without
+transposing. This module knows adapters and tensors, but no layers, no model and no way to apply a
+term: that is `arithmetic` and `slot`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from detour.adapter.chain import Chain
 from detour.adapter.update import Update
-from detour.errors import SlotError, UnsupportedVariant
+from detour.errors import SlotError
 
 Weighted = tuple[Update, float]
 Device = torch.device | str | None
@@ -134,6 +134,16 @@ class Term:
                 return factor.shape[0]
         return None
 
+    def kept(self, places: Int[Tensor, " kept"], gates: dict[int, Tensor]) -> Term:
+        """The same for some of its rows, in this order."""
+        gate = self.gate
+        if isinstance(gate, Tensor):
+            if id(gate) not in gates:
+                gates[id(gate)] = gate[places]
+            gate = gates[id(gate)]
+        down, up = (f[places] if s is Spread.PER_ROW else f for _, f, s in self.factors)
+        return Term(down, up, self.spread_down, self.spread_up, gate)
+
     @property
     def learns(self) -> bool:
         """Whether any tensor requires a gradient."""
@@ -142,17 +152,37 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What one layer's slot holds: the sum of its terms. No term at all is the base itself.
+    """What one layer's slot holds: the sum of its terms. No part at all is the base itself.
 
-    Raises SlotError when terms differ in features, device or number of rows.
+    `gain` and `shift`, (out) or per row (rows, out), make y + gain ⊙ y + shift of the layer's own
+    output y before the terms are added; both are frozen. `lookup` says that the layer is an
+    embedding. Raises SlotError when parts differ in features, device or number of rows.
     """
 
     terms: tuple[Term, ...] = ()
+    gain: Tensor | None = None
+    shift: Tensor | None = None
+    lookup: bool = False
 
     def __post_init__(self) -> None:
         self._agree("features", lambda t: (t.up.shape[-1], t.down.shape[-1]))
         self._agree("device", lambda t: {tensor.device for tensor in t.tensors})
         self._agree("number of rows", lambda t: t.rows)
+        out = {
+            t.shape[-1]
+            for t in (self.gain, self.shift, *(t.up for t in self.terms))
+            if t is not None
+        }
+        rows = {*(t.rows for t in self.terms), *(len(t) for t in self._by_row)} - {None}
+        if len(out) > 1 or len(rows) > 1:
+            raise SlotError(
+                "gain or shift do not fit the terms of a content",
+                found=f"outputs {sorted(out)}, rows {sorted(map(str, rows))}",
+            )
+
+    @property
+    def _by_row(self) -> list[Tensor]:
+        return [t for t in (self.gain, self.shift) if t is not None and t.ndim == 2]
 
     def _agree(self, noun: str, of: Callable[[Term], object]) -> None:
         seen = [value for value in map(of, self.terms) if value is not None]
@@ -164,7 +194,29 @@ class Content:
 
     def __add__(self, other: Content) -> Content:
         """The sum: a trainable content in the company of frozen ones, for example."""
-        return Content(self.terms + other.terms)
+        return Content(
+            self.terms + other.terms,
+            _sum(self.gain, other.gain),
+            _sum(self.shift, other.shift),
+            self.lookup or other.lookup,
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing acts: the base itself."""
+        return not self.terms and self.gain is None and self.shift is None
+
+    @property
+    def out_features(self) -> int | None:
+        """Outputs of the layer; None for an empty content."""
+        parts = [*(t.up for t in self.terms[:1]), self.gain, self.shift]
+        return next((part.shape[-1] for part in parts if part is not None), None)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where it lies; None for an empty content."""
+        parts = [*(t.up for t in self.terms[:1]), self.gain, self.shift]
+        return next((part.device for part in parts if part is not None), None)
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -174,10 +226,31 @@ class Content:
         first = self.terms[0]
         return first.up.shape[-1], first.down.shape[-1]
 
+    def kept(self, places: Int[Tensor, " kept"], gates: dict[int, Tensor]) -> Content:
+        """The same for some of its rows, in this order; what all rows share stays shared.
+
+        `gates` carries gates from layer to layer, so that layers of one gate go on sharing it.
+        """
+        if self.rows is None:
+            return self
+
+        def rows_of(part: Tensor | None) -> Tensor | None:
+            return part if part is None or part.ndim == 1 else part[places]
+
+        terms = tuple(term.kept(places, gates) for term in self.terms)
+        return Content(terms, rows_of(self.gain), rows_of(self.shift), self.lookup)
+
     @cached_property
     def rows(self) -> int | None:
         """How many rows it tells apart; None when it needs no row index."""
-        return next((term.rows for term in self.terms if term.rows is not None), None)
+        counts = (*(term.rows for term in self.terms), *(len(part) for part in self._by_row))
+        return next((count for count in counts if count is not None), None)
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
 
 
 def shared(
@@ -189,16 +262,34 @@ def shared(
     """One chain for all rows: the weighted updates side by side along the rank, exact.
 
     An update of weight 0 is left out, so that a chain of weight 0 is the base bit by bit. Raises
-    UnsupportedVariant for an update beyond the low-rank part, SlotError for updates of different
-    shapes; both name `layer`.
+    SlotError for updates of different shapes, naming `layer`.
     """
-    kept = [(u, w) for u, w in _merged(updates) if w != 0]
+    kept = [(u, w) for u, w in merged(updates) if w != 0]
     _check([u for u, _ in kept], layer)
     if not kept:
         return Content()
-    down = torch.cat([_down(u, dtype, device) for u, _ in kept])
-    up = torch.cat([_up(u, w, dtype, device) for u, w in kept])
-    return Content((Term(down, up),))
+    factored = [(u, w) for u, w in kept if u.rank > 0]
+    terms: tuple[Term, ...] = ()
+    if factored:
+        down = torch.cat([down_of(u, dtype, device) for u, _ in factored])
+        up = torch.cat([up_of(u, w, dtype, device) for u, w in factored])
+        terms = (Term(down, up),)
+    weights = [w for _, w in kept]
+    gain = of_outputs([u.row_scale for u, _ in kept], weights, device)
+    shift = of_outputs([u.bias_delta for u, _ in kept], weights, device)
+    return Content(terms, gain, shift, kept[0][0].lookup)
+
+
+def of_outputs(
+    parts: Sequence[Tensor | None], weights: Sequence[float] | Tensor, device: Device
+) -> Tensor | None:
+    """Σ weight · part over what is there, in fp32; weights of (rows, parts) give (rows, out)."""
+    there = [place for place, part in enumerate(parts) if part is not None]
+    if not there:
+        return None
+    table = torch.stack([parts[place].to(device, torch.float32) for place in there])  # type: ignore[union-attr]
+    given = torch.as_tensor(weights, dtype=torch.float32, device=table.device)
+    return given[..., there] @ table
 
 
 def bank(
@@ -209,7 +300,8 @@ def bank(
     Adapters of one rank form one term, so that no factor is padded. Factors take the gate's dtype
     and device. Raises as `shared`, and SlotError for a gate of another width.
     """
-    _check([u for u in updates if u is not None], layer)
+    present = [u for u in updates if u is not None]
+    _check(present, layer)
     if gate.ndim != 2 or gate.shape[1] != len(updates):
         raise SlotError(
             "the gate does not fit the bank",
@@ -218,15 +310,20 @@ def bank(
         )
     columns: dict[int, list[int]] = {}
     for column, update in enumerate(updates):
-        if update is not None:
+        if update is not None and update.rank > 0:
             columns.setdefault(update.rank, []).append(column)
-    return Content(tuple(_bank_term(updates, gate, those) for those in columns.values()))
+    return Content(
+        tuple(_bank_term(updates, gate, those) for those in columns.values()),
+        of_outputs([u and u.row_scale for u in updates], gate, gate.device),
+        of_outputs([u and u.bias_delta for u in updates], gate, gate.device),
+        any(u.lookup for u in present),
+    )
 
 
 def _bank_term(updates: Sequence[Update | None], gate: Tensor, columns: list[int]) -> Term:
     members = [u for u in (updates[c] for c in columns) if u is not None]
-    down = torch.stack([_down(u, gate.dtype, gate.device) for u in members])
-    up = torch.stack([_up(u, 1.0, gate.dtype, gate.device) for u in members])
+    down = torch.stack([down_of(u, gate.dtype, gate.device) for u in members])
+    up = torch.stack([up_of(u, 1.0, gate.dtype, gate.device) for u in members])
     own = gate if len(columns) == gate.shape[1] else gate[:, columns]
     return Term(down, up, Spread.BANKED, Spread.BANKED, own)
 
@@ -259,59 +356,7 @@ def pissa(
     return trainable(down, up, scale) + Content((frozen,))
 
 
-def contents_for_chain(
-    chain: Chain | None,
-    dtype: torch.dtype = torch.float32,
-    device: Device = None,
-) -> dict[str, Content]:
-    """One chain for all rows, per layer; a layer on which nothing acts is left out.
-
-    Raises UnsupportedVariant for updates beyond the low-rank part, naming the layer.
-    """
-    contents: dict[str, Content] = {}
-    for layer, updates in (chain.updates() if chain else {}).items():
-        content = shared(updates, dtype, device, layer)
-        if content.terms:
-            contents[layer] = content
-    return contents
-
-
-def contents_for_rows(
-    chains: Sequence[Chain | None],
-    dtype: torch.dtype = torch.float32,
-    device: Device = None,
-) -> dict[str, Content]:
-    """A chain per row (None: the base): distinct updates become a bank, the gate their weights.
-
-    A layer on which all rows agree is held as one shared chain; one on which nothing acts is left
-    out, so that only base rows give {}. Raises UnsupportedVariant as `contents_for_chain`.
-    """
-    by_row = [chain.updates() if chain else {} for chain in chains]
-    gates: dict[tuple[tuple[float, ...], ...], Tensor] = {}
-    contents: dict[str, Content] = {}
-    for layer in dict.fromkeys(layer for row in by_row for layer in row):
-        rows = [_merged(row.get(layer, ())) for row in by_row]
-        bank_of_layer = {id(u): u for row in rows for u, weight in row if weight != 0}
-        weights = tuple(_weights(row, bank_of_layer) for row in rows)
-        updates = list(bank_of_layer.values())
-        if not updates:
-            continue
-        if all(row == weights[0] for row in weights):
-            pairs = zip(updates, weights[0], strict=True)
-            contents[layer] = shared(pairs, dtype, device, layer)
-            continue
-        if weights not in gates:
-            gates[weights] = torch.tensor(weights, dtype=dtype, device=device)
-        contents[layer] = bank(updates, gates[weights], layer)
-    return contents
-
-
-def _weights(row: list[Weighted], bank_of_layer: Mapping[int, Update]) -> tuple[float, ...]:
-    own = {id(update): weight for update, weight in row}
-    return tuple(own.get(key, 0.0) for key in bank_of_layer)
-
-
-def _merged(updates: Iterable[Weighted]) -> list[Weighted]:
+def merged(updates: Iterable[Weighted]) -> list[Weighted]:
     """The same update twice is one update of the summed weight, so `a - a` is exactly nothing."""
     sums: dict[int, Weighted] = {}
     for update, weight in updates:
@@ -321,15 +366,6 @@ def _merged(updates: Iterable[Weighted]) -> list[Weighted]:
 
 def _check(updates: Sequence[Update], layer: str) -> None:
     place = f"layer {layer!r}" if layer else "one layer"
-    for update in updates:
-        extra = [k for k in ("row_scale", "bias_delta") if getattr(update, k) is not None]
-        if extra or update.down.ndim != 2:
-            raise UnsupportedVariant(
-                f"an update of {place} is more than a low-rank change of a linear layer",
-                expected="down (rank, in) and up (out, rank), nothing else",
-                found=", ".join(extra) or f"down of shape {tuple(update.down.shape)}",
-                hint="use a plain LoRA adapter",
-            )
     shapes = dict.fromkeys((u.out_features, u.in_features) for u in updates)
     if len(shapes) > 1:
         raise SlotError(
@@ -340,11 +376,12 @@ def _check(updates: Sequence[Update], layer: str) -> None:
         )
 
 
-def _down(update: Update, dtype: torch.dtype, device: Device) -> Float[Tensor, "rank in"]:
-    return update.down.to(device, dtype)
+def down_of(update: Update, dtype: torch.dtype, device: Device) -> Float[Tensor, "rank in"]:
+    """The update's `down` as slots want it; a convolution's kernel laid flat."""
+    return update.down.flatten(1).to(device, dtype)
 
 
-def _up(
+def up_of(
     update: Update, weight: float, dtype: torch.dtype, device: Device
 ) -> Float[Tensor, "rank out"]:
     """Scale and weight are folded in before rounding to dtype."""

@@ -33,7 +33,8 @@ def prepared(content: Content, gates: Gates) -> Content:
         alive = term.learns or not _fuses(term)
         (live if alive else fixed.setdefault(term.down.dtype, [])).append(term)
     fused = [_fused(terms, gates) for terms in fixed.values()]
-    return Content((*live, *(replace(t, down=_columns_first(t.down)) for t in fused)))
+    terms = (*live, *(replace(t, down=_columns_first(t.down)) for t in fused))
+    return replace(content, terms=terms)
 
 
 def _columns_first(down: Float[Tensor, "rank in"]) -> Float[Tensor, "rank in"]:

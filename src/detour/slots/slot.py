@@ -1,4 +1,4 @@
-"""A slot: a frozen linear layer, and what it holds at the moment.
+"""A slot: a frozen layer, and what it holds at the moment.
 
 An empty slot calls the layer's own forward and nothing else, so it is bit-equal to the layer. The
 module stays where it is, with its name, its class and its weight: only the instance's `forward` is
@@ -10,13 +10,11 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
-from transformers.pytorch_utils import Conv1D
 
-from detour.slots.arithmetic import Rows, add
+from detour.slots.arithmetic import Rows, add, add_hidden
 from detour.slots.content import Content
+from detour.slots.kinds import Kind, hidden_of, kind_of, shape_of
 
 
 @dataclass
@@ -26,41 +24,38 @@ class Current:
     rows: Rows | None = None
 
 
-def fits(module: nn.Module) -> bool:
-    """Whether a slot can act on the module: linear layers whose forward really is called.
-
-    `nn.MultiheadAttention` reads its output projection's weight itself, so that one is left out.
-    """
-    return isinstance(module, nn.Linear | Conv1D) and not isinstance(
-        module, NonDynamicallyQuantizableLinear
-    )
-
-
-def shape_of(module: nn.Module) -> tuple[int, int]:
-    """(out, in), whichever way round the kind of layer keeps its weight."""
-    if isinstance(module, Conv1D):
-        return module.nf, module.nx
-    assert isinstance(module, nn.Linear)
-    return module.out_features, module.in_features
-
-
 class Slot:
     """Stands in for one module's `forward`: the layer's own output, plus its content's."""
 
     def __init__(self, module: nn.Module, current: Current) -> None:
+        kind = kind_of(module)
+        assert kind is not None
         self.module = module
+        self.kind = kind
         self.shape = shape_of(module)
         self.current = current
         self.content: Content | None = None
         self._own = module.__dict__.get("forward")
         self._original = module.forward
 
-    def __call__(self, input: Float[Tensor, "*lead in"]) -> Float[Tensor, "*lead out"]:
-        """The name `input` is that of the layers' own forward."""
+    def __call__(self, input: Tensor) -> Tensor:
+        """The name `input` is that of the layers' own forward; shapes are the layer's."""
         y = self._original(input)
         if self.content is None:
             return y
-        return add(y, input, self.content, self.current.rows)
+        if self.kind is Kind.LINEAR:
+            return add(y, input, self.content, self.current.rows)
+        # channels last, as the output of every other layer
+        is_image = self.kind is Kind.CONVOLUTION
+        outputs = 1 - self.module.get_parameter("weight").ndim if is_image else -1
+        moved = y.movedim(outputs, -1)
+        changed = add_hidden(
+            moved,
+            lambda down: hidden_of(self.module, input, down),
+            self.content,
+            self.current.rows,
+        )
+        return changed.movedim(-1, outputs)
 
     def attach(self) -> None:
         """Set the instance's `forward`; nothing else on the module changes."""

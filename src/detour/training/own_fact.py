@@ -95,6 +95,7 @@ def own_lesson(
     paraphrases: Sequence[str] = (),
     neighbours: Sequence[str] = (),
     unrelated: Sequence[str] = (),
+    own_facts: Sequence[str] = (),
     third: str = "",
     seed: int = 0,
 ) -> Lesson:
@@ -111,6 +112,7 @@ def own_lesson(
         paraphrases: the user's own wordings.
         neighbours: questions about others, whose answers must stay.
         unrelated: questions about other things.
+        own_facts: questions about the subject's other sides, whose answers must stay too.
         third: a value for comparison in the dose curve.
         seed: of every choice.
     """
@@ -132,7 +134,9 @@ def own_lesson(
     cut = max(1, len(mine) // 8 * 2)
     strange = list(dict.fromkeys(unrelated)) or _strange(world, kind, rng)
     edge = max(1, len(strange) // 4)
-    own = _other_relations(world, kind, subject, relation, rng)
+    own = list(dict.fromkeys(own_facts))
+    rng.shuffle(own)
+    own = own or _other_relations(world, kind, subject, relation, rng)
     edit = Edit(
         subject, relation, target, sentence, old,
         rivals=(old,) if old else (),

@@ -1,0 +1,192 @@
+"""Decoding with many adapters: Detour against PEFT's ways, in one run and in turn.
+
+    python benchmarks/decode/against_peft.py --shape tiny
+    python benchmarks/decode/against_peft.py --shape 0.6b --rows 8 --adapters 8 --new 4 --pairs 3
+
+Greedy, random weights, prompts of 32 tokens, one thread. `mixed` is PEFT's `adapter_names`, with
+and without the strided head of `generate` (a bf16 head on the last token's slice of a longer row);
+`in turn` sets one adapter after another; `merged` merges each into the weights and takes it out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from models import SHAPES, Bench, made
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from interleaved import Ratio, compare
+
+from detour.adapter.adapter import Adapter
+from detour.adapter.chain import Chain
+from detour.adapter.flat import write_flat
+from detour.decoding.request import Request, Sampling
+from detour.slots.chained import contents_for_chain
+
+PROMPT = 32
+
+
+class Work:
+    """One batch of rows to decode, and the ways to do it."""
+
+    def __init__(self, bench: Bench, rows: int, new: int) -> None:
+        self.bench, self.rows, self.new = bench, rows, new
+        generator = torch.Generator().manual_seed(2)
+        self.ids = torch.randint(1, bench.shape.vocabulary, (rows, PROMPT), generator=generator)
+        self.owner = [row % len(bench.names) for row in range(rows)]
+
+    def ours(self, chains: list[Chain | None]) -> object:
+        """Every row its own chain, in one batch."""
+        requests = [
+            Request(str(n), tuple(ids.tolist()), chain, Sampling(max_new_tokens=self.new))
+            for n, (ids, chain) in enumerate(zip(self.ids, chains, strict=True))
+        ]
+        return self.bench.base.engine.generate(requests)
+
+    def alone(self) -> list[Chain | None]:
+        """Row by row the chain of its one adapter."""
+        whole = {n: Chain.of(self.bench.adapters[n]) for n in set(self.owner)}
+        return [whole[n] for n in self.owner]
+
+    def triples(self) -> list[Chain | None]:
+        """Row by row a weighted chain of three."""
+        found = self.bench.adapters
+        parts = [[found[(n + k) % len(found)] for k in range(3)] for n in self.owner]
+        return [0.5 * a + 0.3 * b - 0.2 * c for a, b, c in parts]
+
+    def generate(self, ids: torch.Tensor, **more: object) -> object:
+        """PEFT's generate on these rows."""
+        with torch.inference_mode():
+            return self.bench.peft.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=self.new,
+                do_sample=False, **more,
+            )  # fmt: skip
+
+    def mixed(self) -> object:
+        """PEFT's mixed batch."""
+        return self.generate(self.ids, adapter_names=[self.bench.names[n] for n in self.owner])
+
+    def in_turn(self) -> None:
+        """One adapter after another, each with all of its rows."""
+        for number, name in enumerate(self.bench.names):
+            mine = [row for row, owner in enumerate(self.owner) if owner == number]
+            if mine:
+                self.bench.peft.set_adapter(name)
+                self.generate(self.ids[mine])
+
+    def merged(self) -> None:
+        """The same, merged into the weights and taken out again."""
+        for number, name in enumerate(self.bench.names):
+            mine = [row for row, owner in enumerate(self.owner) if owner == number]
+            if mine:
+                self.bench.peft.merge_adapter([name])
+                self.generate(self.ids[mine])
+                self.bench.peft.unmerge_adapter()
+
+    def triples_in_turn(self) -> None:
+        """A weighted adapter of three for every row, made, run and thrown away."""
+        names = self.bench.names
+        for row, n in enumerate(self.owner):
+            three = [names[(n + k) % len(names)] for k in range(3)]
+            self.bench.peft.add_weighted_adapter(
+                three, [0.5, 0.3, 0.2], "chain", combination_type="cat"
+            )
+            self.bench.peft.set_adapter("chain")
+            self.generate(self.ids[row : row + 1])
+            self.bench.peft.delete_adapter("chain")
+
+
+@contextmanager
+def contiguous_head(bench: Bench) -> Generator[None]:
+    """PEFT's model without the fault of the strided head."""
+    head = bench.peft.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, given: tuple(x.contiguous() for x in given))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def measured(bench: Bench, rows: int, new: int, pairs: int) -> dict[str, Ratio]:
+    """Every comparison by name: how many times longer the peer takes."""
+    work = Work(bench, rows, new)
+    alone, triples = work.alone(), work.triples()
+    one, three = [alone[0]] * rows, [triples[0]] * rows
+    nothing: list[Chain | None] = [None] * rows
+
+    def mixed() -> object:
+        return work.ours(alone)
+
+    found = {
+        "PEFT mixed, as generate does it": compare(mixed, work.mixed, pairs),
+        "PEFT one after another": compare(mixed, work.in_turn, pairs),
+        "PEFT merged, one after another": compare(mixed, work.merged, pairs),
+        "PEFT chains of three, one after another": compare(
+            lambda: work.ours(triples), work.triples_in_turn, pairs
+        ),
+        "overhead of one adapter over the base": compare(
+            lambda: work.ours(nothing), lambda: work.ours(one), pairs
+        ),
+        "overhead of a chain of three over the base": compare(
+            lambda: work.ours(nothing), lambda: work.ours(three), pairs
+        ),
+        "load and activate": compare(*loading(bench), pairs),
+    }
+    with contiguous_head(bench):
+        found["PEFT mixed, contiguous head"] = compare(mixed, work.mixed, pairs)
+    return found
+
+
+def loading(bench: Bench) -> tuple[Callable[[], object], Callable[[], object]]:
+    """One adapter from the disk into the model, ours from a flat file, and out again."""
+    flat = bench.folder / "a0.flat"
+    write_flat(bench.adapters[0], flat)
+    base = bench.base
+
+    def ours() -> None:
+        chain = base.bind(Adapter.load(flat))
+        with base.hold(contents_for_chain(chain, torch.float32, base.device)):
+            pass
+
+    def theirs() -> None:
+        bench.peft.load_adapter(str(bench.folder / "a0"), "again")
+        bench.peft.set_adapter("again")
+        bench.peft.set_adapter("a0")
+        bench.peft.delete_adapter("again")
+
+    return ours, theirs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--adapters", type=int, default=32)
+    parser.add_argument("--new", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="JSON lines, one a comparison, are added to it")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    bench = made(SHAPES[given.shape], given.adapters)
+    told = f"{given.shape}, {given.rows} rows, {given.adapters} adapters, {given.new} new tokens"
+    sys.stdout.write(f"{told}, {given.threads} thread(s)\n")
+    try:
+        for name, ratio in measured(bench, given.rows, given.new, given.pairs).items():
+            sys.stdout.write(f"  {name}: {ratio}\n")
+            if given.out:
+                with given.out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"run": told, "name": name, **vars(ratio)}) + "\n")
+    finally:
+        shutil.rmtree(bench.folder)
+
+
+if __name__ == "__main__":
+    main()
