@@ -9,7 +9,7 @@ from detour.adapter.unbound import Unbound
 from detour.adapter.update import Update
 from detour.errors import SlotError
 from detour.slots.arithmetic import Rows, fast
-from detour.slots.chained import BANK_WIDTHS, contents_for_chain, contents_for_rows
+from detour.slots.chained import contents_for_chain, contents_for_rows
 from detour.slots.content import (
     Content,
     Spread,
@@ -21,6 +21,7 @@ from detour.slots.content import (
 from detour.slots.content import Term as SlotTerm
 
 IN, OUT = 4, 3
+MANY = 24  # adapters: more than a bank pays for
 LAYERS = ("layers.0.q", "layers.1.q")
 
 
@@ -279,7 +280,7 @@ def many(count: int, rank: int = 2) -> list[Chain]:
     return [(0.5 + n) * adapter(7 * n, rank + n % 2) for n in range(count)]
 
 
-@pytest.mark.parametrize("count", [3, 3 * BANK_WIDTHS])
+@pytest.mark.parametrize("count", [3, MANY])
 def test_many_adapters_give_every_row_factors_of_its_own(count: int) -> None:
     chains = [*many(count), None]
     content = contents_for_rows(chains)[LAYERS[0]]
@@ -290,19 +291,19 @@ def test_many_adapters_give_every_row_factors_of_its_own(count: int) -> None:
 
 
 def test_wide_chains_are_no_wide_bank() -> None:
-    whole = Chain(tuple(term for chain in many(3 * BANK_WIDTHS) for term in chain.terms))
+    whole = Chain(tuple(term for chain in many(MANY) for term in chain.terms))
     content = contents_for_rows([whole, None])[LAYERS[0]]
     assert {s for term in content.terms for _, _, s in term.factors} == {Spread.BANKED}
 
 
 def test_own_factors_want_one_shape() -> None:
-    chains = many(3 * BANK_WIDTHS)
+    chains = many(MANY)
     other = Adapter({LAYERS[0]: Update(torch.ones(1, IN + 1), torch.ones(OUT, 1))}, "other")
     with pytest.raises(SlotError, match=r"different shapes.*\(3, 4\), \(3, 5\)"):
         contents_for_rows([*chains, Chain.of(other)])
 
 
-@pytest.mark.parametrize("count", [4, 3 * BANK_WIDTHS])
+@pytest.mark.parametrize("count", [3, MANY])
 def test_rows_that_are_kept_stay_what_they_were(count: int) -> None:
     scaled = Update(torch.ones(1, IN), torch.ones(OUT, 1), 1.0, torch.ones(OUT), torch.ones(OUT))
     chains = [*many(count), Chain.of(Adapter({LAYERS[0]: scaled}, "gain")), None]

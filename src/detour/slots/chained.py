@@ -8,9 +8,12 @@ own chain only, and what two rows share lies there twice. Knows chains and conte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from detour.adapter.chain import Chain
@@ -23,15 +26,11 @@ from detour.slots.content import (
     Term,
     Weighted,
     bank,
-    down_of,
+    check_shapes,
     merged,
     of_outputs,
     shared,
-    up_of,
 )
-
-# a bank up to so many times as wide as the widest row's own chain; see benchmarks/decode/layouts.py
-BANK_WIDTHS = 8
 
 
 def contents_for_chain(
@@ -64,64 +63,111 @@ def contents_for_rows(
     """
     _check_bound(chains)
     by_row = [chain.updates() if chain else {} for chain in chains]
-    gates: dict[tuple[tuple[float, ...], ...], Tensor] = {}
+    made: dict[object, tuple[Tensor, ...]] = {}
     contents: dict[str, Content] = {}
     for layer in dict.fromkeys(layer for row in by_row for layer in row):
-        rows = [merged(row.get(layer, ())) for row in by_row]
-        bank_of_layer = {id(u): u for row in rows for u, weight in row if weight != 0}
-        weights = tuple(_weights(row, bank_of_layer) for row in rows)
-        updates = list(bank_of_layer.values())
-        if not updates:
+        mixed = Mixed.of([merged(row.get(layer, ())) for row in by_row])
+        if not mixed.updates:
             continue
-        if all(row == weights[0] for row in weights):
-            pairs = zip(updates, weights[0], strict=True)
+        first = mixed.rows[0]
+        if all(row == first for row in mixed.rows):
+            pairs = [(mixed.updates[place], weight) for place, weight in first]
             contents[layer] = shared(pairs, dtype, device, layer)
             continue
-        if weights not in gates:
-            gates[weights] = torch.tensor(weights, dtype=dtype, device=device)
-        gate = gates[weights]
-        own = _own_rank(updates, weights)
-        if _is_wide(updates, own):
-            contents[layer] = _own_factors(updates, weights, own, gate)
+        if mixed.rows not in made:
+            made[mixed.rows] = (mixed.gate(dtype, device),)
+        (gate,) = made[mixed.rows]
+        if mixed.is_wide:
+            contents[layer] = _own_factors(mixed, gate, made, layer)
         else:
-            contents[layer] = bank(updates, gate, layer)
+            contents[layer] = bank(mixed.updates, gate, layer)
     return contents
 
 
-def _own_rank(updates: Sequence[Update], weights: Sequence[Sequence[float]]) -> int:
-    """The rank of the widest row's own chain."""
-    return max(sum(u.rank for u, w in zip(updates, row, strict=True) if w) for row in weights)
+@dataclass(frozen=True)
+class Mixed:
+    """One layer's distinct updates, and per row which of them act (by place), how strongly."""
+
+    updates: list[Update]
+    rows: tuple[tuple[tuple[int, float], ...], ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[Weighted]]) -> Mixed:
+        """Leave out what has weight 0."""
+        places: dict[int, int] = {}
+        updates: list[Update] = []
+        for row in rows:
+            for update, weight in row:
+                if weight != 0 and id(update) not in places:
+                    places[id(update)] = len(updates)
+                    updates.append(update)
+        return cls(
+            updates, tuple(tuple(sorted((places[id(u)], w) for u, w in r if w)) for r in rows)
+        )
+
+    def gate(self, dtype: torch.dtype, device: Device) -> Float[Tensor, "rows updates"]:
+        """The weights of all updates, 0 for what does not act."""
+        gate = torch.zeros(len(self.rows), len(self.updates), dtype=dtype)
+        for row, mine in enumerate(self.rows):
+            for place, weight in mine:
+                gate[row, place] = weight
+        return gate.to(device)
+
+    @property
+    def own(self) -> int:
+        """The rank of the widest row's own chain."""
+        return max(sum(self.updates[place].rank for place, _ in row) for row in self.rows)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether rows had better have factors of their own; embeddings, convolutions never do."""
+        plain = all(update.down.ndim == 2 and not update.lookup for update in self.updates)
+        total = sum(update.rank for update in self.updates)
+        return plain and total > bank_widths(len(self.rows)) * self.own > 0
+
+    def components(self) -> tuple[list[list[int]], list[list[float]]]:
+        """Per row which components it takes of all updates laid end to end, and how strongly.
+
+        Shorter rows are filled with one behind the last, which stands for zeros.
+        """
+        begins = [0, *accumulate(update.rank for update in self.updates)]
+        index = [[k for p, _ in row for k in range(begins[p], begins[p + 1])] for row in self.rows]
+        scales = [
+            [u.scale * w for p, w in row for u in [self.updates[p]] * self.updates[p].rank]
+            for row in self.rows
+        ]
+        own = self.own
+        for at, by in zip(index, scales, strict=True):
+            at += [begins[-1]] * (own - len(at))
+            by += [0.0] * (own - len(by))
+        return index, scales
 
 
-def _is_wide(updates: Sequence[Update], own: int) -> bool:
-    """Whether rows had better have factors of their own; embeddings and convolutions never do."""
-    plain = all(update.down.ndim == 2 and not update.lookup for update in updates)
-    return plain and sum(update.rank for update in updates) > BANK_WIDTHS * own > 0
+def bank_widths(rows: int) -> float:
+    """Up to how many times the width of the widest row's own chain a bank is the faster layout.
+
+    Fitted to what benchmarks/decode/layouts.py measured on a 1,024 wide model of 196 layers: the
+    border lay near 2.3 for 4 rows, 4 for 8, 5.5 for 16, 8 for 32, 9 for 64 and 128.
+    """
+    return 11 * rows / (rows + 14)
 
 
 def _own_factors(
-    updates: Sequence[Update], weights: Sequence[Sequence[float]], own: int, gate: Tensor
+    mixed: Mixed, gate: Tensor, made: dict[object, tuple[Tensor, ...]], layer: str
 ) -> Content:
     """Every row its own chain, side by side along the rank, zeros behind shorter ones."""
-    rows = len(weights)
-    shapes = {(u.out_features, u.in_features) for u in updates}
-    if len(shapes) > 1:
-        raise SlotError(
-            "the updates of one layer have different shapes",
-            expected="one (out, in)",
-            found=", ".join(map(str, sorted(shapes))),
-            hint="chain adapters that were made for the same base",
-        )
-    ((out, wide),) = shapes
-    down, up = gate.new_zeros(rows, own, wide), gate.new_zeros(rows, own, out)
-    for row, mine in enumerate(weights):
-        begin = 0
-        for update, weight in zip(updates, mine, strict=True):
-            if weight and update.rank:
-                end = begin + update.rank
-                down[row, begin:end] = down_of(update, gate.dtype, gate.device)
-                up[row, begin:end] = up_of(update, weight, gate.dtype, gate.device)
-                begin = end
+    updates = mixed.updates
+    check_shapes(updates, layer)
+    exact = torch.promote_types(gate.dtype, torch.float32)
+    key = (mixed.rows, tuple((update.rank, update.scale) for update in updates))
+    if key not in made:
+        index, scales = mixed.components()
+        weights = torch.tensor(scales, dtype=exact, device=gate.device)[:, :, None]
+        made[key] = (torch.tensor(index, device=gate.device), weights)
+    index, weights = made[key]
+    down = _end_to_end([update.down.to(gate.device, gate.dtype) for update in updates])[index]
+    up = _end_to_end([update.up.to(gate.device, exact).mT for update in updates])[index]
+    up = up.mul_(weights).to(gate.dtype)
     return Content(
         (Term(down, up, Spread.PER_ROW, Spread.PER_ROW),),
         of_outputs([u.row_scale for u in updates], gate, gate.device),
@@ -129,9 +175,9 @@ def _own_factors(
     )
 
 
-def _weights(row: list[Weighted], bank_of_layer: Mapping[int, Update]) -> tuple[float, ...]:
-    own = {id(update): weight for update, weight in row}
-    return tuple(own.get(key, 0.0) for key in bank_of_layer)
+def _end_to_end(factors: list[Float[Tensor, "_ wide"]]) -> Float[Tensor, "components wide"]:
+    """All components of a layer, and one of zeros behind them."""
+    return torch.cat([*factors, factors[0].new_zeros(1, factors[0].shape[1])])
 
 
 def _check_bound(chains: Sequence[Chain | None]) -> None:

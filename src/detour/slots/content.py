@@ -265,7 +265,7 @@ def shared(
     SlotError for updates of different shapes, naming `layer`.
     """
     kept = [(u, w) for u, w in merged(updates) if w != 0]
-    _check([u for u, _ in kept], layer)
+    check_shapes([u for u, _ in kept], layer)
     if not kept:
         return Content()
     factored = [(u, w) for u, w in kept if u.rank > 0]
@@ -301,7 +301,7 @@ def bank(
     and device. Raises as `shared`, and SlotError for a gate of another width.
     """
     present = [u for u in updates if u is not None]
-    _check(present, layer)
+    check_shapes(present, layer)
     if gate.ndim != 2 or gate.shape[1] != len(updates):
         raise SlotError(
             "the gate does not fit the bank",
@@ -364,7 +364,8 @@ def merged(updates: Iterable[Weighted]) -> list[Weighted]:
     return list(sums.values())
 
 
-def _check(updates: Sequence[Update], layer: str) -> None:
+def check_shapes(updates: Sequence[Update], layer: str) -> None:
+    """Raise SlotError for updates of different shapes, naming the layer."""
     place = f"layer {layer!r}" if layer else "one layer"
     shapes = dict.fromkeys((u.out_features, u.in_features) for u in updates)
     if len(shapes) > 1:
