@@ -1,11 +1,15 @@
 """Decoding with many adapters: Detour against PEFT's ways, in one run and in turn.
 
     python benchmarks/decode/against_peft.py --shape tiny
-    python benchmarks/decode/against_peft.py --shape 0.6b --rows 8 --adapters 8 --new 4 --pairs 3
+    python benchmarks/decode/against_peft.py --shape 0.6b --rows 8 --adapters 8 --pairs 3 \
+        --without "PEFT mixed, strided head"
+    python benchmarks/decode/against_peft.py --shape 0.6b --rows 8 --adapters 8 --pairs 2 \
+        --new 2 --only strided
 
-Greedy, random weights, prompts of 32 tokens, one thread. `mixed` is PEFT's `adapter_names`, with
-and without the strided head of `generate` (a bf16 head on the last token's slice of a longer row);
-`in turn` sets one adapter after another; `merged` merges each into the weights and takes it out.
+Greedy, random weights, prompts of 32 tokens, one thread. `mixed` is PEFT's `adapter_names`, as
+`generate` runs it (a bf16 head on the last token's slice of a longer row takes half a minute on a
+CPU) and with that mended; `one after another` sets one adapter, runs its rows, sets the next;
+`merged` merges each into the weights and takes it out again.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import torch
 from models import SHAPES, Bench, made
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from interleaved import Ratio, compare
+from interleaved import compare
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
@@ -31,6 +35,8 @@ from detour.decoding.request import Request, Sampling
 from detour.slots.chained import contents_for_chain
 
 PROMPT = 32
+
+Way = Callable[[], object]
 
 
 class Work:
@@ -114,37 +120,34 @@ def contiguous_head(bench: Bench) -> Generator[None]:
         hook.remove()
 
 
-def measured(bench: Bench, rows: int, new: int, pairs: int) -> dict[str, Ratio]:
-    """Every comparison by name: how many times longer the peer takes."""
+def comparisons(bench: Bench, rows: int, new: int) -> dict[str, tuple[Way, Way]]:
+    """Every comparison by name: our way and the peer's; the base is the peer of an overhead."""
     work = Work(bench, rows, new)
     alone, triples = work.alone(), work.triples()
     one, three = [alone[0]] * rows, [triples[0]] * rows
     nothing: list[Chain | None] = [None] * rows
 
-    def mixed() -> object:
-        return work.ours(alone)
+    def contiguous() -> None:
+        with contiguous_head(bench):
+            work.mixed()
 
-    found = {
-        "PEFT mixed, as generate does it": compare(mixed, work.mixed, pairs),
-        "PEFT one after another": compare(mixed, work.in_turn, pairs),
-        "PEFT merged, one after another": compare(mixed, work.merged, pairs),
-        "PEFT chains of three, one after another": compare(
-            lambda: work.ours(triples), work.triples_in_turn, pairs
+    return {
+        "PEFT mixed": (lambda: work.ours(alone), contiguous),
+        "PEFT mixed, strided head": (lambda: work.ours(alone), work.mixed),
+        "PEFT one after another": (lambda: work.ours(alone), work.in_turn),
+        "PEFT merged, one after another": (lambda: work.ours(alone), work.merged),
+        "PEFT chains of three, one after another": (
+            lambda: work.ours(triples),
+            work.triples_in_turn,
         ),
-        "overhead of one adapter over the base": compare(
-            lambda: work.ours(nothing), lambda: work.ours(one), pairs
-        ),
-        "overhead of a chain of three over the base": compare(
-            lambda: work.ours(nothing), lambda: work.ours(three), pairs
-        ),
-        "load and activate": compare(*loading(bench), pairs),
+        "overhead: one adapter": (lambda: work.ours(nothing), lambda: work.ours(one)),
+        "overhead: a chain of three": (lambda: work.ours(nothing), lambda: work.ours(three)),
+        "overhead: each row its own": (lambda: work.ours(nothing), lambda: work.ours(alone)),
+        "load and activate": loading(bench),
     }
-    with contiguous_head(bench):
-        found["PEFT mixed, contiguous head"] = compare(mixed, work.mixed, pairs)
-    return found
 
 
-def loading(bench: Bench) -> tuple[Callable[[], object], Callable[[], object]]:
+def loading(bench: Bench) -> tuple[Way, Way]:
     """One adapter from the disk into the model, ours from a flat file, and out again."""
     flat = bench.folder / "a0.flat"
     write_flat(bench.adapters[0], flat)
@@ -172,6 +175,8 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=[""], help="parts of the comparisons' names")
+    parser.add_argument("--without", nargs="*", default=[], help="comparisons to leave out")
     parser.add_argument("--out", type=Path, help="JSON lines, one a comparison, are added to it")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -179,8 +184,12 @@ def main() -> None:
     told = f"{given.shape}, {given.rows} rows, {given.adapters} adapters, {given.new} new tokens"
     sys.stdout.write(f"{told}, {given.threads} thread(s)\n")
     try:
-        for name, ratio in measured(bench, given.rows, given.new, given.pairs).items():
+        for name, (ours, theirs) in comparisons(bench, given.rows, given.new).items():
+            if not any(part in name for part in given.only) or name in given.without:
+                continue
+            ratio = compare(ours, theirs, given.pairs)
             sys.stdout.write(f"  {name}: {ratio}\n")
+            sys.stdout.flush()
             if given.out:
                 with given.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"run": told, "name": name, **vars(ratio)}) + "\n")

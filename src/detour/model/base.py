@@ -38,6 +38,7 @@ from detour.model.text import StopText, TextStream, cut, stop_strings
 from detour.slots.chained import contents_for_chain, contents_for_rows
 from detour.slots.content import Content
 from detour.slots.install import SlotSet, install
+from detour.slots.products import Products
 
 AnyChain: TypeAlias = Chain | Adapter | str | None
 """Something that names a chain: itself, one adapter, its text form, or nothing for the base."""
@@ -68,6 +69,7 @@ class Base:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None,
         fingerprint: Fingerprint,
+        products: Products | None = None,
     ) -> None:
         check_causal(model.config, fingerprint.name, [type(model).__name__])
         self.model = model.eval()
@@ -75,7 +77,7 @@ class Base:
             parameter.requires_grad_(False)
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
-        self.slots: SlotSet = install(model)
+        self.slots: SlotSet = install(model, products=products)
         self._bound: WeakKeyDictionary[Adapter, Adapter | None] = WeakKeyDictionary()
         self.engine = Engine(model, self.slots)
 
@@ -309,7 +311,8 @@ class Base:
         memo: dict[int, Any] = {
             id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())
         }
-        return Base(copy.deepcopy(self.model, memo), self.tokenizer, self.fingerprint)
+        model = copy.deepcopy(self.model, memo)
+        return Base(model, self.tokenizer, self.fingerprint, self.slots.products)
 
     def bind(self, chain: AnyChain) -> Chain:
         """The chain, known to belong on this base, its adapters made changes of this model.

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 
 from detour.slots.arithmetic import Rows, add, add_hidden
 from detour.slots.content import Content
 from detour.slots.kinds import Kind, hidden_of, kind_of, shape_of
+from detour.slots.products import Products
 
 
 @dataclass
 class Current:
-    """What all slots of one model have in common while they are held: the row index."""
+    """What all slots of one model have in common: the row index while they are held, and who
+    computes the layers' own products, where that is not left to the layers.
+    """
 
     rows: Rows | None = None
+    products: Products | None = None
 
 
 class Slot:
@@ -37,10 +42,11 @@ class Slot:
         self.content: Content | None = None
         self._own = module.__dict__.get("forward")
         self._original = module.forward
+        self._plain = self._own is None and type(module).forward is nn.Linear.forward
 
     def __call__(self, input: Tensor) -> Tensor:
         """The name `input` is that of the layers' own forward; shapes are the layer's."""
-        y = self._original(input)
+        y = self._output(input)
         if self.content is None:
             return y
         if self.kind is Kind.LINEAR:
@@ -56,6 +62,12 @@ class Slot:
             self.current.rows,
         )
         return changed.movedim(-1, outputs)
+
+    def _output(self, x: Tensor) -> Tensor:
+        """The layer's own output."""
+        if self._plain and self.current.products is not None:
+            return self.current.products.linear(cast("nn.Linear", self.module), x)
+        return self._original(x)
 
     def attach(self) -> None:
         """Set the instance's `forward`; nothing else on the module changes."""
