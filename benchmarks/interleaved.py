@@ -9,6 +9,10 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+Way = Callable[[], object]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,23 +32,27 @@ class Ratio:
         )
 
 
-def compare(ours: Callable[[], object], theirs: Callable[[], object], pairs: int = 11) -> Ratio:
-    """Process time of `theirs` over that of `ours`, in turn, after one round of warm-up."""
-    ours(), theirs()
+def process_time(work: Way) -> float:
+    """Seconds of processor time that the work takes."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def compare(
+    ours: T, theirs: T, pairs: int = 11, timed: Callable[[T], float] = process_time
+) -> Ratio:
+    """Time of `theirs` over that of `ours`, in turn, after one round of warm-up.
+
+    `timed` measures either; by default they are functions, and it is their processor time.
+    """
+    timed(ours), timed(theirs)
     mine: list[float] = []
     others: list[float] = []
     for number in range(pairs):
-        first, second = (ours, theirs) if number % 2 == 0 else (theirs, ours)
-        took = {first: _timed(first), second: _timed(second)}
-        mine.append(took[ours])
-        others.append(took[theirs])
+        for way, seconds in ((ours, mine), (theirs, others))[:: 1 if number % 2 == 0 else -1]:
+            seconds.append(timed(way))
     ratios = [b / a for a, b in zip(mine, others, strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)
     middle = statistics.median
     return Ratio(middle(ratios), low, high, middle(mine), middle(others))
-
-
-def _timed(work: Callable[[], object]) -> float:
-    began = time.process_time()
-    work()
-    return time.process_time() - began

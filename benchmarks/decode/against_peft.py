@@ -26,7 +26,7 @@ import torch
 from models import SHAPES, Bench, made
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from interleaved import compare
+from interleaved import Ratio, Way, compare, process_time
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
@@ -35,8 +35,6 @@ from detour.decoding.request import Request, Sampling
 from detour.slots.chained import contents_for_chain
 
 PROMPT = 32
-
-Way = Callable[[], object]
 
 
 class Work:
@@ -48,13 +46,19 @@ class Work:
         self.ids = torch.randint(1, bench.shape.vocabulary, (rows, PROMPT), generator=generator)
         self.owner = [row % len(bench.names) for row in range(rows)]
 
-    def ours(self, chains: list[Chain | None]) -> object:
+    def ours(self, chains: list[Chain | None], new: int | None = None) -> object:
         """Every row its own chain, in one batch."""
         requests = [
-            Request(str(n), tuple(ids.tolist()), chain, Sampling(max_new_tokens=self.new))
+            Request(str(n), tuple(ids.tolist()), chain, Sampling(max_new_tokens=new or self.new))
             for n, (ids, chain) in enumerate(zip(self.ids, chains, strict=True))
         ]
         return self.bench.base.engine.generate(requests)
+
+    def steps_only(self, chains: list[Chain | None]) -> float:
+        """Seconds of decoding after the first token: without laying out chains, without prompts."""
+        return process_time(lambda: self.ours(chains, self.new + 1)) - process_time(
+            lambda: self.ours(chains, 1)
+        )
 
     def alone(self) -> list[Chain | None]:
         """Row by row the chain of its one adapter."""
@@ -120,30 +124,39 @@ def contiguous_head(bench: Bench) -> Generator[None]:
         hook.remove()
 
 
-def comparisons(bench: Bench, rows: int, new: int) -> dict[str, tuple[Way, Way]]:
-    """Every comparison by name: our way and the peer's; the base is the peer of an overhead."""
+def comparisons(bench: Bench, rows: int, new: int, pairs: int) -> dict[str, Callable[[], Ratio]]:
+    """Every comparison by name: ours and the peer; the base is the peer of an overhead."""
     work = Work(bench, rows, new)
     alone, triples = work.alone(), work.triples()
-    one, three = [alone[0]] * rows, [triples[0]] * rows
     nothing: list[Chain | None] = [None] * rows
 
-    def contiguous() -> None:
+    def mended() -> None:
         with contiguous_head(bench):
             work.mixed()
 
+    def against(theirs: Way, chains: list[Chain | None] = alone) -> Callable[[], Ratio]:
+        return lambda: compare(lambda: work.ours(chains), theirs, pairs)
+
+    def overhead(chains: list[Chain | None]) -> Callable[[], Ratio]:
+        return lambda: compare(lambda: work.ours(nothing), lambda: work.ours(chains), pairs)
+
+    def of_steps(chains: list[Chain | None]) -> Callable[[], Ratio]:
+        return lambda: compare(nothing, chains, pairs, work.steps_only)
+
+    acting = {
+        "one adapter": [alone[0]] * rows,
+        "a chain of three": [triples[0]] * rows,
+        "each row its own": alone,
+    }
     return {
-        "PEFT mixed": (lambda: work.ours(alone), contiguous),
-        "PEFT mixed, strided head": (lambda: work.ours(alone), work.mixed),
-        "PEFT one after another": (lambda: work.ours(alone), work.in_turn),
-        "PEFT merged, one after another": (lambda: work.ours(alone), work.merged),
-        "PEFT chains of three, one after another": (
-            lambda: work.ours(triples),
-            work.triples_in_turn,
-        ),
-        "overhead: one adapter": (lambda: work.ours(nothing), lambda: work.ours(one)),
-        "overhead: a chain of three": (lambda: work.ours(nothing), lambda: work.ours(three)),
-        "overhead: each row its own": (lambda: work.ours(nothing), lambda: work.ours(alone)),
-        "load and activate": loading(bench),
+        "PEFT mixed": against(mended),
+        "PEFT mixed, strided head": against(work.mixed),
+        "PEFT one after another": against(work.in_turn),
+        "PEFT merged, one after another": against(work.merged),
+        "PEFT chains of three, one after another": against(work.triples_in_turn, triples),
+        **{f"overhead, prompt included: {name}": overhead(c) for name, c in acting.items()},
+        **{f"overhead of decoding: {name}": of_steps(c) for name, c in acting.items()},
+        "load and activate": lambda: compare(*loading(bench), pairs),
     }
 
 
@@ -184,10 +197,11 @@ def main() -> None:
     told = f"{given.shape}, {given.rows} rows, {given.adapters} adapters, {given.new} new tokens"
     sys.stdout.write(f"{told}, {given.threads} thread(s)\n")
     try:
-        for name, (ours, theirs) in comparisons(bench, given.rows, given.new).items():
+        of = comparisons(bench, given.rows, given.new, given.pairs)
+        for name, measure in of.items():
             if not any(part in name for part in given.only) or name in given.without:
                 continue
-            ratio = compare(ours, theirs, given.pairs)
+            ratio = measure()
             sys.stdout.write(f"  {name}: {ratio}\n")
             sys.stdout.flush()
             if given.out:

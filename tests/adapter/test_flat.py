@@ -116,7 +116,7 @@ Q = {"down": [2, 6], "out": 4, "scale": 1.0, "types": TYPES, "lookup": False}
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 2},
+        {"format": 1},
         {"layers": None},
         {"layers": []},
         {"layers": {"q": {**Q, "down": [2, 6000]}}},

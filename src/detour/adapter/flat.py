@@ -35,7 +35,7 @@ from detour.errors import (
 from detour.files import write_bytes_atomically
 from detour.language.catalogue import text
 
-_FORMAT = 1
+_FORMAT = 2
 _KEY = "detour.flat"
 _PARTS = ("down", "up", "row_scale", "bias_delta")
 _STEP = 8  # bytes; every tensor begins at a multiple
@@ -133,12 +133,14 @@ def _no_flat_file(path: Path, found: str) -> AdapterFormatError:
 
 
 def _pieces(adapter: Adapter) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in the order of the file; up lies as (rank, out), as slots want it."""
+    """Every tensor in the order of the file, laid as slots want it: a matrix down as (in, rank),
+    up as (rank, out).
+    """
     for name, update in adapter.updates.items():
         for part in _PARTS:
             tensor: Tensor | None = getattr(update, part)
             if tensor is not None:
-                yield f"{name}.{part}", tensor.mT if part == "up" else tensor
+                yield f"{name}.{part}", tensor.mT if tensor.ndim == 2 else tensor
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:
@@ -176,7 +178,9 @@ def _updates(layers: Mapping[str, Any], values: Tensor) -> Iterator[tuple[str, U
 
     for name, about in layers.items():
         types, out = about["types"], about["out"]
-        down = take(types["down"], *about["down"])
+        shape = about["down"]
+        down = take(types["down"], *(shape[::-1] if len(shape) == 2 else shape))
+        down = down.mT if len(shape) == 2 else down
         up = take(types["up"], len(down), out).mT
         extra = {part: take(types[part], out) for part in _PARTS[2:] if part in types}
         yield name, Update(down, up, about["scale"], lookup=about["lookup"], **extra)

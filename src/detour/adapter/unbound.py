@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from detour.adapter.update import FLOATS
+from detour.adapter.update import FLOATS, all_finite
 from detour.errors import AdapterWeightsError
 from detour.language.catalogue import text
 
@@ -86,7 +86,7 @@ class Unbound:
 
     def __post_init__(self) -> None:
         for name, tensor in self.named_tensors():
-            if tensor.dtype not in FLOATS or not bool(torch.isfinite(tensor).all()):
+            if tensor.dtype not in FLOATS or not all_finite(tensor):
                 raise AdapterWeightsError(
                     text("{name} of the adapter cannot be used", name=name),
                     expected=text("finite numbers"),

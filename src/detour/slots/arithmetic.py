@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from detour.errors import SlotError
 from detour.slots.content import Content, Spread, Term
+from detour.slots.products import onednn_computes, onednn_linear
 
 Gate = Tensor | float | None
 THIN = 8  # the rank up to which `_hidden` turns its product round
@@ -273,11 +274,22 @@ def low_rank(y: Tensor, x: Tensor, down: Tensor, up: Tensor, gate: Gate = None) 
     """
     if torch.is_grad_enabled() and _needs_gradient(y, x, down, up, gate):
         return LowRank.apply(y, x, down, up, gate)  # pyright: ignore[reportReturnType]
+    if _is_much(x, down) and onednn_computes(down.dtype, x.device):
+        hidden = _gated(onednn_linear(x.to(down.dtype), down), gate)
+        return y.add_(onednn_linear(hidden, up.mT).to(y.dtype))
     return _onto(y, _gated(_hidden(x, down), gate), up, in_place=True)
 
 
 def _needs_gradient(*values: Gate) -> bool:
     return any(isinstance(v, Tensor) and v.requires_grad for v in values)
+
+
+def _is_much(x: Tensor, down: Tensor) -> bool:
+    """From where on oneDNN is the faster for both products: for 256 tokens, 1,024 wide and rank 16,
+    0.17 against 0.22 ms; rank 48, 0.29 against 0.54 ms. Thinner or shorter, calling it costs more.
+    """
+    rank = down.shape[-2]
+    return down.ndim == 2 and rank >= THIN and x.numel() * rank > 2**21
 
 
 def _hidden(x: Tensor, down: Tensor) -> Tensor:
@@ -289,8 +301,10 @@ def _hidden(x: Tensor, down: Tensor) -> Tensor:
     there is no gain.
     """
     x = x.to(down.dtype)
+    if down.shape[-2] > THIN:
+        return x @ down.mT
     tokens = x.shape[-2] if down.ndim == 3 else x.numel() // max(x.shape[-1], 1)
-    if down.shape[-2] > THIN or tokens < 16:
+    if tokens < 16:
         return x @ down.mT
     if down.ndim == 3:
         return (down @ x.mT).mT

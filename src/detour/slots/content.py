@@ -114,12 +114,12 @@ class Term:
         """The rank of one adapter's, or one row's, factors."""
         return self.down.shape[-2]
 
-    @property
+    @cached_property
     def is_banked(self) -> bool:
         """Whether the gate mixes a bank, in either factor."""
         return Spread.BANKED in (self.spread_down, self.spread_up)
 
-    @property
+    @cached_property
     def is_shared(self) -> bool:
         """Both factors are the same for all rows (the gate may still differ)."""
         return self.spread_down is self.spread_up is Spread.SHARED
@@ -269,11 +269,7 @@ def shared(
     if not kept:
         return Content()
     factored = [(u, w) for u, w in kept if u.rank > 0]
-    terms: tuple[Term, ...] = ()
-    if factored:
-        down = torch.cat([down_of(u, dtype, device) for u, _ in factored])
-        up = torch.cat([up_of(u, w, dtype, device) for u, w in factored])
-        terms = (Term(down, up),)
+    terms = (Term(*side_by_side(factored, dtype, device)),) if factored else ()
     weights = [w for _, w in kept]
     gain = of_outputs([u.row_scale for u, _ in kept], weights, device)
     shift = of_outputs([u.bias_delta for u, _ in kept], weights, device)
@@ -385,7 +381,25 @@ def down_of(update: Update, dtype: torch.dtype, device: Device) -> Float[Tensor,
 def up_of(
     update: Update, weight: float, dtype: torch.dtype, device: Device
 ) -> Float[Tensor, "rank out"]:
-    """Scale and weight are folded in before rounding to dtype."""
-    exact = torch.promote_types(update.up.dtype, torch.float32)
-    up = update.up.to(device, exact).mT * (update.scale * weight)
+    """Scale and weight are folded in before rounding to dtype; the update's own memory where there
+    is nothing to fold in, round or turn.
+    """
+    factor = update.scale * weight
+    up = update.up.to(device, torch.promote_types(update.up.dtype, torch.float32)).mT
+    if factor != 1:
+        up = torch.mul(up, factor, out=torch.empty(up.shape, dtype=up.dtype, device=up.device))
     return up.to(dtype).contiguous()
+
+
+def side_by_side(
+    updates: Sequence[Weighted], dtype: torch.dtype, device: Device
+) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "rank out"]]:
+    """The factors of weighted updates along the rank; one alone is not copied to be joined.
+
+    Joined downs lie with `in` as the outer dimension, as decoding reads them fastest (`prepare`).
+    """
+    downs = [down_of(u, dtype, device) for u, _ in updates]
+    ups = [up_of(u, w, dtype, device) for u, w in updates]
+    if len(updates) == 1:
+        return downs[0], ups[0]
+    return torch.cat([down.mT for down in downs], dim=1).mT, torch.cat(ups)

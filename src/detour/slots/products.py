@@ -8,6 +8,7 @@ takes its memory a second time, so there is a limit. Knows linear layers; knows 
 
 from __future__ import annotations
 
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -33,7 +34,6 @@ class Products:
         self.packed_bytes = 0
         self._packed: dict[int, tuple[Tensor, int, Tensor]] = {}
         self._lock = Lock()
-        self._dtypes = _dtypes()
 
     def linear(self, layer: nn.Linear, x: Float[Tensor, "*lead in"]) -> Float[Tensor, "*lead out"]:
         """The layer's output: what torch itself gives, up to the order of its sums."""
@@ -45,13 +45,12 @@ class Products:
         if packed is None and weight.dtype != torch.float32:
             return functional.linear(x, weight, layer.bias)  # that is oneDNN too
         chosen = weight if packed is None else packed
-        return _onednn()._linear_pointwise(x, chosen, layer.bias, "none", [], "")
+        return onednn_linear(x, chosen, layer.bias)
 
     def _fits(self, x: Tensor, weight: Tensor, tokens: int) -> bool:
         return (
             x.dtype == weight.dtype
-            and weight.dtype in self._dtypes
-            and x.device.type == weight.device.type == "cpu"
+            and onednn_computes(weight.dtype, weight.device)
             and tokens * weight.numel() > SMALL
             and weight.is_contiguous()
             and not torch.is_grad_enabled()
@@ -78,16 +77,25 @@ class Products:
             return packed
 
 
+def onednn_linear(
+    x: Float[Tensor, "*lead in"], weight: Float[Tensor, "out in"], bias: Tensor | None = None
+) -> Float[Tensor, "*lead out"]:
+    """Compute x @ weightᵀ + bias by oneDNN, without a gradient; the weight may be a packed one."""
+    return _onednn()._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@cache
+def onednn_computes(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether this torch on this processor can do that."""
+    wanted = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not all(hasattr(_onednn(), name) for name in wanted):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(_onednn()._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
+
+
 def _onednn() -> Any:  # noqa: ANN401  (operators that torch makes when they are asked for)
     return torch.ops.mkldnn
-
-
-def _dtypes() -> set[torch.dtype]:
-    """What this processor computes by oneDNN."""
-    wanted = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
-    if not torch.backends.mkldnn.is_available():
-        return set()
-    if not all(hasattr(_onednn(), name) for name in wanted):
-        return set()
-    bf16 = {torch.bfloat16} if _onednn()._is_mkldnn_bf16_supported() else set()
-    return {torch.float32, *bf16}
