@@ -46,19 +46,22 @@ class Work:
         self.ids = torch.randint(1, bench.shape.vocabulary, (rows, PROMPT), generator=generator)
         self.owner = [row % len(bench.names) for row in range(rows)]
 
-    def ours(self, chains: list[Chain | None], new: int | None = None) -> object:
+    def ours(
+        self, chains: list[Chain | None], new: int | None = None, prompt: int = PROMPT
+    ) -> object:
         """Every row its own chain, in one batch."""
+        ids = self.ids[:, :prompt].tolist()
+        sampling = Sampling(max_new_tokens=new or self.new)
         requests = [
-            Request(str(n), tuple(ids.tolist()), chain, Sampling(max_new_tokens=new or self.new))
-            for n, (ids, chain) in enumerate(zip(self.ids, chains, strict=True))
+            Request(str(n), tuple(mine), chain, sampling)
+            for n, (mine, chain) in enumerate(zip(ids, chains, strict=True))
         ]
         return self.bench.base.engine.generate(requests)
 
     def steps_only(self, chains: list[Chain | None]) -> float:
-        """Seconds of decoding after the first token: without laying out chains, without prompts."""
-        return process_time(lambda: self.ours(chains, self.new + 1)) - process_time(
-            lambda: self.ours(chains, 1)
-        )
+        """Seconds of decoding after the first token of a short prompt, chains being in place."""
+        whole = process_time(lambda: self.ours(chains, self.new + 1, 4))
+        return whole - process_time(lambda: self.ours(chains, 1, 4))
 
     def alone(self) -> list[Chain | None]:
         """Row by row the chain of its one adapter."""
