@@ -128,10 +128,19 @@ def _section(title: str, text: str) -> str:
     return f"## {title}\n\n{text}" if text else ""
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """A few hundred bytes of aliases would stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias (*name)")
+        return super().compose_node(parent, index)
+
+
 def _front_matter(text: str) -> dict[str, Any]:
     try:
-        front = yaml.safe_load(text)
-    except yaml.YAMLError as cause:
+        front = yaml.load(text, Loader=_WithoutAliases)
+    except (yaml.YAMLError, ValueError, RecursionError) as cause:
         raise _unreadable(str(cause)) from cause
     if front is None:
         return {}

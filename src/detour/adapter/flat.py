@@ -24,6 +24,7 @@ from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.adapter.fingerprint import Fingerprint
 from detour.adapter.peft_format import SUFFIX
+from detour.adapter.peft_tensors import LONGEST_NAME
 from detour.adapter.update import Update
 from detour.adapter.weights_file import read_header
 from detour.errors import (
@@ -87,6 +88,8 @@ def read_flat(path: Path, verify: bool = False) -> Adapter:
         with safe_open(path, framework="pt") as file:
             about = _about(path, dict(file.metadata() or {}))
             values = file.get_tensor("values")
+            if values.ndim != 1 or values.dtype != torch.uint8:
+                raise _no_flat_file(path, f"{values.dtype} {tuple(values.shape)}")
     except (OSError, SafetensorError) as cause:
         raise AdapterWeightsError(
             text("{path} is damaged", path=path),
@@ -99,9 +102,11 @@ def read_flat(path: Path, verify: bool = False) -> Adapter:
         base = about["base"] and Fingerprint.from_json(about["base"])
         card = Card.from_readme(about["card"])
         rows = tuple(about["test_rows"])
+        if not all(isinstance(row, dict) for row in rows):
+            raise TypeError(f"test_rows {rows[:1]!r}")
         adapter = Adapter(updates, path.name.removesuffix(SUFFIX), base or None, card, rows)
         stated = about["digest"]
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as cause:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as cause:
         raise _no_flat_file(path, f"{type(cause).__name__}: {cause}") from cause
     if verify and stated != adapter.digest():
         raise AdapterWeightsError(
@@ -177,6 +182,8 @@ def _updates(layers: Mapping[str, Any], values: Tensor) -> Iterator[tuple[str, U
         return found
 
     for name, about in layers.items():
+        if len(name) > LONGEST_NAME:
+            raise ValueError(name[:LONGEST_NAME])
         types, out = about["types"], about["out"]
         shape = about["down"]
         down = take(types["down"], *(shape[::-1] if len(shape) == 2 else shape))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import numpy as np
 from detour.adapter.card import Card
 from detour.adapter.unbound import Stack, Unbound
 from detour.adapter.update import Update
+from detour.adapter.weights_file import read_small
 from detour.errors import AdapterFormatError, UnsupportedVariant
 from detour.language.catalogue import text
 
@@ -70,8 +72,11 @@ _HINTS = {
     "peft_type": text("convert it to LoRA with PEFT, or train it again as LoRA"),
 }
 _LONGEST_PATTERN = 500  # characters
-# a repeated group that repeats something itself takes time exponential in a name's length
-_REPEATED_TWICE = re.compile(r"\((?:[^()]|\([^()]*\))*[*+}](?:[^()]|\([^()]*\))*\)[*+{]")
+# matching takes time exponential in a name's length once a group is repeated, and to the power of
+# how many things are repeated otherwise
+_LITERAL = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
+_REPEATED_GROUP, _REPEATED = re.compile(r"\)(?:[*+]|\{)"), re.compile(r"[*+]|\{\d*,\d*\}")
+_MOST_REPEATED = 3
 # what a card keeps of a foreign configuration, and what is written where it keeps nothing
 _KEPT = {"fan_in_fan_out": False, "task_type": "CAUSAL_LM", "revision": None}
 
@@ -184,7 +189,7 @@ def read_json(path: Path) -> dict[str, Any]:
         AdapterFormatError: missing, not readable or no object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_small(path))
     except FileNotFoundError as cause:
         raise AdapterFormatError(
             text("{parent} is not an adapter", parent=path.parent),
@@ -279,8 +284,10 @@ def _patterns(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _check_expression(key: str, pattern: str) -> None:
-    """A regular expression that compiles, and that no name can keep busy for long."""
-    if len(pattern) > _LONGEST_PATTERN or _REPEATED_TWICE.search(pattern):
+    """A regular expression that compiles, repeats no group, and little else."""
+    bare = _LITERAL.sub("x", pattern)
+    is_slow = _REPEATED_GROUP.search(bare) or len(_REPEATED.findall(bare)) > _MOST_REPEATED
+    if len(pattern) > _LONGEST_PATTERN or is_slow:
         raise _wrong_kind(key, pattern)
     try:
         re.compile(rf"(.*\.)?({pattern})$")
@@ -304,7 +311,9 @@ def _is_rank(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # neither NaN nor infinite, nor a number too long
 
 
 def _wrong_kind(key: str, value: object) -> AdapterFormatError:

@@ -33,7 +33,14 @@ from detour.adapter.peft_config import (
     read_json,
 )
 from detour.adapter.peft_tensors import from_tensors, to_tensors
-from detour.adapter.weights_file import INDEX_FILE, PICKLES, WEIGHTS_FILE, Limits, read_weights
+from detour.adapter.weights_file import (
+    INDEX_FILE,
+    PICKLES,
+    WEIGHTS_FILE,
+    Limits,
+    read_small,
+    read_weights,
+)
 from detour.errors import AdapterFormatError, AdapterWeightsError, ConfigError
 from detour.files import check_writable, replace_folder_atomically
 from detour.language.catalogue import text
@@ -109,7 +116,7 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
 def _read_card(folder: Path, config: PeftConfig) -> Card:
     path = folder / CARD_FILE
     try:
-        card = Card.from_readme(path.read_text(encoding="utf-8")) if path.exists() else Card()
+        card = Card.from_readme(read_small(path)) if path.exists() else Card()
     except (OSError, UnicodeDecodeError) as cause:
         raise AdapterFormatError(
             text("{path} cannot be read", path=path), expected=text("UTF-8 text"), found=str(cause)
@@ -155,7 +162,9 @@ def _read_test_rows(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, A
     try:
         data = path.read_bytes()
         rows = tuple(json.loads(line) for line in data.splitlines())
-    except (OSError, ValueError) as cause:
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError(data[:80])
+    except (OSError, ValueError, RecursionError) as cause:
         raise AdapterFormatError(
             text("{path} cannot be read", path=path),
             expected=text("one JSON object per line"),

@@ -28,6 +28,7 @@ from detour.adapter.update import Update
 from detour.errors import AdapterFormatError, AdapterWeightsError, UnsupportedVariant
 from detour.language.catalogue import text
 
+LONGEST_NAME = 300  # characters: a longer one names no tensor, and Python reads its numbers not
 _PREFIX = "base_model.model."
 _ENDINGS = {
     "lora_A.weight": "A",
@@ -81,7 +82,9 @@ def from_tensors(
         if not layer.parts:
             continue
         down, up, lookup = _pair(name, layer)
-        if _is_stack(name, down, config):
+        is_stack = _is_stack(name, down, config)
+        _refuse_more(layer, lookup, is_stack)
+        if is_stack:
             stacks.append(_stack(name, down, up, config))
         else:
             updates[name] = _update(name, layer, (down, up, lookup), config)
@@ -99,8 +102,8 @@ def _sorted_out(tensors: Mapping[str, Tensor]) -> tuple[dict[str, _Layer], dict[
     layers: dict[str, _Layer] = {}
     whole: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        if not key.startswith(_PREFIX):
-            raise _unknown(key)
+        if not key.startswith(_PREFIX) or len(key) > LONGEST_NAME:
+            raise _unknown(key[:LONGEST_NAME])
         name = _NAMED.sub(r".\1", key.removeprefix(_PREFIX))
         ending = next((e for e in _ENDINGS if name.endswith("." + e)), None)
         if ending is None:
@@ -165,6 +168,18 @@ def _pair(name: str, layer: _Layer) -> tuple[Tensor, Tensor, bool]:
         found=", ".join(layer.keys),
         hint=text("copy or download it again"),
     )
+
+
+def _refuse_more(layer: _Layer, lookup: bool, is_stack: bool) -> None:
+    """Raise UnsupportedVariant for parts that would be left over beside the pair of a layer."""
+    meant = {"embedding A", "embedding B"} if lookup else {"A", "B"}
+    meant |= set[str]() if lookup or is_stack else {"bias of B"}
+    if layer.parts.keys() - meant:
+        raise UnsupportedVariant(
+            text("the adapter holds tensors that do not belong together on one layer"),
+            expected=", ".join(sorted(meant)),
+            found=", ".join(layer.keys),
+        )
 
 
 def _update(

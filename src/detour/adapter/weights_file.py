@@ -22,6 +22,7 @@ from detour.language.catalogue import text
 WEIGHTS_FILE = "adapter_model.safetensors"
 INDEX_FILE = WEIGHTS_FILE + ".index.json"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
+_SIDE_LIMIT = 16 * 2**20  # bytes of a configuration, a card, an index
 _HEADER_LIMIT = 16 * 2**20  # bytes; some 100,000 tensors
 _BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8,
@@ -137,6 +138,23 @@ def _check_limits(
         refuse_above(getattr(limits, kind), count, kind, folder)
 
 
+def read_small(path: Path) -> str:
+    """The text of a file that stands beside the weights.
+
+    Raises:
+        AdapterTooLarge: larger than such a file ever is; nothing is read.
+        OSError, ValueError: not readable, not UTF-8.
+    """
+    size = path.stat().st_size
+    if size > _SIDE_LIMIT:
+        raise AdapterTooLarge(
+            text("{path} is too large", path=path),
+            expected=text("at most {limit:,}", limit=_SIDE_LIMIT),
+            found=f"{size:,}",
+        )
+    return path.read_text(encoding="utf-8")
+
+
 def refuse_above(limit: int, count: int, kind: str, folder: Path) -> None:
     """Raises AdapterTooLarge where `count` is above `limit`."""
     if count > limit:
@@ -169,7 +187,7 @@ def _files(folder: Path, limits: Limits) -> list[Path]:
 
 def _shard_names(index: Path) -> list[str]:
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = json.loads(read_small(index))["weight_map"].values()
         plain = sorted({str(name) for name in names})
         if not plain or any(Path(name).name != name or "\0" in name for name in plain):
             raise ValueError(f"the shards {plain[:3]}")

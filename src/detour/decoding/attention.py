@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-_NAME = "detour_one_token"
+_NAME, _TORCH = "detour_one_token", "sdpa"
 _SMALL = 2**16  # key elements below which torch's kernel is as fast
 
 
@@ -32,15 +32,26 @@ def one_token_attention(model: PreTrainedModel) -> Generator[None]:
         return
     AttentionInterface.register(_NAME, _attend)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
-    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
-    chosen = [c for c in configs.values() if getattr(c, "_attn_implementation", None) == "sdpa"]
-    for config in chosen:
-        config._attn_implementation = _NAME
+    chosen = _configs(model, _TORCH)
+    for config in chosen:  # the name's own setter would change the parts of a config as well
+        config._attn_implementation_internal = _NAME
     try:
         yield
     finally:
         for config in chosen:
-            config._attn_implementation = "sdpa"
+            config._attn_implementation_internal = _TORCH
+
+
+def torch_attention(model: PreTrainedModel) -> None:
+    """Undo `one_token_attention` on a copy that was made meanwhile."""
+    for config in _configs(model, _NAME):
+        config._attn_implementation_internal = _TORCH
+
+
+def _configs(model: PreTrainedModel, attention: str) -> list[Any]:
+    """The model's configurations, its parts' among them, that name this attention."""
+    found = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    return [c for c in found.values() if getattr(c, "_attn_implementation", None) == attention]
 
 
 def _attend(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from detour.adapter.chain import Chain
-from detour.decoding.attention import one_token_attention
+from detour.decoding.attention import one_token_attention, torch_attention
 from detour.decoding.cache import RoomyCache
 from detour.decoding.request import Generation, Request, check_request
 from detour.decoding.sampling import Sampler
@@ -256,6 +256,15 @@ def _ready(model: PreTrainedModel) -> Generator[None]:
         hook.remove()
         if training:
             model.train()
+
+
+def at_rest(model: PreTrainedModel) -> None:
+    """Take off a copy what decoding had put on the original while it was copied."""
+    torch_attention(model)
+    head = cast(nn.Module, model.get_output_embeddings())
+    hooks = head._forward_pre_hooks  # pyright: ignore[reportPrivateUsage]
+    for key in [key for key, hook in hooks.items() if hook is _contiguous]:
+        del hooks[key]
 
 
 def _contiguous(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.adapter.fingerprint import Fingerprint, fingerprint_tensors, sha256_tensors
-from detour.decoding.engine import Engine
+from detour.decoding.engine import Engine, at_rest
 from detour.decoding.request import Generation, Request, Sampling, SamplingOptions
 from detour.errors import BaseError, RequestError, SlotsBusy
 from detour.language.catalogue import Text, text
@@ -312,6 +312,7 @@ class Base:
             id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())
         }
         model = copy.deepcopy(self.model, memo)
+        at_rest(model)
         return Base(model, self.tokenizer, self.fingerprint, self.slots.products)
 
     def bind(self, chain: AnyChain) -> Chain:

@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from detour.adapter.adapter import Adapter
 from detour.adapter.unbound import Stack, TokenRows, Unbound
 from detour.adapter.update import Update
-from detour.errors import AdapterWeightsError, SlotError
+from detour.errors import AdapterTooLarge, AdapterWeightsError, SlotError
 from detour.language.catalogue import text
 from detour.model.plain_weight import plain_weight
 from detour.slots.install import SlotSet
 from detour.slots.kinds import Kind
+
+_MOST_ONE_HOT = 2**28  # numbers of ids times vocabulary, in which a table of token rows is held
+_THIN = 512  # the rank up to which it is known exactly whether two factors make anything
 
 
 def bound(adapter: Adapter, model: nn.Module, slots: SlotSet) -> Adapter:
@@ -138,7 +141,9 @@ def changes_anything(update: Update) -> bool:
     extra = (update.row_scale, update.bias_delta)
     if any(part is not None and bool(part.any()) for part in extra):
         return True
-    return update.rank > 0 and update.scale != 0 and update.norm() > 0
+    if update.rank == 0 or update.scale == 0 or not (update.up.any() and update.down.any()):
+        return False
+    return update.rank > _THIN or update.norm() > 0
 
 
 # whole values
@@ -231,7 +236,7 @@ class Whole:
             raise _misfit(name, (), tuple(delta.shape))
 
     def _tokens(self, name: str, tokens: TokenRows) -> Iterator[tuple[str, Update]]:
-        table = self._model.get_submodule(name) if name else None
+        table = dict(self._model.named_modules()).get(name) if name else None
         weight = getattr(table, "weight", None)
         if not isinstance(table, nn.Embedding) or not isinstance(weight, Tensor):
             raise _misfit(name, (0, 0), tuple(tokens.rows.shape))
@@ -239,6 +244,13 @@ class Whole:
         if not len(ids) or int(ids.max()) >= len(weight) or tokens.rows.shape[1] != weight.shape[1]:
             raise _misfit(
                 name, tuple(weight.shape), (max(tokens.ids, default=-1) + 1, *tokens.rows.shape[1:])
+            )
+        if len(ids) * len(weight) > _MOST_ONE_HOT:
+            raise AdapterTooLarge(
+                text("{name} has too many rows of tokens", name=name),
+                expected=text("at most {limit:,}", limit=_MOST_ONE_HOT // len(weight)),
+                found=f"{len(ids):,}",
+                hint=text("train the whole embedding: modules_to_save"),
             )
         delta = tokens.rows.float() - weight.detach()[ids].float().cpu()  # (ids, width)
         chosen = torch.zeros(len(ids), len(weight))  # (ids, vocabulary), one-hot

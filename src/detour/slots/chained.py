@@ -147,9 +147,9 @@ def bank_widths(rows: int) -> float:
     """Up to how many times the width of the widest row's own chain a bank is the faster layout.
 
     Fitted to what benchmarks/decode/layouts.py measured on a 1,024 wide model of 196 layers: the
-    border lay near 2.3 for 4 rows, 4 for 8, 5.5 for 16, 8 for 32, 9 for 64 and 128.
+    border lay near 2.3 for 4 rows, 4 for 8, 6 for 16, 11 for 32, 15 for 64 and 19 for 128.
     """
-    return 11 * rows / (rows + 14)
+    return 24 * rows / (rows + 38)
 
 
 def _own_factors(

@@ -140,6 +140,7 @@ class SlotSet:
         products: Products | None = None,
     ) -> None:
         self.products = products or Products()
+        self._faster = 0
         self._model = model
         self._exchanged = Exchanged()
         self._slots = dict(slots)
@@ -248,11 +249,15 @@ class SlotSet:
 
         They differ from the layers' own in the order of their sums, so in the last bits.
         """
-        before, self._current.products = self._current.products, self.products
+        self.products.refresh()
+        self._faster += 1
+        self._current.products = self.products
         try:
             yield
         finally:
-            self._current.products = before
+            self._faster -= 1
+            if not self._faster:  # streams need not end in the order in which they began
+                self._current.products = None
 
     def keep(self, places: Int[Tensor, " kept"]) -> None:
         """Go on with these rows of what is held, in this order, until the hold ends."""

@@ -8,9 +8,11 @@ takes its memory a second time, so there is a limit. Knows linear layers; knows 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from threading import Lock
 from typing import Any
+from weakref import ref
 
 import torch
 from jaxtyping import Float
@@ -22,18 +24,46 @@ FEW = 64  # tokens up to which packed weights are used: decoding, not reading a 
 SMALL = 2**18  # multiplications below which calling oneDNN takes longer than it saves
 
 
+@dataclass(frozen=True)
+class _Packed:
+    """A parameter laid out anew, and what it was like then."""
+
+    parameter: ref[Tensor]
+    state: tuple[object, ...]
+    sample: Tensor
+    weight: Tensor
+    size: int
+
+    def stands_for(self, weight: Tensor) -> bool:
+        return self.parameter() is weight and self.state == _state(weight)
+
+
 class Products:
     """The products of one model's linear layers, and the weights that were packed for them.
 
-    A packed weight stands in for a parameter only as long as that is unchanged; models that share
-    parameters may share their products too, from several threads.
+    A packed weight stands in for a parameter only as long as that is unchanged: `refresh` also
+    finds values that were changed behind torch's back. Models that share parameters may share
+    their products too, from several threads.
     """
 
     def __init__(self, limit: int = PACKED_BYTES) -> None:
         self.limit = limit
-        self.packed_bytes = 0
-        self._packed: dict[int, tuple[Tensor, int, Tensor]] = {}
+        self._packed: dict[int, _Packed] = {}
         self._lock = Lock()
+
+    @property
+    def packed_bytes(self) -> int:
+        """What the packed weights take."""
+        return sum(one.size for one in self._packed.values())
+
+    def refresh(self) -> None:
+        """Forget the packed weights of parameters that have changed or are gone."""
+        with self._lock:
+            for key, one in list(self._packed.items()):
+                weight = one.parameter()
+                same = weight is not None and one.stands_for(weight)
+                if weight is None or not same or not torch.equal(_sample(weight), one.sample):
+                    del self._packed[key]
 
     def linear(self, layer: nn.Linear, x: Float[Tensor, "*lead in"]) -> Float[Tensor, "*lead out"]:
         """The layer's output: what torch itself gives, up to the order of its sums."""
@@ -54,6 +84,7 @@ class Products:
             and tokens * weight.numel() > SMALL
             and weight.is_contiguous()
             and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
         )
 
     def _packed_of(self, weight: Tensor) -> Tensor | None:
@@ -64,17 +95,29 @@ class Products:
         if not isinstance(weight, nn.Parameter) or weight.is_inference():
             return None
         known = self._packed.get(id(weight))
-        if known is not None and known[0] is weight and known[1] == weight._version:
-            return known[2]
+        if known is not None and known.stands_for(weight):
+            return known.weight
         with self._lock:
-            if self._packed.pop(id(weight), None) is not None:
-                self.packed_bytes -= weight.nbytes
+            known = self._packed.get(id(weight))
+            if known is not None and known.stands_for(weight):  # made by another thread meanwhile
+                return known.weight
+            self._packed.pop(id(weight), None)
             if self.packed_bytes + weight.nbytes > self.limit:
                 return None
-            packed = _onednn()._reorder_linear_weight(weight.detach(), FEW)
-            self._packed[id(weight)] = (weight, weight._version, packed)
-            self.packed_bytes += weight.nbytes
-            return packed
+            laid_out = _onednn()._reorder_linear_weight(weight.detach(), FEW)
+            made = _Packed(ref(weight), _state(weight), _sample(weight), laid_out, weight.nbytes)
+            self._packed[id(weight)] = made
+            return laid_out
+
+
+def _state(weight: Tensor) -> tuple[object, ...]:
+    return weight.data_ptr(), weight._version, weight.dtype, weight.shape
+
+
+def _sample(weight: Tensor) -> Tensor:
+    """Some of its values: a change made through `.data` moves no version."""
+    flat = weight.detach().view(-1)
+    return flat[:: max(1, len(flat) // 16)].clone()
 
 
 def onednn_linear(

@@ -42,7 +42,8 @@ class Slot:
         self.content: Content | None = None
         self._own = module.__dict__.get("forward")
         self._original = module.forward
-        self._plain = self._own is None and type(module).forward is nn.Linear.forward
+        own = nn.Linear.forward if self._own is None else getattr(self._own, "__func__", None)
+        self._plain = own is type(module).forward is nn.Linear.forward
 
     def __call__(self, input: Tensor) -> Tensor:
         """The name `input` is that of the layers' own forward; shapes are the layer's."""
