@@ -179,6 +179,7 @@ def test_rslora_is_named(detour, keep, shelf):
     (shelf / "formal" / "detour.json").unlink()
     path = shelf / "formal" / "adapter_config.json"
     config = {**json.loads(path.read_text()), "use_rslora": True, "r": 4, "lora_alpha": 6}
+    config["target_modules"] = ["a"]
     path.write_text(json.dumps(config))
     import torch
 

@@ -294,6 +294,23 @@ class TestSharing:
             thread.join()
         assert [answers[0], answers[1]] == expected
 
+    def test_a_share_made_while_answers_stream_decodes_by_itself(self, base):
+        head = base.model.get_output_embeddings()
+        hooks = len(head._forward_pre_hooks)
+        pieces = base.stream("Where?", max_new_tokens=4)
+        next(pieces)
+        other = base.share()
+        list(pieces)
+        assert other.model.config._attn_implementation == base.model.config._attn_implementation
+        assert len(other.model.get_output_embeddings()._forward_pre_hooks) == hooks
+        assert other.slots.products is base.slots.products
+        assert other.ask("Where?") == base.ask("Where?")
+
+    def test_a_share_computes_as_fast(self, base):
+        slots = [*base.slots._slots.values(), *base.share().slots._slots.values()]
+        linear = [slot for slot in slots if isinstance(slot.module, torch.nn.Linear)]
+        assert all(slot._plain for slot in linear)
+
     def test_a_share_of_a_share_and_tied_weights(self, make_model, tiny_tokenizer):
         base = Base.from_model(make_model("qwen3"), tiny_tokenizer)
         third = base.share().share()

@@ -15,7 +15,13 @@ from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.adapter.unbound import TokenRows, Unbound
 from detour.adapter.update import Update
-from detour.errors import AdapterWeightsError, SlotError, SlotsBusy, WrongBase
+from detour.errors import (
+    AdapterTooLarge,
+    AdapterWeightsError,
+    SlotError,
+    SlotsBusy,
+    WrongBase,
+)
 from detour.model.base import Base
 from detour.model.binding import bound
 from detour.slots.chained import contents_for_chain
@@ -177,3 +183,18 @@ def test_whole_values_must_be_finite():
         Unbound(magnitudes={"q": torch.tensor([float("nan")])})
     with pytest.raises(AdapterWeightsError, match=r"q\.whole_bias"):
         Unbound(biases={"q": torch.tensor([1])})
+
+
+@pytest.mark.parametrize("name", ["nowhere.table", "model.embed_tokens.weight"])
+def test_token_rows_of_a_module_that_is_not_there_are_named(base, name):
+    unbound = Unbound(tokens={name: TokenRows((1,), torch.ones(1, 4))})
+    with pytest.raises(SlotError, match=name):
+        base.bind(Adapter({}, "rows", unbound=unbound))
+
+
+def test_more_token_rows_than_fit_are_refused(base, monkeypatch):
+    monkeypatch.setattr("detour.model.binding._MOST_ONE_HOT", 100)
+    weight = base.model.get_input_embeddings().weight
+    unbound = Unbound(tokens={"model.embed_tokens": TokenRows((1, 2), weight[:2] + 1)})
+    with pytest.raises(AdapterTooLarge, match="modules_to_save"):
+        base.bind(Adapter({}, "rows", unbound=unbound))

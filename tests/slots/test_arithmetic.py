@@ -241,3 +241,20 @@ def test_low_rank_under_autocast_keeps_gradients_in_the_factors_dtype() -> None:
     torch.testing.assert_close(
         up.grad, 2.0 * (x @ down.mT).sum(0)[:, None].expand(4, OUT), rtol=0.05, atol=0.1
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gate", [None, 0.5])
+def test_many_tokens_of_one_chain_are_the_plain_product(dtype, gate):
+    """Above 2**21 multiplications the two products are formed another way."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 300, 256).to(dtype)
+    y = torch.randn(2, 300, 128).to(dtype)
+    down, up = torch.randn(16, 256) / 16, torch.randn(16, 128) / 4
+    expected = y.double() + (gate or 1.0) * (x.double() @ down.double().mT) @ up.double()
+    with torch.no_grad():
+        found = add(y.clone(), x, Content((Term(down, up, gate=gate),)))
+    tolerance = (
+        {"atol": 1e-4, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.02}
+    )
+    torch.testing.assert_close(found.double(), expected, **tolerance)

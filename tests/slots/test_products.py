@@ -80,6 +80,63 @@ def test_a_weight_that_has_changed_is_packed_anew():
 
 
 @needs_onednn
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weight: weight.data.mul_(2),
+        lambda weight: setattr(weight, "data", weight.data * 2),
+        lambda weight: weight.data.add_(weight.data),
+    ],
+)
+def test_a_change_behind_torch_s_back_is_found_when_decoding_starts(change):
+    model = nn.Sequential(layer(bias=False))
+    slots = install(model)
+    x = torch.randn(2, IN)
+    with torch.no_grad():
+        with slots.faster_products():
+            before = model(x)
+        change(model[0].weight)
+        with slots.faster_products():
+            torch.testing.assert_close(model(x), 2 * before)
+    assert slots.products.packed_bytes == model[0].weight.nbytes
+
+
+@needs_onednn
+def test_another_type_in_its_place_is_another_weight():
+    linear, products = layer(), Products()
+    x = torch.randn(2, IN)
+    with torch.no_grad():
+        products.linear(linear, x)
+        linear.bfloat16()
+        found = products.linear(linear, x.bfloat16())
+        torch.testing.assert_close(found, linear(x.bfloat16()), atol=0.02, rtol=0.02)
+
+
+@needs_onednn
+def test_packed_weights_go_with_their_parameters():
+    linear, products = layer(), Products()
+    with torch.no_grad():
+        products.linear(linear, torch.randn(2, IN))
+        del linear
+        products.refresh()
+    assert products.packed_bytes == 0
+
+
+def test_whoever_is_last_puts_the_layers_own_products_back():
+    model = nn.Sequential(layer())
+    slots = install(model)
+    x = torch.randn(2, IN)
+    with torch.no_grad():
+        own = model(x)
+        one, other = slots.faster_products(), slots.faster_products()
+        one.__enter__()
+        other.__enter__()
+        one.__exit__(None, None, None)
+        other.__exit__(None, None, None)
+        assert torch.equal(model(x), own)
+
+
+@needs_onednn
 def test_another_parameter_in_its_place_is_another_weight():
     linear, products = layer(), Products()
     x = torch.randn(2, IN)

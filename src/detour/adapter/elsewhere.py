@@ -35,7 +35,7 @@ def _vllm(adapter: Adapter, config: PeftConfig | None) -> list[str]:
         "it takes one rank and one scale for all layers: they would be wrong without a word": (
             len(ranks) > 1 or len({u.scale for u in adapter.updates.values()}) > 1
         ),
-        "it wants a PEFT folder: detour convert": config is None,
+        "it wants a PEFT folder: detour convert": config is None and not _has(adapter, "row_scale"),
     }
     return _true(found)
 
@@ -53,7 +53,7 @@ def _llama_cpp(adapter: Adapter, config: PeftConfig | None) -> list[str]:
         > 1,
         "its converter does not read use_rslora: √rank too weak without a word": config is not None
         and config.use_rslora,
-        "it wants a PEFT folder: detour convert": config is None,
+        "it wants a PEFT folder: detour convert": config is None and not _has(adapter, "row_scale"),
     }
     return _true(found)
 

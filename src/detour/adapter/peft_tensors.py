@@ -94,6 +94,7 @@ def from_tensors(
         magnitudes, biases, weights, tokens, _counted(stacks), config.target_parameters
     )
     _check_stated(config, updates, unbound, biased)
+    _check_targets(config, updates)
     return updates, unbound
 
 
@@ -131,8 +132,9 @@ def _put(place: dict[str, Tensor], name: str, tensor: Tensor, key: str) -> None:
 def _unknown(key: str) -> AdapterFormatError:
     return AdapterFormatError(
         text("the adapter holds a tensor of unknown meaning"),
-        expected="base_model.model.<layer>.lora_A.weight or …lora_B.weight",
+        expected="base_model.model.<layer>.lora_A.weight, base_model.model.<layer>.lora_B.weight",
         found=key,
+        hint=text("PEFT's save_pretrained names tensors like that"),
     )
 
 
@@ -292,6 +294,24 @@ def _check_stated(
 
 def _ends(name: str, end: str) -> bool:
     return name == end or name.endswith("." + end) or f".{end}." in f".{name}"
+
+
+def _check_targets(config: PeftConfig, updates: Mapping[str, Update]) -> None:
+    """PEFT would leave out tensors of layers that a list of targets does not name.
+
+    By the last part of their names, since the parts before it differ between versions.
+    """
+    if isinstance(config.target_modules, str) or not config.target_modules:
+        return
+    ends = {name.rpartition(".")[2] for name in config.target_modules}
+    strays = [n for n in updates if not config.targets(n) and n.rpartition(".")[2] not in ends]
+    if strays:
+        raise AdapterWeightsError(
+            text("the weights are not those that {key} states", key="target_modules"),
+            expected=", ".join(sorted(ends)),
+            found=_told(set(strays)),
+            hint=text("the configuration belongs to other weights; copy both from one save"),
+        )
 
 
 def _told(names: set[str]) -> str:

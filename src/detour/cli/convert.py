@@ -15,7 +15,7 @@ import click
 
 from detour.cli.options import dtype_option, json_option, load_base
 from detour.cli.output import note, print_json, say
-from detour.errors import AdapterWeightsError
+from detour.errors import AdapterWeightsError, ConfigError
 from detour.language.catalogue import text
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ CLOSE = 1e-4  # of the largest logit: rounding of fp32 over all layers, nothing 
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option(
-    "--base", "base_name", metavar="NAME", help="Compare both on this base; and bind to it."
+    "--base",
+    "base_name",
+    metavar="NAME",
+    help="Compare both on this base; a flat file is bound to it.",
 )
 @dtype_option
 @json_option
@@ -45,6 +48,12 @@ def command(
 
     path = Library.default().resolve(source)
     adapter = Adapter.load(path)
+    if target.resolve() == path.resolve():
+        raise ConfigError(
+            text("{folder} cannot be converted into itself", folder=target),
+            expected=text("another name"),
+            hint=text("choose another name"),
+        )
     is_flat = target.name.endswith(SUFFIX)
     (check_free if is_flat else check_target)(target)
     base = None if base_name is None else load_base(base_name, dtype=dtype)

@@ -67,7 +67,9 @@ def _on_base(adapter: Adapter, base_name: str, full: bool) -> Match:
     except (WrongBase, SlotError, AdapterWeightsError) as error:
         return Match(False, str(error))
     if adapter.base is None:
-        return Match(None, f"all layers fit {base.name}, but unverified: no fingerprint")
+        return Match(
+            None, "; ".join([f"all layers fit {base.name}", *map(str, base.doubts(adapter))])
+        )
     said = [str(doubt) for doubt in base.doubts(adapter)]
     return Match(True, "; ".join([*said, *filter(None, [_sampled(adapter, full)])]))
 
@@ -173,12 +175,14 @@ def _in_order(layer: str) -> list[tuple[bool, int, str]]:
 
 
 def _warnings(adapter: Adapter, match: Match, config: PeftConfig | None) -> list[str]:
+    from detour.adapter.elsewhere import refusals
     from detour.model.binding import changes_anything
 
     idle = [name for name, update in adapter.updates.items() if not changes_anything(update)]
     found = [match.remark] if match.remark else []
-    from detour.adapter.elsewhere import refusals
-
+    if config is not None and isinstance(config.target_modules, tuple):
+        missing = [n for n in config.target_modules if not _is_adapted(n, adapter)]
+        found += [f"target_modules names {n}, and no tensor is for it" for n in missing[:3]]
     for program, reasons in refusals(adapter, config).items():
         found += [f"{program}: {reason}" for reason in reasons]
     if adapter.card.fictional:
@@ -186,6 +190,13 @@ def _warnings(adapter: Adapter, match: Match, config: PeftConfig | None) -> list
     if idle:
         found.append(f"{len(idle)} of {len(adapter.updates)} layers change nothing: {idle[0]} …")
     return found
+
+
+def _is_adapted(target: str, adapter: Adapter) -> bool:
+    """Whether any layer that the adapter changes has that name, or ends in it."""
+    unbound = adapter.unbound
+    layers = [*adapter.updates, *(stack.module for stack in unbound.stacks), *unbound.biases]
+    return any(layer == target or layer.endswith("." + target) for layer in layers)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -49,10 +49,7 @@ def doubts(adapter: Adapter, here: Fingerprint) -> Iterator[Text]:
     """What cannot be ruled out: that the names fit by chance, or that text becomes other ids."""
     made_for = adapter.base
     if made_for is None:
-        yield text(
-            "{adapter}: unverified, it does not say which base it was made for",
-            adapter=adapter.name,
-        )
+        yield _by_name(adapter, here)
         return
     known = made_for.tokenizer_sha256 is not None and here.tokenizer_sha256 is not None
     if known and made_for.tokenizer_sha256 != here.tokenizer_sha256:
@@ -60,6 +57,25 @@ def doubts(adapter: Adapter, here: Fingerprint) -> Iterator[Text]:
             "{adapter}: its tokenizer's files were others; the same text may give other ids",
             adapter=adapter.name,
         )
+
+
+def _by_name(adapter: Adapter, here: Fingerprint) -> Text:
+    """What a foreign adapter's configuration says about its base, and how little that proves."""
+    named = adapter.card.base_model
+    if not named:
+        return text(
+            "{adapter}: unverified, it does not say which base it was made for",
+            adapter=adapter.name,
+        )
+    last, this = (name.rstrip("/").rpartition("/")[2].lower() for name in (named, here.name))
+    if last.partition("@")[0] == this.partition("@")[0]:
+        return text("{adapter}: unverified, it names its base only", adapter=adapter.name)
+    return text(
+        "{adapter}: unverified, it says that it was made for {named}, and this is {here}",
+        adapter=adapter.name,
+        named=named,
+        here=here.name,
+    )
 
 
 def _wrong_weights(adapter: Adapter, made_for: Fingerprint, here: Fingerprint) -> WrongBase:

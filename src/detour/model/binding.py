@@ -33,6 +33,7 @@ def bound(adapter: Adapter, model: nn.Module, slots: SlotSet) -> Adapter:
     Raises:
         SlotError: a layer or a shape that the model does not have; every one is listed.
         AdapterWeightsError: an adapter whose every change is zero.
+        AdapterTooLarge: more rows of tokens than are held in memory.
     """
     named = _with_names_of(adapter, model)
     slots.check({n: (u.out_features, u.in_features) for n, u in named.updates.items()})

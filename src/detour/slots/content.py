@@ -241,6 +241,15 @@ class Content:
         return Content(terms, rows_of(self.gain), rows_of(self.shift), self.lookup)
 
     @cached_property
+    def own_rows(self) -> int | None:
+        """How many rows it has where each has factors of its own, and nothing else acts."""
+        alone = len(self.terms) == 1 and self.gain is None and self.shift is None
+        if not alone or self.terms[0].gate is not None:
+            return None
+        down, up = self.terms[0].spread_down, self.terms[0].spread_up
+        return self.rows if down is up is Spread.PER_ROW else None
+
+    @cached_property
     def rows(self) -> int | None:
         """How many rows it tells apart; None when it needs no row index."""
         counts = (*(term.rows for term in self.terms), *(len(part) for part in self._by_row))

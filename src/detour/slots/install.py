@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from detour.errors import SlotError, SlotsBusy
-from detour.language.catalogue import joined, text
+from detour.language.catalogue import Text, joined, text
 from detour.slots.arithmetic import Rows
 from detour.slots.content import Content
 from detour.slots.kinds import Kind, kind_of
@@ -28,6 +28,7 @@ from detour.slots.products import Products
 from detour.slots.slot import Current, Slot
 
 Targets = str | Sequence[str]
+_SHOWN = 4  # faults that an error spells out
 
 
 def install(
@@ -368,10 +369,14 @@ def _refuse(faults: Sequence[str], count: int) -> None:
                 "{misfits} of {count} layers do not fit the model: {faults}",
                 misfits=len(faults),
                 count=count,
-                faults=joined("; ", faults),
+                faults=joined("; ", [*faults[:_SHOWN], *_more(len(faults) - _SHOWN)]),
             ),
             hint=text("use the base that these adapters were made for"),
         )
+
+
+def _more(count: int) -> list[Text]:
+    return [text("and {count} more", count=count)] if count > 0 else []
 
 
 def _rows(index: Int[Tensor, "..."] | Sequence[int] | None, tokens: int | None) -> Rows | None:
