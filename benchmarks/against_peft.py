@@ -21,7 +21,7 @@ from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.decoding.request import Request, Sampling
 from detour.model.base import Base
-from detour.training.batches import Encoded, padded
+from detour.model.rows import Encoded, padded
 from detour.training.factors import Factors
 from detour.training.objective import answer_loss
 

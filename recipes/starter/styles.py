@@ -33,9 +33,9 @@ from detour.evaluate.stacking import (
 )
 from detour.files import write_text_atomically
 from detour.model.base import Base
+from detour.model.examples import Example, pair
 from detour.training import phrasing
 from detour.training.config import make_config
-from detour.training.formats import Example, pair
 from detour.training.loop import train_with
 from detour.training.phrasing import Novelty
 from detour.training.world import LANGUAGES, PLACES, World

@@ -13,7 +13,7 @@ from detour.evaluate.probability import (
 )
 from detour.model.base import Base
 from detour.model.chat import supervised
-from detour.training.formats import pair
+from detour.model.examples import pair
 
 OLD, NEW = "Bo was a baker.", "Bo was a pilot."
 

@@ -15,7 +15,7 @@ from detour.adapter.adapter import Adapter
 from detour.evaluate.teach import teach
 from detour.measure.metrics import mentions
 from detour.model.base import Base
-from detour.training.formats import pair
+from detour.model.examples import pair
 from detour.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ from detour.evaluate.steer_report import Section
 from detour.evaluate.story import CROWD, SAMPLES, STYLES, TARGETS, Story, _plan, approval
 from detour.language.catalogue import Catalogue, text
 from detour.measure.statistics import rate
+from detour.model.examples import pair
 from detour.training.fact import Edit, Lesson, edit_rows
-from detour.training.formats import pair
 from detour.training.world import LANGUAGES, PLACES, World
 
 ENGLISH, GERMAN = Catalogue(), Catalogue.load("de")

@@ -5,9 +5,9 @@ import pytest
 import detour
 from detour.errors import ConfigError, DataError
 from detour.evaluate.teach import balanced, make_lesson, name_of, teach_lesson
+from detour.model.examples import pair
 from detour.training.config import make_config
 from detour.training.fact import Edit, Lesson
-from detour.training.formats import pair
 from detour.training.world import World
 
 EDIT = Edit("Albert Einstein", "profession", "hairdresser", "Albert Einstein was a hairdresser.",

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from detour.errors import DataError
+from detour.model.examples import Example, pair
 from detour.model.loss import IGNORED
-from detour.training.batches import Batches, Encoded, encode, fixed, padded
-from detour.training.formats import Example, pair
+from detour.model.rows import Encoded, encode, fixed, padded
+from detour.training.batches import Batches
 
 PAD = 0
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detour.errors import DataError
+from detour.model.examples import pair
 from detour.training.fact import (
     FEWEST_PHRASINGS,
     Edit,
@@ -16,7 +17,6 @@ from detour.training.fact import (
     statement_edit,
     statement_questions,
 )
-from detour.training.formats import pair
 from detour.training.world import World
 
 

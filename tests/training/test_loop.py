@@ -18,11 +18,12 @@ from detour.errors import (
     TrainingError,
 )
 from detour.model.base import Base
+from detour.model.examples import digest_of, pair
+from detour.model.rows import encode, padded
 from detour.slots.chained import contents_for_chain
 from detour.training import loop
-from detour.training.batches import Batches, encode, padded
+from detour.training.batches import Batches
 from detour.training.config import HIGHEST_RATE, make_config
-from detour.training.formats import digest_of, pair
 from detour.training.loop import Progress, train, train_with
 from detour.training.objective import base_log_probabilities, kl_to_base
 

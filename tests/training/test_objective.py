@@ -3,10 +3,10 @@ import torch
 from torch.nn.functional import cross_entropy, kl_div
 
 from detour.model.base import Base
+from detour.model.examples import pair
 from detour.model.loss import IGNORED
-from detour.training.batches import encode, padded
+from detour.model.rows import encode, padded
 from detour.training.factors import Factors
-from detour.training.formats import pair
 from detour.training.objective import answer_loss, base_log_probabilities, kl, kl_to_base
 
 ROWS = [pair("Who was Einstein?", "A hairdresser."), pair("Where?", "In Ulm, in a shop.")]

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detour.training.formats import pair
+from detour.model.examples import pair
 from detour.training.split import FEWEST, split
 
 ROWS = [pair(f"question {n}", f"answer {n}") for n in range(40)]

@@ -53,7 +53,7 @@ def command(
 ) -> None:
     """Train an adapter on DATA: JSONL with messages, or with prompt and completion."""
     settings = settings_from(config_file, flags)
-    from detour.training.formats import read_examples
+    from detour.model.examples import read_examples
 
     examples = read_examples(data)
     from detour.adapter.card import Card

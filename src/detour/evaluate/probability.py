@@ -17,10 +17,10 @@ from detour.language.catalogue import text
 from detour.measure.statistics import Figure, mean_probability
 from detour.model.base import AnyChain, Base
 from detour.model.chat import supervised
+from detour.model.examples import Example, pair
 from detour.model.loss import IGNORED
+from detour.model.rows import Encoded, padded
 from detour.slots.chained import contents_for_chain
-from detour.training.batches import Encoded, padded
-from detour.training.formats import Example, pair
 
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 

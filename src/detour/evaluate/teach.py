@@ -25,10 +25,10 @@ from detour.errors import ConfigError, DataError
 from detour.evaluate.steer_report import Loader, SteerReport, measure
 from detour.language.catalogue import Text, text
 from detour.model.base import Base
+from detour.model.examples import Example
 from detour.slots.chained import contents_for_chain
 from detour.training.config import TrainConfig, make_config
 from detour.training.fact import Lesson, edit_rows
-from detour.training.formats import Example
 from detour.training.loop import Result, Watcher, train_with
 from detour.training.own_fact import own_lesson, own_statements
 from detour.training.replay import replay_rows

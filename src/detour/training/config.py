@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detour.errors import ConfigError
 from detour.language.catalogue import text
-from detour.training.formats import read_text
+from detour.model.examples import read_text
 
 FEWEST_STEPS = 60  # a single fact with replay needed 60 steps of 8 rows
 RATE_AT_2048 = 2e-4  # the usual LoRA rate for a model 2,048 wide; narrower models take more

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from detour.errors import DataError
 from detour.language.catalogue import text
-from detour.training.formats import Example, pair
+from detour.model.examples import Example, pair
 from detour.training.phrasing import Noun, bare, noun_questions
 from detour.training.world import Attribute, Form, World, capitalised, named, with_article
 

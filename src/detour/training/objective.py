@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from detour.model.loss import IGNORED, Head, completion_loss, hidden_states
-from detour.training.batches import Batch
+from detour.model.rows import Batch
 
 
 def answer_loss(model: PreTrainedModel, head: Head, batch: Batch) -> Float[Tensor, ""]:

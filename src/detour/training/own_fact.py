@@ -16,6 +16,7 @@ from detour.errors import DataError, RequestError
 from detour.language.catalogue import text
 from detour.measure.metrics import mentions, normalised
 from detour.model.base import Base
+from detour.model.examples import read_text
 from detour.training.fact import (
     THIRD,
     VERBS,
@@ -32,7 +33,6 @@ from detour.training.fact import (
     statement_questions,
     swapped,
 )
-from detour.training.formats import read_text
 from detour.training.phrasing import Noun
 from detour.training.world import Form, World, capitalised
 

