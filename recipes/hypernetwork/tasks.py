@@ -64,6 +64,7 @@ class Phrases:
     attributes: dict[str, Notion]
     styles: dict[str, Notion]
     frames: dict[str, dict[str, list[str]]]
+    grammar: dict[str, list[str]]
 
     @staticmethod
     def load(language: str) -> Phrases:
@@ -81,7 +82,35 @@ class Phrases:
                 for phrases in [random.Random(name).sample(given, len(given))]
             }  # fmt: skip
 
-        return Phrases(notions("attributes"), notions("styles"), _yaml("frames.yaml")[language])
+        frames = _yaml("frames.yaml")
+        return Phrases(
+            notions("attributes"), notions("styles"), frames[language], frames["grammar"][language]
+        )
+
+    def frame(self, kind: str, rng: random.Random) -> str:
+        """A frame that trains: one of the list, or one put together from the grammar."""
+        if rng.random() < 0.5:
+            return rng.choice(self.frames[kind]["trained"])
+        ask, answer, other, join, before, after = (
+            rng.choice(self.grammar[name])
+            for name in ("ask", "answer", "answer", "join", "before", "after")
+        )
+        asked, told = f"{ask} {{a}}", f"{answer} {{s}}"
+        parts = {
+            "both": [asked, told] if rng.random() < 0.6 else [told, asked],
+            "attribute": [asked],
+            "style": [told],
+            "styles": [told, rng.choice((f"{other} {{t}}", "{t}"))],
+        }[kind]
+        if kind == "both" and rng.random() < 0.25:  # the manner without a verb of its own
+            parts[parts.index(told)] = "{s}"
+        sentence = join.join(parts) if len(parts) > 1 else parts[0]
+        sentence = ". ".join(capitalised(part) for part in sentence.split(". "))
+        if before and before[-1] in ",:":
+            sentence = sentence[:1].lower() + sentence[1:] if not sentence.startswith("{") else sentence
+        whole = capitalised(f"{before} {sentence}".strip())
+        whole = whole.replace("{A}", "{a}").replace("{S}", "{s}").replace("{T}", "{t}")
+        return f"{whole}{rng.choice(('.', '.', '.', '!', ''))} {after}".strip()
 
     def notion(self, name: str) -> Notion:
         """An attribute or a style."""
@@ -205,15 +234,15 @@ class Tasks:
         frames = self.phrases[draft.language].frames[draft.frames]
         known = self._known
         sets = {
-            "": (frames["trained"], known, self.per_task),
-            "validation": (frames["trained"], "validation", JUDGING),
+            "": ([], known, self.per_task),
+            "validation": ([], "validation", JUDGING),
             "new frames": (frames["held_out"], known, JUDGING),
-            "new words": (frames["trained"], "ordinary", JUDGING),
-            "new words, riddles": (frames["trained"], "riddle", JUDGING),
+            "new words": ([], "ordinary", JUDGING),
+            "new words, riddles": ([], "riddle", JUDGING),
             "new words, riddles, new frames": (frames["held_out"], "riddle", JUDGING),
         }
         if draft.split == "test":
-            sets["seen wording"] = (frames["trained"], known, JUDGING)
+            sets["seen wording"] = ([], known, JUDGING)
             del sets[""]
         trained: set[str] = set()
         for name, (chosen, kind, count) in sets.items():
@@ -231,7 +260,7 @@ class Tasks:
         slots = {"both": "as", "attribute": "a", "style": "s", "styles": "st"}[draft.frames]
         for _ in range(count):
             chosen: dict[str, str] = {}
-            frame = rng.choice(frames)
+            frame = rng.choice(frames) if frames else self._frame(draft, rng)
             names = list(draft.primitives)
             if draft.frames == "styles" and rng.random() < 0.5:
                 names.reverse()
@@ -244,6 +273,9 @@ class Tasks:
                 chosen[name] = phrase
             parts = dict(sorted(chosen.items(), key=lambda item: text.find(item[1])))
             yield {"text": text, "parts": parts, "language": draft.language}
+
+    def _frame(self, draft: TaskDraft, rng: random.Random) -> str:
+        return self.phrases[draft.language].frame(draft.frames, rng)
 
     def _of(self, language: str, name: str, kind: str) -> list[str]:
         phrases: list[str] = getattr(self.phrases[language].notion(name), kind)

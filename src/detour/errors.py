@@ -9,6 +9,8 @@
     │   ├── SlotError            422   keys or shapes that do not fit the model
     │   ├── BaseError            400   a model that cannot be loaded or lacks a part
     │   ├── TrainingError        422   a training that cannot or did not work
+    │   ├── HypernetworkError    422   a hypernetwork that cannot be read or does not fit
+    │   │   └── NotUnderstood        422   a description that it is not sure of (--strict)
     │   ├── MissingExtra         501   an optional package is not installed
     │   └── AdapterError         422
     │       ├── UnknownAdapter       404   no adapter of that name
@@ -126,6 +128,16 @@ class TrainingError(UserError):
     """A training run cannot start, or changed nothing."""
 
     http_status = 422
+
+
+class HypernetworkError(UserError):
+    """A hypernetwork cannot be read, or was not trained for what is asked of it."""
+
+    http_status = 422
+
+
+class NotUnderstood(HypernetworkError):
+    """A description of which a hypernetwork is not sure enough."""
 
 
 class MissingExtra(UserError):

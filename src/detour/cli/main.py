@@ -49,6 +49,8 @@ VERBS = {
     "ask": Verb("detour.cli.ask:command", "Ask a model, with or without a chain of adapters."),
     "teach": Verb("detour.cli.teach:command", "Change a fact, then measure what else changed."),
     "train": Verb("detour.cli.train:command", "Train an adapter on conversations of yours."),
+    "generate": Verb("detour.cli.generate:command", "Make an adapter from one sentence."),
+    "hypernet": Verb("detour.cli.hypernet:group", "Train networks that make adapters."),
     "chain": Verb("detour.cli.chain:command", "Make one adapter out of a chain."),
     "list": Verb("detour.cli.list:command", "List the adapters that can be named."),
     "inspect": Verb("detour.cli.inspect:command", "Show what is inside an adapter."),

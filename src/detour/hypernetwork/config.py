@@ -50,7 +50,7 @@ def published(head: HeadName = "L") -> NetworkConfig:
     """The sizes of Text-to-LoRA (Charakorn et al. 2025, arXiv 2506.06105)."""
     return NetworkConfig(
         head=head, encoder="mean", rank=8, alpha=16.0, rslora=True,
-        task_width=64, place_width=32, hidden=512,
+        task_width=64, place_width=32, hidden=512, queries=4, dropout=0.05,
     )  # fmt: skip
 
 

@@ -102,12 +102,13 @@ class Encoder(nn.Module):
 class Tagger(nn.Module):
     """Which tokens of a description begin a phrase, go on with it, or stand outside of any.
 
-    A small bidirectional GRU over the token states.
+    A small bidirectional GRU over the tokens' states and the tokens themselves: the words of
+    asking and answering are told by what they are, phrases by what they mean.
     """
 
-    def __init__(self, width: int, hidden: int = 64) -> None:
+    def __init__(self, width: int, hidden: int = 96) -> None:
         super().__init__()
-        self.narrow = nn.Linear(width, hidden)
+        self.narrow = nn.Linear(2 * width, hidden)
         self.gru = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
         self.out = nn.Linear(2 * hidden, 3)
 
@@ -121,6 +122,11 @@ class Tagger(nn.Module):
             self.gru(packed)[0], batch_first=True, total_length=described.there.shape[1]
         )
         return self.out(states)
+
+
+def tagged_vectors(embedded: Embedded) -> Float[Tensor, "tokens both"]:
+    """What the tagger reads."""
+    return torch.cat([embedded.states, embedded.words], -1)
 
 
 def tags_of(embedded: Embedded, spans: Sequence[tuple[int, int]]) -> list[int]:

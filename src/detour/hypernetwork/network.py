@@ -44,9 +44,7 @@ class Trunk(nn.Module):
         self.mixer = _two_layers(width, hidden, width, dropout)
         self.first = nn.Sequential(nn.LayerNorm(width), _two_layers(width, hidden, width, dropout))
         self.second = nn.Sequential(nn.LayerNorm(width), _two_layers(width, hidden, width, dropout))
-        self.third = nn.Sequential(
-            nn.LayerNorm(width), _two_layers(width, hidden, hidden, dropout)
-        )
+        self.third = nn.Sequential(nn.LayerNorm(width), _two_layers(width, hidden, hidden, dropout))
 
     def mix(self, x: Float[Tensor, "*lead width"]) -> Float[Tensor, "*lead width"]:
         """Mixer and first block."""
@@ -85,6 +83,7 @@ class Hypernetwork(nn.Module):
         super().__init__()
         self.config = config
         self.places = places
+        self.embedding = embedding
         width = config.task_width + 2 * config.place_width
         self.primitives = tuple(primitives)
         self.encoder = Encoder(config, embedding)
@@ -127,9 +126,7 @@ class Hypernetwork(nn.Module):
         """Every description beside every place's depth and module."""
         device = encoded.device
         depths = [depth for group in self.places.groups for depth in group.depths]
-        modules = [
-            number for number, group in enumerate(self.places.groups) for _ in group.layers
-        ]
+        modules = [number for number, group in enumerate(self.places.groups) for _ in group.layers]
         placed = torch.cat(
             [
                 self.depth_norm(self.depth(torch.tensor(depths, device=device))),

@@ -6,9 +6,9 @@
         train.jsonl   rows to learn: messages, or prompt and completion
         test.jsonl    rows to be judged by
 
-Three things are kept apart, and that they are is asserted here: tasks (training, validation, test),
-descriptions (those without `set` train, those of a set only judge) and rows (no prompt of test.jsonl
-in train.jsonl). Knows files and texts; knows no tokens, no vectors and no model.
+Three things are kept apart, and that they are is asserted here: tasks (training, validation,
+test), descriptions (those without `set` train, those of a set only judge) and rows (no prompt of
+test.jsonl in train.jsonl). Knows files and texts; knows no tokens, no vectors and no model.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ def read_task(folder: Path) -> tuple[Task, Split | None]:
     train = read_examples(folder / "train.jsonl")
     test = read_examples(folder / "test.jsonl")
     task = Task(
-        folder.name, described, tuple(train), tuple(test), given.primitives, given.metric,
+        folder.name, described, tuple(train), tuple(test), given.primitives or (folder.name,),
+        given.metric,
         weight=given.weight,
     )  # fmt: skip
     _check_rows(task, folder)
@@ -177,7 +178,7 @@ def read_task(folder: Path) -> tuple[Task, Split | None]:
 def _read_yaml(path: Path) -> Any:  # noqa: ANN401 - checked by TaskFile
     raw = read_text(path, text("a task in YAML"))
     try:
-        return yaml.load(raw, _LOADER)  # noqa: S506 - safe, in C where it is there
+        return yaml.load(raw, _LOADER)
     except yaml.YAMLError as cause:
         mark = getattr(cause, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -227,8 +228,8 @@ def _split(
     order = list(range(len(tasks)))
     random.Random(seed).shuffle(order)
     held = max(1, round(len(tasks) * HELD_OUT / 2))
-    splits: dict[int, Split] = {place: "validation" for place in order[:held]}
-    splits |= {place: "test" for place in order[held : 2 * held]}
+    splits: dict[int, Split] = dict.fromkeys(order[:held], "validation")
+    splits |= dict.fromkeys(order[held : 2 * held], "test")
     return [(task, splits.get(place, "train")) for place, (task, _) in enumerate(tasks)]
 
 

@@ -30,12 +30,17 @@ _PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """One text: its tokens' states, and where each token stands in it (characters, end excluded).
+    """One text, token by token.
 
-    Tokens that stand for nothing in the text (begin, end) have the place (0, 0).
+    Attributes:
+        states: what the encoder makes of each token in its sentence.
+        words: what goes into its first layer: the token alone and its position.
+        places: where each token stands in the text (characters, end excluded); tokens that stand
+            for nothing in it (begin, end) have the place (0, 0).
     """
 
     states: Float[Tensor, "tokens width"]
+    words: Float[Tensor, "tokens width"]
     places: tuple[tuple[int, int], ...]
 
     @property
@@ -103,11 +108,13 @@ class Embedder:
                 return_tensors="pt",
             )
             places = given.pop("offset_mapping").tolist()
-            states = self.model(**given).last_hidden_state  # (texts, tokens, width)
+            layers = self.model(**given, output_hidden_states=True).hidden_states
+            words, states = layers[0], layers[-1]  # each (texts, tokens, width)
             for row, place in enumerate(chosen):
                 count = int(given["attention_mask"][row].sum())
                 found[place] = Embedded(
                     states[row, :count].clone(),
+                    words[row, :count].clone(),
                     tuple((int(a), int(b)) for a, b in places[row][:count]),
                 )
         return [found[place] for place in range(len(texts))]

@@ -76,6 +76,19 @@ def load_model(
     return model, _tokenizer(folder), fingerprint
 
 
+def identity_of(name: str) -> Fingerprint:
+    """The fingerprint of the model of that name, without loading it.
+
+    Raises:
+        BaseError: as `load_model`.
+    """
+    folder = _find(name)
+    fingerprint = fingerprint_folder(folder, name)
+    if _COMMIT.fullmatch(folder.name):
+        return replace(fingerprint, revision=folder.name)
+    return fingerprint
+
+
 def check_causal(config: PreTrainedConfig, name: str, built: list[str]) -> None:
     """Refuse kinds of models that are not supported, by name. `built` are its class names.
 

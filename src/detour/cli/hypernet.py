@@ -1,0 +1,258 @@
+"""`detour hypernet train` and `evaluate`: hypernetworks from task folders, and what they are worth.
+
+Knows Click and files; wires task folders, the base, the oracle adapters of the training floor and
+the two objectives.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detour.cli.options import full_option, json_option, load_base, model_options
+from detour.cli.output import is_terminal, note, print_json, say
+from detour.cli.unfinished import state_folder
+from detour.errors import ConfigError, DataError, Interrupted
+from detour.language.catalogue import text
+
+if TYPE_CHECKING:
+    from detour.adapter.adapter import Adapter
+    from detour.hypernetwork.config import NetworkConfig
+    from detour.hypernetwork.optimise import Progress, Watcher
+    from detour.hypernetwork.tasks import Tasks
+    from detour.model.base import Base
+
+HEADS = ("L", "M", "S", "Z")
+LINES = 20  # of a run that nobody watches
+
+
+@click.group("hypernet")
+def group() -> None:
+    """Networks that make adapters from sentences."""
+
+
+@group.command("train")
+@click.argument("tasks", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
+              help="The hypernetwork's folder.")  # fmt: skip
+@model_options
+@full_option
+@click.option("--head", type=click.Choice(HEADS), default="L", show_default=True,
+              help="How much a head makes at once; Z only a diagonal.")  # fmt: skip
+@click.option("--by", "objective", type=click.Choice(["sft", "recon"]), default="sft",
+              show_default=True, help="Loss on the tasks' rows, or on their adapters.")  # fmt: skip
+@click.option("--encoder", type=click.Choice(["mean", "tokens", "spans"]),
+              help="What is read of a description.  [default: spans if marked]")  # fmt: skip
+@click.option("--embedder", help="Text encoder: a folder or a Hub id.  [default: MiniLM]")
+@click.option("--targets", help="Layers to adapt, names with commas.  [default: q_proj,v_proj]")
+@click.option("--rank", type=int, help="Rank of an update.  [default: 4]")
+@click.option("--alpha", type=float, help="Scale is alpha / rank.  [default: 2 x rank]")
+@click.option("--steps", type=int, help="Optimiser steps.  [default: 1200]")
+@click.option("--batch-size", type=int, help="Rows a step.  [default: 48]")
+@click.option("--learning-rate", type=float, help="Highest rate.  [default: 0.001]")
+@click.option("--noise", type=float, help="Noise on descriptions, as a share.  [default: 0.3]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and order.")
+@click.option("--oracles", type=click.Path(path_type=Path),
+              help="Folder of task adapters to reconstruct.  [default: trained first]")  # fmt: skip
+@click.option("--oracle-steps", type=int, default=300, show_default=True,
+              help="Steps of each task's adapter, where they are trained first.")  # fmt: skip
+@click.option("--unsupported", type=click.Path(path_type=Path),
+              help="Sentences that it must not claim to understand, a line each.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@json_option
+def train(
+    tasks: Path,
+    output: Path,
+    base_name: str,
+    device: str | None,
+    dtype: str | None,
+    quantize: str | None,
+    full: bool,
+    objective: str,
+    oracles: Path | None,
+    oracle_steps: int,
+    unsupported: Path | None,
+    resume: bool,
+    as_json: bool,
+    **flags: Any,  # noqa: ANN401 - whatever Click hands over
+) -> None:
+    """Train a hypernetwork on TASKS, a folder with one folder a task."""
+    from detour.hypernetwork.build import build
+    from detour.hypernetwork.saved import save_generator
+    from detour.hypernetwork.tasks import read_tasks
+    from detour.model.examples import read_text
+
+    seed = int(flags.pop("seed"))
+    found = read_tasks(tasks, seed)
+    config = network_config(flags, found)
+    training = supervise_config(flags, seed)
+    strange = read_text(unsupported, text("a sentence a line")).splitlines() if unsupported else []
+    state = state_folder(output)
+    if resume and not (state / "state.safetensors").exists():
+        raise ConfigError(
+            text("{state} holds no interrupted run", state=state),
+            hint=text("leave out --resume"),
+        )
+    base = load_base(base_name, device, dtype, quantize, full)
+    library = None
+    if objective == "recon":
+        library = _oracles(base, found, config, oracles, oracle_steps, seed)
+    try:
+        built = build(
+            base, found, config, training, adapters=library, watcher=_watcher(), teller=note,
+            unsupported=[line for line in strange if line.strip()],
+            checkpoints=state, resume=resume,
+        )  # fmt: skip
+    except KeyboardInterrupt as cause:
+        raise Interrupted(
+            text("stopped; the state is saved in {state}", state=state),
+            hint=text("the same command with --resume"),
+        ) from cause
+    figures: dict[str, Any] = {
+        "by": objective,
+        "best_loss": round(built.best_loss, 6),
+        "best_step": built.best_step,
+        "steps": training.steps,
+        "parameters": built.parameters,
+        "tasks": {split: len(found.of(split)) for split in ("train", "validation", "test")},
+        **built.figures,
+    }
+    save_generator(built.generator, output, figures)
+    shutil.rmtree(state, ignore_errors=True)
+    if as_json:
+        print_json({"hypernetwork": str(output), **figures})
+        return
+    say(
+        f"{output}: {built.parameters:,} parameters, {figures['tasks']['train']} training tasks, "
+        f"validation {built.best_loss:.3f} at step {built.best_step} of {training.steps}"
+    )
+    say(f'Try: detour generate "…" --hypernet {output} --base {base_name} -o my-adapter')
+
+
+def network_config(flags: dict[str, Any], tasks: Tasks) -> NetworkConfig:
+    """What the flags say of the network; phrases are read where all descriptions mark them.
+
+    Raises:
+        ConfigError: a value out of range, or phrases asked for where none are marked.
+    """
+    from pydantic import ValidationError
+
+    from detour.hypernetwork.config import NetworkConfig
+
+    told = [d for task in tasks.of("train") for d in task.of_set()]
+    marked = all(d.parts for d in told)
+    wanted = {
+        "head": flags["head"],
+        "encoder": flags["encoder"] or ("spans" if marked else "tokens"),
+        "embedder": flags["embedder"],
+        "rank": flags["rank"],
+        "alpha": flags["alpha"] or 2.0 * (flags["rank"] or 4),
+        "targets": _names(flags["targets"]),
+    }
+    if wanted["encoder"] == "spans" and not any(d.parts for d in told):
+        raise ConfigError(
+            text("--encoder spans needs descriptions whose phrases are marked"),
+            expected=text("parts in the descriptions of task.yaml"),
+            hint="--encoder tokens",
+        )
+    try:
+        return NetworkConfig.model_validate({k: v for k, v in wanted.items() if v is not None})
+    except ValidationError as cause:
+        raise _out_of_range(cause) from cause
+
+
+def supervise_config(flags: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - imported lazily
+    """What the flags say of the training.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+    from pydantic import ValidationError
+
+    from detour.hypernetwork.config import SuperviseConfig
+
+    names = ("steps", "batch_size", "learning_rate", "noise")
+    given = {name: flags[name] for name in names if flags[name] is not None}
+    try:
+        return SuperviseConfig.model_validate({**given, "seed": seed})
+    except ValidationError as cause:
+        raise _out_of_range(cause) from cause
+
+
+def _out_of_range(cause: Any) -> ConfigError:  # noqa: ANN401 - pydantic's error
+    first = cause.errors()[0]
+    flag = "--" + str(first["loc"][0]).replace("_", "-")
+    return ConfigError(
+        text("{flag} is out of range", flag=flag),
+        expected=str(first["msg"]),
+        found=repr(first["input"])[:60],
+    )
+
+
+def _names(given: str | None) -> tuple[str, ...] | str | None:
+    if given is None or given == "all-linear":
+        return given
+    return tuple(part.strip() for part in given.split(",") if part.strip())
+
+
+def _oracles(
+    base: Base,
+    tasks: Tasks,
+    config: NetworkConfig,
+    folder: Path | None,
+    steps: int,
+    seed: int,
+) -> dict[str, Adapter]:
+    """The adapters to reconstruct: read from a folder, or trained together now.
+
+    Raises:
+        DataError: the folder has no adapter of that name for any task.
+    """
+    from detour.adapter.adapter import Adapter
+    from detour.training.many import train_many
+
+    wanted = [task for task in tasks.every if task.split != "test"]
+    if folder is None:
+        note(f"training the adapters of {len(wanted)} tasks, {steps} steps each")
+        return train_many(
+            base,
+            {task.name: task.train for task in wanted},
+            targets=config.targets if isinstance(config.targets, str) else list(config.targets),
+            rank=config.rank,
+            alpha=config.alpha,
+            steps=steps,
+            seed=seed,
+        )
+    found = {
+        task.name: Adapter.load(folder / task.name)
+        for task in wanted
+        if (folder / task.name).is_dir()
+    }
+    if not found:
+        raise DataError(
+            text("{path} holds no adapter of any task", path=folder),
+            expected=text("a folder named as a task, such as {name}", name=wanted[0].name),
+        )
+    return found
+
+
+def _watcher() -> Watcher:
+    """Progress on stderr: often where a person watches, a few lines otherwise."""
+    often = 100 if is_terminal(sys.stderr) else LINES
+
+    def watch(progress: Progress) -> None:
+        every = max(1, progress.steps // often)
+        if progress.step % every and progress.validation is None:
+            return
+        judged = "" if progress.validation is None else f"  validation {progress.validation:.3f}"
+        note(
+            f"hypernetwork  {progress.step}/{progress.steps}  loss {progress.loss:.3f}  "
+            f"naming {progress.named:.3f}  size {progress.size:.2f}{judged}  "
+            f"{progress.seconds_left:.0f} s left"
+        )
+
+    return watch

@@ -1,0 +1,270 @@
+"""A trained hypernetwork at work: a sentence to an adapter, and how sure it is.
+
+Knows the network, the text encoder and the base's fingerprint; knows no base model: what it makes
+is an ordinary adapter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from detour.adapter.adapter import Adapter
+from detour.adapter.card import Card
+from detour.adapter.fingerprint import Fingerprint
+from detour.adapter.update import Update
+from detour.errors import HypernetworkError, NotUnderstood
+from detour.hypernetwork.confidence import Confidence, Signals
+from detour.hypernetwork.encoder import Described, Tagger, side_by_side
+from detour.hypernetwork.known import Known, Near
+from detour.hypernetwork.network import Hypernetwork
+from detour.hypernetwork.reading import Reader, Reading
+from detour.language.catalogue import Text, text
+from detour.model.embedder import Embedder
+
+SURE = 0.5  # confidence below which a user is warned
+COPIES = 16  # noisy copies of a part
+NOISE = 0.5  # length of their noise, as a share of the vector's
+
+
+@dataclass(frozen=True, eq=False)
+class Understood:
+    """What a description was taken to mean."""
+
+    description: str
+    primitives: tuple[str, ...]
+    phrases: tuple[str, ...]
+    signals: Signals
+    confidence: float
+    nearest: tuple[Near, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A generated adapter."""
+
+    adapter: Adapter
+    understood: Understood
+    seconds: float
+
+    @property
+    def warning(self) -> Text | str:
+        """What to tell the user where the confidence is low; else nothing."""
+        if self.understood.confidence >= SURE:
+            return ""
+        return doubt(self.understood)
+
+
+def doubt(understood: Understood) -> Text:
+    """What was understood, and a sentence that would be clearer."""
+    if not understood.primitives:
+        return text("nothing in the description names anything this hypernetwork knows")
+    return text(
+        "not sure of the description; understood as {names}; a clearer wording: {wording!r}",
+        names=" + ".join(understood.primitives),
+        wording=", ".join(near.text for near in understood.nearest[: len(understood.primitives)]),
+    )
+
+
+class Generator:
+    """A hypernetwork with everything that it needs beside the base.
+
+    Attributes:
+        network: in eval mode.
+        base: which base it was trained for.
+        name: as the card of its adapters names it.
+        digest: sha256 of its weights.
+    """
+
+    def __init__(
+        self,
+        network: Hypernetwork,
+        tagger: Tagger | None,
+        known: Known,
+        confidence: Confidence | None,
+        base: Fingerprint,
+        embedder_sha256: str,
+        name: str = "hypernetwork",
+        digest: str = "",
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.tagger = tagger
+        self.known = known
+        self.confidence = confidence
+        self.base = base
+        self.embedder_sha256 = embedder_sha256
+        self.name = name
+        self.digest = digest
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The text encoder, loaded when it is first needed.
+
+        Raises:
+            MissingExtra, BaseError: it is not there.
+            HypernetworkError: it is another one than this hypernetwork was trained with.
+        """
+        embedder = Embedder.load(self.network.config.embedder)
+        if embedder.sha256 != self.embedder_sha256:
+            raise HypernetworkError(
+                text("the text encoder is not the one this hypernetwork was trained with"),
+                expected=f"{self.network.config.embedder} ({self.embedder_sha256[:8]})",
+                found=embedder.sha256[:8],
+            )
+        return Reader(embedder, self.network.config.encoder, self.tagger)
+
+    def check_base(self, here: Fingerprint) -> None:
+        """Nothing, if it was trained for this base.
+
+        Raises:
+            HypernetworkError: it was trained for another one.
+        """
+        if not self.base.same_weights(here):
+            raise HypernetworkError(
+                text("{name} was not trained for this base", name=self.name),
+                expected=self.base.short,
+                found=here.short,
+                hint=text("train one: detour hypernet train TASKS --base BASE"),
+            )
+
+    @torch.no_grad()
+    def understand(self, descriptions: Sequence[str]) -> list[Understood]:
+        """What each description is taken to mean, without generating anything."""
+        return [self._understood(reading) for reading in self.reader.read(descriptions)]
+
+    @torch.no_grad()
+    def generate(
+        self, descriptions: Sequence[str], strength: float = 1.0, *, strict: bool = False
+    ) -> list[Result]:
+        """An adapter a description, all in one pass.
+
+        Args:
+            descriptions: sentences.
+            strength: what the updates' scale is multiplied by.
+            strict: refuse a description of which the hypernetwork is not sure.
+
+        Raises:
+            HypernetworkError: an empty description.
+            NotUnderstood: with `strict`, too low a confidence; without it, a description in which
+                nothing at all was found.
+        """
+        for description in descriptions:
+            if not description.strip():
+                raise HypernetworkError(
+                    text("the description is empty"),
+                    expected=text("a sentence that says what to do"),
+                    hint='"Answer like a pirate."',
+                )
+        began = time.perf_counter()
+        readings = self.reader.read(descriptions)
+        understood = [self._understood(reading) for reading in readings]
+        for one in understood:
+            if not one.phrases or (strict and one.confidence < SURE):
+                raise NotUnderstood(
+                    doubt(one),
+                    found=repr(one.description)[:120],
+                    expected=text("a confidence of at least {least}", least=SURE),
+                )
+        generated = self.network(self._described(readings))
+        took = (time.perf_counter() - began) / len(descriptions)
+        return [
+            Result(self._adapter(generated.factors, row, one, strength), one, took)
+            for row, one in enumerate(understood)
+        ]
+
+    def _described(self, readings: Sequence[Reading]) -> Described:
+        return side_by_side([reading.vectors for reading in readings])
+
+    def _understood(self, reading: Reading) -> Understood:
+        names, signals = self._signals(reading)
+        sure = self.confidence(signals) if self.confidence else signals.named
+        whole = reading.vectors
+        if self.network.config.encoder != "spans" and len(whole):
+            whole = whole.mean(0, keepdim=True)
+        return Understood(
+            reading.text,
+            names,
+            tuple(phrase.text for phrase in reading.phrases) if len(reading.vectors) else (),
+            signals,
+            round(sure, 4),
+            tuple(self._nearest(whole)),
+        )
+
+    def _nearest(self, vectors: Tensor) -> list[Near]:
+        """The nearest known text to every part, then the next ones."""
+        best = [near for vector in vectors for near in self.known.nearest(vector[None], 1)]
+        more = self.known.nearest(vectors, 3 + len(best))
+        kept = {near.primitive: near for near in (*best, *more)}
+        return list(kept.values())[: max(3, len(best))]
+
+    def _signals(self, reading: Reading) -> tuple[tuple[str, ...], Signals]:
+        if not len(reading.vectors):
+            return (), Signals(0, 0, 0, 0, 0, 0)
+        naming = self.network.naming
+        described = self._described([reading])
+        encoded, there = self.network.encoder(described)
+        tagged = min(phrase.certainty for phrase in reading.phrases)
+        whole = self.network.config.encoder != "spans"
+        vectors = reading.vectors.mean(0, keepdim=True) if whole else reading.vectors
+        similarity = min(self.known.similarity(vector) for vector in vectors)
+        if naming is None:
+            return (), Signals(0.5, 0.5, 0.5, similarity, tagged, len(vectors))
+        chosen = naming(encoded)[0][there[0]].softmax(-1)  # (parts, primitives)
+        best = chosen.topk(2)
+        copies = Described(
+            described.vectors.expand(COPIES, *described.vectors.shape[1:]),
+            described.there.expand(COPIES, -1),
+        ).noisy(NOISE, torch.Generator().manual_seed(0))
+        voted = naming(self.network.encoder(copies)[0]).argmax(-1)  # (copies, parts)
+        agreed = (voted == best.indices[:, 0]).float().mean(0)
+        if whole:  # all primitives share the one part
+            places = (chosen[0] >= chosen[0].max() / 2).nonzero().flatten().tolist()
+        else:
+            places = best.indices[:, 0].tolist()
+        names = [self.network.primitives[place] for place in places]
+        return tuple(dict.fromkeys(names)), Signals(
+            float(best.values[:, 0].prod()),
+            float(agreed.min()),
+            float((best.values[:, 0] - best.values[:, 1]).min()),
+            similarity,
+            tagged,
+            len(vectors),
+        )
+
+    def _adapter(
+        self,
+        factors: Mapping[str, tuple[Tensor, Tensor]],
+        row: int,
+        understood: Understood,
+        strength: float,
+    ) -> Adapter:
+        scale = self.network.config.scale * strength
+        rank = max(1, len(understood.phrases)) * self.network.config.rank
+        updates = {
+            layer: Update(down[row, :rank].clone(), up[row, :rank].mT.contiguous(), scale)
+            for layer, (down, up) in factors.items()
+        }
+        card = Card(
+            description=understood.description,
+            base_model=self.base.name,
+            config={
+                "generated_by": self.name,
+                "hypernetwork_sha256": self.digest,
+                "strength": strength,
+            },
+            metrics={
+                "confidence": understood.confidence,
+                "understood_as": list(understood.primitives),
+            },
+        )
+        return Adapter(updates, _name(understood.description), self.base, card)
+
+
+def _name(description: str) -> str:
+    words = "".join(c if c.isalnum() else " " for c in description.lower()).split()
+    return "-".join(words)[:48].strip("-") or "generated"

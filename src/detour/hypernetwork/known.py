@@ -1,0 +1,78 @@
+"""What a hypernetwork learned from: its phrases (or descriptions), for showing the nearest ones.
+
+Knows texts and vectors; knows no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from detour.hypernetwork.config import EncoderName
+from detour.hypernetwork.tasks import Description, Task
+from detour.model.embedder import Embedder
+
+MOST = 8192  # texts that are kept
+
+
+@dataclass(frozen=True)
+class Near:
+    """A known text, the primitive it names, and its cosine to what was asked for."""
+
+    text: str
+    primitive: str
+    similarity: float
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Texts with their vectors (of length 1) and what each names."""
+
+    texts: tuple[str, ...]
+    primitives: tuple[str, ...]
+    vectors: Float[Tensor, "texts width"]
+
+    @staticmethod
+    def of(embedder: Embedder, tasks: Sequence[Task], kind: EncoderName) -> Known:
+        """The phrases of the tasks that train, or whole descriptions where none are marked."""
+        found: dict[str, str] = {}
+        for task in tasks:
+            for description in task.of_set():
+                for text, primitive in _told(task, description, kind):
+                    found.setdefault(text, primitive)
+        step = -(-len(found) // MOST)
+        kept = list(found.items())[::step]
+        return Known(
+            tuple(text for text, _ in kept),
+            tuple(primitive for _, primitive in kept),
+            embedder.vectors([text for text, _ in kept]).half(),
+        )
+
+    def nearest(self, vectors: Float[Tensor, "parts width"], count: int = 3) -> list[Near]:
+        """The nearest known texts, the best first; every primitive once."""
+        if not len(vectors) or not self.texts:
+            return []
+        cosines = torch.nn.functional.normalize(vectors.float(), dim=-1) @ self.vectors.float().mT
+        best, _ = cosines.max(0)
+        found: dict[str, Near] = {}
+        for place in best.argsort(descending=True).tolist():
+            name = self.primitives[place]
+            if name not in found:
+                found[name] = Near(self.texts[place], name, round(float(best[place]), 4))
+            if len(found) == count:
+                break
+        return list(found.values())
+
+    def similarity(self, vector: Float[Tensor, " width"]) -> float:
+        """The cosine to the nearest of all."""
+        return float((self.vectors.float() @ torch.nn.functional.normalize(vector, dim=0)).max())
+
+
+def _told(task: Task, description: Description, kind: EncoderName) -> list[tuple[str, str]]:
+    if kind == "spans" and description.parts:
+        return [(phrase, primitive) for primitive, phrase in description.parts.items()]
+    return [(description.text, " + ".join(task.primitives))]

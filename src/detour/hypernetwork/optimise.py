@@ -1,0 +1,208 @@
+"""The loop that both objectives share: steps, rates, clipping by groups, validation, checkpoints.
+
+What a step minimises and what validation measures are handed in. What is drawn depends on seed and
+step alone, so that a resumed run is the same run. Knows networks and state; knows no tasks, no base
+and no adapters.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from detour.hypernetwork.config import SuperviseConfig
+from detour.hypernetwork.encoder import Described
+from detour.hypernetwork.network import Generated, Hypernetwork
+from detour.hypernetwork.state import State, load_state, save_state
+
+SAVE_EVERY = 60.0  # seconds between checkpoints
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told; `validation` where it was just taken."""
+
+    step: int
+    steps: int
+    loss: float
+    """Supervised: nats a token. Reconstruction: relative squared error."""
+    named: float
+    """Nats a primitive."""
+    size: float
+    """‖ΔW‖ of the generated updates, mean over layers and rows."""
+    validation: float | None
+    seconds_left: float
+
+
+Watcher = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step's losses, and what was generated for it."""
+
+    loss: Tensor
+    named: Tensor
+    generated: Generated
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a training is watched, saved and resumed."""
+
+    identity: str = ""
+    """What must be equal for a checkpoint to fit."""
+    watcher: Watcher | None = None
+    checkpoints: Path | None = None
+    resume: bool = False
+
+
+def optimise(
+    network: Hypernetwork,
+    config: SuperviseConfig,
+    step_of: Callable[[random.Random], Step],
+    judge: Callable[[], float],
+    run: Run,
+) -> State:
+    """Train `network` in place; it ends with the weights that `judge` found best.
+
+    Raises:
+        TrainingError: a checkpoint of another run. KeyboardInterrupt passes after a save.
+    """
+    groups = network.groups()
+    optimiser = torch.optim.AdamW(
+        network.parameters(), config.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay
+    )
+    state = State()
+    if run.resume and run.checkpoints:
+        state = load_state(run.checkpoints, run.identity, network, optimiser) or state
+    due = {round(config.steps * (n + 1) / config.validations) for n in range(config.validations)}
+    began, first = time.monotonic(), state.step
+    saved = began
+    try:
+        while state.step < config.steps:
+            for group in optimiser.param_groups:
+                group["lr"] = rate_at(state.step, config)
+            rng = random.Random(f"{config.seed}/{state.step}")
+            torch.manual_seed(rng.randrange(2**31))  # dropout
+            network.train()
+            step = step_of(rng)
+            total = step.loss + config.identify * step.named
+            if config.penalty:
+                total = total + config.penalty * _mean_square(step.generated)
+            total.backward()
+            for parameters in groups.values():
+                torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            state.step += 1
+            validation = None
+            if state.step in due:
+                network.eval()
+                with torch.no_grad():
+                    validation = judge()
+                state.keep(validation, network)
+            if run.watcher:
+                took = (time.monotonic() - began) / (state.step - first)
+                run.watcher(
+                    Progress(
+                        state.step,
+                        config.steps,
+                        float(step.loss.detach()),
+                        float(step.named.detach()),
+                        generated_size(step.generated),
+                        validation,
+                        took * (config.steps - state.step),
+                    )
+                )
+            if run.checkpoints and time.monotonic() - saved > SAVE_EVERY:
+                save_state(run.checkpoints, run.identity, network, optimiser, state)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        if run.checkpoints:
+            save_state(run.checkpoints, run.identity, network, optimiser, state)
+        raise
+    if state.best:
+        network.load_state_dict(state.best)
+    network.eval()
+    return state
+
+
+def rate_at(step: int, config: SuperviseConfig) -> float:
+    """Rises linearly, then falls as a cosine to 2 % of the highest rate."""
+    rising = max(1, round(config.warmup * config.steps))
+    if step < rising:
+        return config.learning_rate * (step + 1) / rising
+    done = (step - rising) / max(1, config.steps - rising)
+    return config.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+
+
+def naming_loss(said: Tensor, wanted: Sequence[tuple[int, ...]]) -> Tensor:
+    """Nats a primitive, of log-probabilities (tasks, parts, primitives).
+
+    Part by part where there is one for each primitive; else all primitives of the one part.
+    """
+    picked: list[Tensor] = []
+    for row, primitives in enumerate(wanted):
+        by_part = said.shape[1] >= len(primitives) and said.shape[1] > 1
+        picked += [
+            said[row, part if by_part else 0, primitive]
+            for part, primitive in enumerate(primitives)
+        ]
+    return -torch.stack(picked).mean() if picked else said.new_zeros(())
+
+
+def _mean_square(generated: Generated) -> Tensor:
+    return torch.stack(
+        [factor.square().mean() for pair in generated.factors.values() for factor in pair]
+    ).mean()
+
+
+@torch.no_grad()
+def generated_size(generated: Generated) -> float:
+    """Mean over rows and layers of ‖ΔW‖, by r × r Gram matrices."""
+    sizes = [
+        ((down @ down.mT) * (up @ up.mT)).sum((1, 2)).clamp(min=0).sqrt().mean()
+        for down, up in generated.factors.values()
+    ]
+    return float(torch.stack(sizes).mean()) * generated.scale
+
+
+def learn_names(
+    network: Hypernetwork,
+    batch_of: Callable[[random.Random, int], tuple[Described, list[tuple[int, ...]]]],
+    *,
+    steps: int = 800,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> float:
+    """Teach the encoder to name primitives before anything is generated; returns the last loss.
+
+    It costs no base: a thousand descriptions a second instead of a hundred.
+    """
+    if network.naming is None:
+        return 0.0
+    parameters = [*network.encoder.parameters(), *network.naming.parameters()]
+    optimiser = torch.optim.AdamW(parameters, 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    last = 0.0
+    network.train()
+    for step in range(steps):
+        rng = random.Random(f"names/{seed}/{step}")
+        described, wanted = batch_of(rng, batch_size)
+        said = log_softmax(network.naming(network.encoder(described)[0]), -1)
+        loss = naming_loss(said, wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        last = float(loss.detach())
+    return last

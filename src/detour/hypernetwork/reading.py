@@ -1,0 +1,210 @@
+"""Descriptions to vectors, by the frozen text encoder and, for phrases, a trained tagger.
+
+`Library` holds the vectors of many descriptions, for training; `Reader` reads new texts. Knows the
+text encoder and descriptions; knows no layers and no base.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from detour.hypernetwork.config import EncoderName
+from detour.hypernetwork.encoder import (
+    OUTSIDE,
+    Described,
+    Tagger,
+    side_by_side,
+    spans_of,
+    tagged_vectors,
+    tags_of,
+)
+from detour.hypernetwork.tasks import Description
+from detour.model.embedder import Embedded, Embedder
+
+_WORD = re.compile(r"\S+")
+
+
+class Library:
+    """The vectors of many descriptions, each by its number."""
+
+    def __init__(self, table: Float[Tensor, "vectors width"], members: Sequence[list[int]]) -> None:
+        self._table = table
+        self._members = list(members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @staticmethod
+    def of(
+        embedder: Embedder,
+        descriptions: Sequence[Description],
+        kind: EncoderName,
+        loose: float = 0.0,
+    ) -> Library:
+        """For `spans` the marked phrases of a description count, or the whole of one without.
+
+        That share of the phrases, `loose`, is taken a word or two too long or too short, as a
+        tagger sometimes takes them.
+        """
+        rng = random.Random("loose")
+        if kind == "tokens":
+            read = embedder.embed([d.text for d in descriptions])
+            ends = torch.tensor([len(e.states) for e in read]).cumsum(0).tolist()
+            members = [
+                list(range(end - len(e.states), end)) for e, end in zip(read, ends, strict=True)
+            ]
+            return Library(torch.cat([e.states for e in read]), members)
+        texts = [
+            (phrases_of(d, loose, rng) if kind == "spans" else []) or [d.text] for d in descriptions
+        ]
+        places: dict[str, int] = {}
+        for own in texts:
+            for phrase in own:
+                places.setdefault(phrase, len(places))
+        return Library(embedder.vectors(list(places)), [[places[p] for p in own] for own in texts])
+
+    def picked(self, numbers: Sequence[int]) -> Described:
+        """Some descriptions, side by side."""
+        return side_by_side([self._table[self._members[number]] for number in numbers])
+
+
+def phrases_of(description: Description, loose: float, rng: random.Random) -> list[str]:
+    """The marked phrases; a share of them with one or two words of what stands around, or less."""
+    found: list[str] = []
+    for start, end in description.spans():
+        before = [match.start() for match in _WORD.finditer(description.text, 0, start)]
+        after = [match.end() for match in _WORD.finditer(description.text, end)]
+        inside = [match.span() for match in _WORD.finditer(description.text, start, end)]
+        if rng.random() < loose:
+            more = rng.choice((1, 1, 2))
+            change = rng.choice(("before", "after", "less before", "less after"))
+            if change == "before" and len(before) >= more:
+                start = before[-more]
+            elif change == "after" and len(after) >= more:
+                end = after[more - 1]
+            elif change == "less before" and len(inside) > 3:
+                start = inside[1][0]
+            elif change == "less after" and len(inside) > 3:
+                end = inside[-2][1]
+        found.append(description.text[start:end])
+    return found
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A phrase found in a description, and how sure the tagger is of it (0 … 1)."""
+
+    text: str
+    certainty: float
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What was read in one text."""
+
+    text: str
+    phrases: tuple[Phrase, ...]
+    vectors: Float[Tensor, "parts width"]
+
+
+class Reader:
+    """New texts to vectors as a network of this kind wants them."""
+
+    def __init__(self, embedder: Embedder, kind: EncoderName, tagger: Tagger | None) -> None:
+        self.embedder = embedder
+        self.kind = kind
+        self.tagger = tagger
+
+    def read(self, texts: Sequence[str]) -> list[Reading]:
+        """One reading a text; with phrases, a text in which none is found has no vector at all."""
+        embedded = self.embedder.embed(texts)
+        if self.tagger is None:
+            return [
+                Reading(
+                    t,
+                    (Phrase(t, 1.0),),
+                    e.vector[None] if self.kind == "mean" else e.states,
+                )
+                for t, e in zip(texts, embedded, strict=True)
+            ]
+        found = [_phrases(self.tagger, t, e) for t, e in zip(texts, embedded, strict=True)]
+        every = [phrase.text for phrases in found for phrase in phrases]
+        vectors = iter(self.embedder.vectors(every)) if every else iter(())
+        width = self.embedder.width
+        return [
+            Reading(
+                t,
+                tuple(phrases),
+                torch.stack([next(vectors) for _ in phrases]) if phrases
+                else torch.zeros(0, width),
+            )
+            for t, phrases in zip(texts, found, strict=True)
+        ]  # fmt: skip
+
+
+@torch.no_grad()
+def _phrases(tagger: Tagger, text: str, embedded: Embedded) -> list[Phrase]:
+    probabilities = tagger(side_by_side([tagged_vectors(embedded)]))[0].softmax(-1)  # (tokens, 3)
+    tags = probabilities.argmax(-1).tolist()
+    phrases: list[Phrase] = []
+    for start, end in spans_of(embedded, tags):
+        inside = [
+            token
+            for token, (first, last) in enumerate(embedded.places)
+            if first < last and first >= start and last <= end
+        ]
+        sure = 1 - probabilities[inside, OUTSIDE]
+        phrases.append(Phrase(text[start:end], float(sure.mean())))
+    return phrases
+
+
+def train_tagger(
+    embedder: Embedder,
+    descriptions: Sequence[Description],
+    *,
+    count: int = 12000,
+    epochs: int = 6,
+    seed: int = 0,
+    teller: Callable[[str], None] | None = None,
+) -> Tagger:
+    """A tagger that finds the marked phrases of descriptions like these."""
+    rng = random.Random(seed)
+    chosen = [d for d in descriptions if d.parts]
+    chosen = rng.sample(chosen, min(count, len(chosen)))
+    read = embedder.embed([d.text for d in chosen])
+    vectors = [tagged_vectors(e).half() for e in read]
+    tags = [tags_of(e, d.spans()) for e, d in zip(read, chosen, strict=True)]
+    torch.manual_seed(seed)
+    tagger = Tagger(embedder.width)
+    optimiser = torch.optim.AdamW(tagger.parameters(), 2e-3)
+    steps = epochs * -(-len(chosen) // 64)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
+    for epoch in range(epochs):
+        order = rng.sample(range(len(chosen)), len(chosen))
+        right = total = 0
+        for start in range(0, len(order), 64):
+            places = order[start : start + 64]
+            described = side_by_side([vectors[place].float() for place in places])
+            noise = torch.randn_like(described.vectors) * 0.1
+            logits = tagger(Described(described.vectors + noise, described.there))
+            wanted = torch.full(described.there.shape, -100)
+            for row, place in enumerate(places):
+                wanted[row, : len(tags[place])] = torch.tensor(tags[place])
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            kept = wanted != -100
+            right += int((logits.argmax(-1)[kept] == wanted[kept]).sum())
+            total += int(kept.sum())
+        if teller:
+            teller(f"tagger: epoch {epoch + 1} of {epochs}, {right / total:.3f} of the tokens")
+    return tagger.eval()

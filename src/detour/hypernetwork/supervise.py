@@ -1,0 +1,182 @@
+"""Supervised training of a hypernetwork: the loss of the frozen base on rows of many tasks.
+
+Each row of a batch has a description of its own and so factors of its own, in the same slots that
+chains use; the gradient flows through the frozen base into the hypernetwork (Text-to-LoRA, arXiv
+2506.06105, section 3.2). Knows tasks, bases and networks; knows no files.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import log_softmax
+
+from detour.hypernetwork.config import SuperviseConfig
+from detour.hypernetwork.encoder import Described
+from detour.hypernetwork.network import Hypernetwork
+from detour.hypernetwork.optimise import Run, Step, learn_names, naming_loss, optimise
+from detour.hypernetwork.reading import Library
+from detour.hypernetwork.state import State
+from detour.hypernetwork.tasks import Description, Task, Tasks
+from detour.model.base import Base
+from detour.model.loss import completion_loss, hidden_states
+from detour.model.rows import Encoded, encode, padded
+
+JUDGED = 384  # rows of which the validation loss is the mean
+TOGETHER = 64  # of them, in one forward
+UNLIMITED = 1 << 30
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One row to learn from: tokens, a description, and what each of its parts names."""
+
+    encoded: Encoded
+    description: int
+    primitives: tuple[int, ...]
+
+
+class Draws:
+    """Rows of all training tasks, drawn at random; and fixed ones to judge by."""
+
+    def __init__(
+        self, base: Base, tasks: Tasks, numbers: dict[int, int], primitives: Sequence[str]
+    ) -> None:
+        places = {name: place for place, name in enumerate(primitives)}
+
+        def told(task: Task, descriptions: Sequence[Description]) -> list[tuple[int, ...]]:
+            return [
+                (numbers[id(d)], *(places[p] for p in (d.parts or task.primitives)))
+                for d in descriptions
+            ]
+
+        trained = tasks.of("train")
+        self._rows = [_encoded(base, task) for task in trained]
+        self._descriptions = [told(task, task.of_set()) for task in trained]
+        self._weights = [task.weight for task in trained]
+        self._judged = [
+            (rows, told(task, descriptions))
+            for task, rows, descriptions in [
+                *((t, r, t.of_set("validation")) for t, r in zip(trained, self._rows, strict=True)),
+                *((t, _encoded(base, t), t.of_set()) for t in tasks.of("validation")),
+            ]
+            if descriptions
+        ]
+
+    def batch(self, rng: random.Random, size: int) -> list[Drawn]:
+        """Rows by the tasks' weights, each with one of its task's descriptions."""
+        drawn: list[Drawn] = []
+        for task in rng.choices(range(len(self._rows)), self._weights, k=size):
+            number, *primitives = rng.choice(self._descriptions[task])
+            drawn.append(Drawn(rng.choice(self._rows[task]), number, tuple(primitives)))
+        return drawn
+
+    def told(self, rng: random.Random, size: int) -> list[tuple[int, ...]]:
+        """Descriptions of training tasks, each with what it names."""
+        tasks = rng.choices(range(len(self._rows)), self._weights, k=size)
+        return [rng.choice(self._descriptions[task]) for task in tasks]
+
+    def judged(self, count: int) -> list[Drawn]:
+        """Rows of validation tasks, and of training tasks in descriptions that only validate.
+
+        Nothing of it is ever reported. Sorted by length.
+        """
+        rng = random.Random("validation")
+        drawn: list[Drawn] = []
+        for _ in range(count):
+            rows, descriptions = rng.choice(self._judged)
+            number, *primitives = rng.choice(descriptions)
+            drawn.append(Drawn(rng.choice(rows), number, tuple(primitives)))
+        return sorted(drawn, key=lambda row: len(row.encoded.ids))
+
+
+def _encoded(base: Base, task: Task) -> list[Encoded]:
+    tokenizer = base.tokenizer
+    assert tokenizer is not None  # `build` has refused such a base
+    longest = getattr(base.model.config, "max_position_embeddings", None) or UNLIMITED
+    return encode(tokenizer, task.train, longest)
+
+
+def train_supervised(
+    base: Base,
+    tasks: Tasks,
+    network: Hypernetwork,
+    library: Library,
+    descriptions: Sequence[Description],
+    config: SuperviseConfig,
+    run: Run | None = None,
+) -> State:
+    """Train `network` in place on the tasks' rows.
+
+    Args:
+        base: the frozen model; its layers are the network's.
+        tasks: split tasks.
+        network: as it was made, or as it was saved.
+        library: the vectors of `descriptions`, in the same order.
+        descriptions: every description that trains, or that validates.
+        config: settings.
+        run: how it is watched, saved and resumed.
+
+    Raises:
+        SlotsBusy: somebody else holds the base's slots.
+        TrainingError: a checkpoint of another run.
+    """
+    numbers = {id(d): number for number, d in enumerate(descriptions)}
+    draws = Draws(base, tasks, numbers, network.primitives)
+    judged = draws.judged(JUDGED)
+    _ = base.head  # made while the slots are empty
+
+    def step_of(rng: random.Random) -> Step:
+        drawn = draws.batch(rng, config.batch_size)
+        generator = torch.Generator().manual_seed(rng.randrange(2**31))
+        described = library.picked([d.description for d in drawn])
+        return step_on(base, network, described.noisy(config.noise, generator), drawn)
+
+    def judge() -> float:
+        losses = 0.0
+        for start in range(0, len(judged), TOGETHER):
+            rows = judged[start : start + TOGETHER]
+            described = library.picked([row.description for row in rows])
+            losses += float(step_on(base, network, described, rows).loss) * len(rows)
+        return losses / len(judged)
+
+    if not (run and run.resume):
+        learn_names(network, names_of(draws, library, config.noise), seed=config.seed)
+    return optimise(network, config, step_of, judge, run or Run())
+
+
+def names_of(
+    draws: Draws, library: Library, noise: float
+) -> Callable[[random.Random, int], tuple[Described, list[tuple[int, ...]]]]:
+    """Batches of descriptions and what they name, with twice the noise of the training."""
+
+    def batch_of(rng: random.Random, size: int) -> tuple[Described, list[tuple[int, ...]]]:
+        drawn = draws.told(rng, size)
+        described = library.picked([number for number, *_ in drawn])
+        generator = torch.Generator().manual_seed(rng.randrange(2**31))
+        return described.noisy(2 * noise, generator), [tuple(names) for _, *names in drawn]
+
+    return batch_of
+
+
+def step_on(
+    base: Base, network: Hypernetwork, described: Described, drawn: Sequence[Drawn]
+) -> Step:
+    """The base's loss on the answers (nats a token), each row with its own generated factors."""
+    encoded, there = network.encoder(described.to(base.device))
+    generated = network.generate(encoded, there)
+    pad = getattr(base.tokenizer, "pad_token_id", None)
+    rows = [row.encoded for row in drawn]
+    batch = padded(rows, pad if isinstance(pad, int) else 0).to(base.device)
+    index = torch.arange(len(drawn), device=base.device)
+    with base.hold(generated.contents()), base.slots.rows(index, batch.ids.shape[1]):
+        hidden = hidden_states(base.model, batch.ids, batch.mask)
+        loss = completion_loss(hidden, base.head, batch.targets)
+    named = loss.new_zeros(())
+    if network.naming is not None:
+        said = log_softmax(network.naming(encoded), -1)  # (tasks, parts, primitives)
+        named = naming_loss(said, [row.primitives for row in drawn])
+    return Step(loss, named, generated)

@@ -1,0 +1,149 @@
+"""Many adapters trained at once: each row of a batch has the factors of its own task.
+
+All begin with the same `down`, so that they are comparable. A batch holds one row of every task, so
+the cost is that of one adapter with a batch of that size. Knows bases and rows; knows nothing of
+descriptions.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detour.adapter.adapter import Adapter
+from detour.adapter.card import Card
+from detour.adapter.update import Update
+from detour.errors import BaseError
+from detour.language.catalogue import text
+from detour.model.base import Base
+from detour.model.examples import Example, digest_of
+from detour.model.loss import completion_loss, hidden_states
+from detour.model.rows import encode, padded
+from detour.slots.content import Content, per_row
+
+AT_ONCE = 48  # tasks a batch
+UNLIMITED = 1 << 30
+
+
+def train_many(
+    base: Base,
+    data: Mapping[str, Sequence[Example]],
+    *,
+    targets: Sequence[str] | str,
+    rank: int = 4,
+    alpha: float = 8.0,
+    steps: int = 300,
+    rows_per_task: int = 1,
+    learning_rate: float = 4e-3,
+    clip: float = 1.0,
+    seed: int = 0,
+    watcher: Callable[[int, int, float], None] | None = None,
+) -> dict[str, Adapter]:
+    """An adapter for every entry of `data`.
+
+    `watcher` is told the step, the steps of all, and the loss (nats a token). Gradients are
+    clipped by task, for tasks know nothing of each other.
+
+    Raises:
+        BaseError: the base has no tokenizer.
+        DataError: a row that cannot be used.
+        SlotError: targets that name no layer.
+        SlotsBusy: somebody else holds the slots.
+    """
+    if base.tokenizer is None:
+        raise BaseError(
+            text("{base} has no tokenizer", base=base.name), hint=text("training needs one")
+        )
+    layers = base.slots.named(targets)
+    made: dict[str, Adapter] = {}
+    names = list(data)
+    chunks = [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)]
+    for number, chunk in enumerate(chunks):
+        factors = _Factors({layer: base.slots.shapes[layer] for layer in layers}, len(chunk), rank,
+                           alpha / rank, seed, base.device)  # fmt: skip
+        optimiser = torch.optim.AdamW(
+            factors.parameters, learning_rate, (0.9, 0.99), weight_decay=0.0
+        )
+        longest = getattr(base.model.config, "max_position_embeddings", None) or UNLIMITED
+        rows = [encode(base.tokenizer, data[name], longest) for name in chunk]
+        pad = base.tokenizer.pad_token_id
+        index = torch.arange(len(chunk), device=base.device).repeat_interleave(rows_per_task)
+        for step in range(steps):
+            rng = random.Random(f"{seed}/{number}/{step}")
+            drawn = [rng.choice(own) for own in rows for _ in range(rows_per_task)]
+            batch = padded(drawn, pad if isinstance(pad, int) else 0).to(base.device)
+            rate = learning_rate * min(1.0, (step + 1) / 20) * (1 - step / steps)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with (
+                base.hold(factors.contents()),
+                base.slots.rows(index, batch.ids.shape[1]),
+            ):
+                hidden = hidden_states(base.model, batch.ids, batch.mask)
+                loss = completion_loss(hidden, base.head, batch.targets)
+            (loss * len(chunk)).backward()  # what a task alone would see
+            factors.clip(clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            if watcher:
+                watcher(number * steps + step + 1, len(chunks) * steps, float(loss.detach()))
+        for place, name in enumerate(chunk):
+            card = Card(
+                base_model=base.name,
+                data_sha256=digest_of(data[name]),
+                seeds=(seed,),
+                config={"rank": rank, "alpha": alpha, "steps": steps, "together": len(chunk)},
+            )
+            made[name] = Adapter(factors.updates(place), name, base.fingerprint, card)
+    return made
+
+
+class _Factors:
+    """Stacked factors: down (tasks, rank, in) alike at first, up (tasks, rank, out) zero."""
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, int]],
+        tasks: int,
+        rank: int,
+        scale: float,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.scale = scale
+        self.pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
+        for layer, (out, width) in shapes.items():
+            down = (torch.rand(rank, width, generator=generator) * 2 - 1) / math.sqrt(width)
+            self.pairs[layer] = (
+                nn.Parameter(down.expand(tasks, rank, width).clone().to(device)),
+                nn.Parameter(torch.zeros(tasks, rank, out, device=device)),
+            )
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [factor for pair in self.pairs.values() for factor in pair]
+
+    def contents(self) -> dict[str, Content]:
+        return {layer: per_row(down, up, self.scale) for layer, (down, up) in self.pairs.items()}
+
+    def clip(self, most: float) -> None:
+        """The gradient of each task to at most that norm."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norms = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        factor = (most / norms.clamp(min=most)).view(-1, 1, 1)
+        for gradient in gradients:
+            gradient.mul_(factor)
+
+    def updates(self, task: int) -> dict[str, Update]:
+        def own(factor: Tensor) -> Tensor:
+            return factor.detach()[task].cpu().clone()
+
+        return {
+            layer: Update(own(down), own(up).mT.contiguous(), self.scale)
+            for layer, (down, up) in self.pairs.items()
+        }
