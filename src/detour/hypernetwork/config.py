@@ -70,7 +70,9 @@ class SuperviseConfig(BaseModel):
     """Greatest gradient norm of each group of parameters: encoder, trunk, every head."""
     noise: float = Field(0.3, ge=0)
     """Length of the noise on a description's vectors, as a share of theirs."""
-    identify: float = Field(0.2, ge=0)
+    naming_steps: int = Field(800, ge=0)
+    """Steps in which the encoder learns to name primitives before anything is generated."""
+    identify: float = Field(0.5, ge=0)
     """Weight of the loss of naming the task's primitives from the description."""
     penalty: float = Field(0.0, ge=0)
     """Weight of the mean square of the generated factors."""

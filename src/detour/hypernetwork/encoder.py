@@ -141,19 +141,3 @@ def tags_of(embedded: Embedded, spans: Sequence[tuple[int, int]]) -> list[int]:
         for number, token in enumerate(inside):
             tags[token] = INSIDE if number else BEGIN
     return tags
-
-
-def spans_of(embedded: Embedded, tags: Sequence[int]) -> list[tuple[int, int]]:
-    """The inverse of `tags_of`; a phrase that goes on without having begun begins there."""
-    spans: list[tuple[int, int]] = []
-    open_ = False
-    for tag, (first, last) in zip(tags, embedded.places, strict=True):
-        if first == last or tag == OUTSIDE:
-            open_ = open_ and first == last
-            continue
-        if tag == INSIDE and open_:
-            spans[-1] = (spans[-1][0], last)
-        else:
-            spans.append((first, last))
-        open_ = True
-    return spans

@@ -28,6 +28,7 @@ from detour.language.catalogue import Text, text
 from detour.model.embedder import Embedder
 
 SURE = 0.5  # confidence below which a user is warned
+STRAY_WORDS, STRAY = 2, 0.6  # so few words, so far from all that is known: no phrase of its own
 COPIES = 16  # noisy copies of a part
 NOISE = 0.5  # length of their noise, as a share of the vector's
 
@@ -135,7 +136,7 @@ class Generator:
     @torch.no_grad()
     def understand(self, descriptions: Sequence[str]) -> list[Understood]:
         """What each description is taken to mean, without generating anything."""
-        return [self._understood(reading) for reading in self.reader.read(descriptions)]
+        return [self._understood(reading) for reading in self._read(descriptions)]
 
     @torch.no_grad()
     def generate(
@@ -161,7 +162,7 @@ class Generator:
                     hint='"Answer like a pirate."',
                 )
         began = time.perf_counter()
-        readings = self.reader.read(descriptions)
+        readings = self._read(descriptions)
         understood = [self._understood(reading) for reading in readings]
         for one in understood:
             if not one.phrases or (strict and one.confidence < SURE):
@@ -176,6 +177,14 @@ class Generator:
             Result(self._adapter(generated.factors, row, one, strength), one, took)
             for row, one in enumerate(understood)
         ]
+
+    def _read(self, descriptions: Sequence[str]) -> list[Reading]:
+        """Without the stray words that a tagger picks up in a sentence it has not seen."""
+
+        def is_stray(phrase: str, vector: Tensor) -> bool:
+            return len(phrase.split()) <= STRAY_WORDS and self.known.similarity(vector) < STRAY
+
+        return self.reader.read(descriptions, is_stray)
 
     def _described(self, readings: Sequence[Reading]) -> Described:
         return side_by_side([reading.vectors for reading in readings])

@@ -180,7 +180,7 @@ def learn_names(
     network: Hypernetwork,
     batch_of: Callable[[random.Random, int], tuple[Described, list[tuple[int, ...]]]],
     *,
-    steps: int = 800,
+    steps: int,
     batch_size: int = 256,
     seed: int = 0,
 ) -> float:
@@ -188,7 +188,7 @@ def learn_names(
 
     It costs no base: a thousand descriptions a second instead of a hundred.
     """
-    if network.naming is None:
+    if network.naming is None or not steps:
         return 0.0
     parameters = [*network.encoder.parameters(), *network.naming.parameters()]
     optimiser = torch.optim.AdamW(parameters, 2e-3)

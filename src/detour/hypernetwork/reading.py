@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from detour.hypernetwork.config import EncoderName
 from detour.hypernetwork.encoder import (
+    BEGIN,
+    INSIDE,
     OUTSIDE,
     Described,
     Tagger,
     side_by_side,
-    spans_of,
     tagged_vectors,
     tags_of,
 )
@@ -29,14 +30,20 @@ from detour.hypernetwork.tasks import Description
 from detour.model.embedder import Embedded, Embedder
 
 _WORD = re.compile(r"\S+")
+_PUNCTUATION = " ,.;:!?-"
 
 
 class Library:
     """The vectors of many descriptions, each by its number."""
 
     def __init__(self, table: Float[Tensor, "vectors width"], members: Sequence[list[int]]) -> None:
-        self._table = table
-        self._members = list(members)
+        none = torch.zeros(1, table.shape[1], dtype=table.dtype)
+        self._table = torch.cat([table, none])
+        longest = max(map(len, members))
+        self._members = torch.full((len(members), longest), len(table))
+        for row, own in enumerate(members):
+            self._members[row, : len(own)] = torch.tensor(own)
+        self._counts = torch.tensor([len(own) for own in members])
 
     def __len__(self) -> int:
         return len(self._members)
@@ -60,7 +67,7 @@ class Library:
             members = [
                 list(range(end - len(e.states), end)) for e, end in zip(read, ends, strict=True)
             ]
-            return Library(torch.cat([e.states for e in read]), members)
+            return Library(torch.cat([e.states.half() for e in read]), members)
         texts = [
             (phrases_of(d, loose, rng) if kind == "spans" else []) or [d.text] for d in descriptions
         ]
@@ -72,7 +79,11 @@ class Library:
 
     def picked(self, numbers: Sequence[int]) -> Described:
         """Some descriptions, side by side."""
-        return side_by_side([self._table[self._members[number]] for number in numbers])
+        index = torch.tensor(numbers)
+        counts = self._counts[index]
+        longest = int(counts.max())
+        vectors = self._table[self._members[index, :longest]].float()
+        return Described(vectors, torch.arange(longest) < counts[:, None])
 
 
 def phrases_of(description: Description, loose: float, rng: random.Random) -> list[str]:
@@ -122,8 +133,13 @@ class Reader:
         self.kind = kind
         self.tagger = tagger
 
-    def read(self, texts: Sequence[str]) -> list[Reading]:
-        """One reading a text; with phrases, a text in which none is found has no vector at all."""
+    def read(
+        self, texts: Sequence[str], is_stray: Callable[[str, Tensor], bool] | None = None
+    ) -> list[Reading]:
+        """One reading a text; with phrases, a text in which none is found has no vector at all.
+
+        Beside others, a phrase that `is_stray` (its text, its vector) is dropped.
+        """
         embedded = self.embedder.embed(texts)
         if self.tagger is None:
             return [
@@ -138,31 +154,59 @@ class Reader:
         every = [phrase.text for phrases in found for phrase in phrases]
         vectors = iter(self.embedder.vectors(every)) if every else iter(())
         width = self.embedder.width
-        return [
-            Reading(
-                t,
-                tuple(phrases),
-                torch.stack([next(vectors) for _ in phrases]) if phrases
-                else torch.zeros(0, width),
-            )
-            for t, phrases in zip(texts, found, strict=True)
-        ]  # fmt: skip
+        readings: list[Reading] = []
+        for t, phrases in zip(texts, found, strict=True):
+            own = [(phrase, next(vectors)) for phrase in phrases]
+            kept = [
+                (phrase, vector)
+                for phrase, vector in own
+                if is_stray is None or not is_stray(phrase.text, vector)
+            ] or own
+            stacked = torch.stack([v for _, v in kept]) if kept else torch.zeros(0, width)
+            readings.append(Reading(t, tuple(phrase for phrase, _ in kept), stacked))
+        return readings
 
 
 @torch.no_grad()
 def _phrases(tagger: Tagger, text: str, embedded: Embedded) -> list[Phrase]:
+    """Runs of words that the tagger takes for a phrase; a word is in or out as a whole."""
     probabilities = tagger(side_by_side([tagged_vectors(embedded)]))[0].softmax(-1)  # (tokens, 3)
-    tags = probabilities.argmax(-1).tolist()
+    runs: list[list[list[int]]] = []
+    is_open = False
+    for word in _words(text, embedded):
+        outside = float(probabilities[word, OUTSIDE].mean())
+        first = probabilities[word[0]]
+        if outside > 0.5:
+            is_open = False
+        elif is_open and first[BEGIN] <= max(float(first[INSIDE]), 0.5):
+            runs[-1].append(word)
+        else:
+            runs.append([word])
+            is_open = True
     phrases: list[Phrase] = []
-    for start, end in spans_of(embedded, tags):
-        inside = [
-            token
-            for token, (first, last) in enumerate(embedded.places)
-            if first < last and first >= start and last <= end
-        ]
-        sure = 1 - probabilities[inside, OUTSIDE]
-        phrases.append(Phrase(text[start:end], float(sure.mean())))
+    for run in runs:
+        tokens = [token for word in run for token in word]
+        told = text[embedded.places[tokens[0]][0] : embedded.places[tokens[-1]][1]]
+        told = told.strip(_PUNCTUATION)
+        if any(character.isalnum() for character in told):
+            sure = 1 - probabilities[tokens, OUTSIDE]
+            phrases.append(Phrase(told, float(sure.mean())))
     return phrases
+
+
+def _words(text: str, embedded: Embedded) -> list[list[int]]:
+    """Tokens word by word: those that follow without a gap, both of letters or digits, are one."""
+    words: list[list[int]] = []
+    last = -1
+    for token, (start, end) in enumerate(embedded.places):
+        if start == end:
+            continue
+        if words and start == last and text[start].isalnum() and text[start - 1].isalnum():
+            words[-1].append(token)
+        else:
+            words.append([token])
+        last = end
+    return words
 
 
 def train_tagger(

@@ -144,7 +144,12 @@ def train_supervised(
         return losses / len(judged)
 
     if not (run and run.resume):
-        learn_names(network, names_of(draws, library, config.noise), seed=config.seed)
+        learn_names(
+            network,
+            names_of(draws, library, config.noise),
+            steps=config.naming_steps,
+            seed=config.seed,
+        )
     return optimise(network, config, step_of, judge, run or Run())
 
 
