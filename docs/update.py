@@ -35,6 +35,8 @@ GERMAN_VERBS = {
     "ask": "Fragt ein Modell, mit oder ohne eine Kette von Adaptern.",
     "teach": "Ändert eine Tatsache und misst, was sich sonst geändert hat.",
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
+    "generate": "Macht aus einem Satz einen Adapter.",
+    "hypernet": "Trainiert Netze, die Adapter machen.",
     "chain": "Macht aus einer Kette einen einzigen Adapter.",
     "list": "Listet die Adapter auf, die du mit Namen ansprechen kannst.",
     "inspect": "Zeigt, was in einem Adapter steckt.",

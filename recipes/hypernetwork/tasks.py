@@ -83,9 +83,9 @@ class Phrases:
             }  # fmt: skip
 
         frames = _yaml("frames.yaml")
-        return Phrases(
-            notions("attributes"), notions("styles"), frames[language], frames["grammar"][language]
-        )
+        judging: dict[str, list[str]] = held["frames"]
+        every = {kind: {**own, "judging": judging[kind]} for kind, own in frames[language].items()}
+        return Phrases(notions("attributes"), notions("styles"), every, frames["grammar"][language])
 
     def frame(self, kind: str, rng: random.Random) -> str:
         """A frame that trains: one of the list, or one put together from the grammar."""
@@ -107,7 +107,9 @@ class Phrases:
         sentence = join.join(parts) if len(parts) > 1 else parts[0]
         sentence = ". ".join(capitalised(part) for part in sentence.split(". "))
         if before and before[-1] in ",:":
-            sentence = sentence[:1].lower() + sentence[1:] if not sentence.startswith("{") else sentence
+            sentence = (
+                sentence[:1].lower() + sentence[1:] if not sentence.startswith("{") else sentence
+            )
         whole = capitalised(f"{before} {sentence}".strip())
         whole = whole.replace("{A}", "{a}").replace("{S}", "{s}").replace("{T}", "{t}")
         return f"{whole}{rng.choice(('.', '.', '.', '!', ''))} {after}".strip()
@@ -235,11 +237,12 @@ class Tasks:
         known = self._known
         sets = {
             "": ([], known, self.per_task),
-            "validation": ([], "validation", JUDGING),
-            "new frames": (frames["held_out"], known, JUDGING),
+            "validation": ([], "validation", JUDGING // 2),
+            " validation": (frames["validation"], known, JUDGING // 2),
+            "new frames": (frames["judging"], known, JUDGING),
             "new words": ([], "ordinary", JUDGING),
             "new words, riddles": ([], "riddle", JUDGING),
-            "new words, riddles, new frames": (frames["held_out"], "riddle", JUDGING),
+            "new words, riddles, new frames": (frames["judging"], "riddle", JUDGING),
         }
         if draft.split == "test":
             sets["seen wording"] = ([], known, JUDGING)
@@ -250,7 +253,7 @@ class Tasks:
                 if name and told["text"].casefold() in trained:
                     continue
                 trained.add(told["text"].casefold())
-                yield {**told, "set": name} if name else told
+                yield {**told, "set": name.strip()} if name else told
 
     _known = "train"
 

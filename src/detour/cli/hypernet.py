@@ -20,8 +20,12 @@ from detour.errors import ConfigError, DataError, Interrupted
 from detour.language.catalogue import text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from detour.adapter.adapter import Adapter
+    from detour.evaluate.hypernet import Arm, Item
     from detour.hypernetwork.config import NetworkConfig
+    from detour.hypernetwork.generator import Generator
     from detour.hypernetwork.optimise import Progress, Watcher
     from detour.hypernetwork.tasks import Tasks
     from detour.model.base import Base
@@ -54,6 +58,8 @@ def group() -> None:
 @click.option("--steps", type=int, help="Optimiser steps.  [default: 1200]")
 @click.option("--batch-size", type=int, help="Rows a step.  [default: 48]")
 @click.option("--learning-rate", type=float, help="Highest rate.  [default: 0.001]")
+@click.option("--naming-steps", type=int,
+              help="Steps of learning names before them.  [default: 800]")  # fmt: skip
 @click.option("--noise", type=float, help="Noise on descriptions, as a share.  [default: 0.3]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and order.")
 @click.option("--oracles", type=click.Path(path_type=Path),
@@ -175,7 +181,7 @@ def supervise_config(flags: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 -
 
     from detour.hypernetwork.config import SuperviseConfig
 
-    names = ("steps", "batch_size", "learning_rate", "noise")
+    names = ("steps", "batch_size", "learning_rate", "naming_steps", "noise")
     given = {name: flags[name] for name in names if flags[name] is not None}
     try:
         return SuperviseConfig.model_validate({**given, "seed": seed})
@@ -256,3 +262,103 @@ def _watcher() -> Watcher:
         )
 
     return watch
+
+
+@group.command("evaluate")
+@click.argument("hypernet", type=click.Path(path_type=Path))
+@click.argument("tasks", type=click.Path(path_type=Path))
+@model_options
+@click.option("--items", type=click.IntRange(min=1), default=100, show_default=True,
+              help="Rows of each task, under each set of descriptions.")  # fmt: skip
+@click.option("--seen", type=click.IntRange(min=0), default=30, show_default=True,
+              help="Training tasks that are judged beside the held-out ones.")  # fmt: skip
+@click.option("--oracles", type=click.Path(path_type=Path),
+              help="Folder of task adapters: oracle, nearest, mean.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the rows drawn.")
+@json_option
+def evaluate(
+    hypernet: Path,
+    tasks: Path,
+    base_name: str,
+    device: str | None,
+    dtype: str | None,
+    quantize: str | None,
+    items: int,
+    seen: int,
+    oracles: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Measure HYPERNET on the held-out tasks and descriptions of TASKS, beside other ways."""
+    from detour.evaluate.hypernet import evaluate as measured
+    from detour.evaluate.hypernet import items_of, milliseconds_per_adapter
+    from detour.hypernetwork.saved import load_generator
+    from detour.hypernetwork.tasks import read_tasks
+
+    found = read_tasks(tasks, seed)
+    generator = load_generator(hypernet)
+    base = load_base(base_name, device, dtype, quantize)
+    generator.check_base(base.fingerprint)
+    judged = items_of(found, items, seen, seed)
+    texts = [item.description.text for item in judged]
+    took = milliseconds_per_adapter(generator, texts)
+    arms = _arms(base, generator, found, judged, oracles)
+    table = measured(base, judged, arms, teller=note, milliseconds=took)
+    if as_json:
+        print_json(table.to_json())
+        return
+    from detour.cli.output import print_table
+
+    rows = [
+        (split, *(f"{table.figure(arm, split).value:.2f}" for arm in table.hits),
+         str(table.figure("generated", split).n))
+        for split in table.splits
+    ]  # fmt: skip
+    print_table(("exact match", *table.hits, "n"), rows)
+    for name in ("wrong", "junk"):
+        say(f"matched minus {name}, on held-out tasks: {table.difference('generated', name)}")
+    say(f"{took:.0f} ms a generated adapter")
+
+
+def _arms(
+    base: Base, generator: Generator, tasks: Tasks, items: Sequence[Item], oracles: Path | None
+) -> dict[str, Arm]:
+    """Every way to steer that there is something for."""
+    from detour.evaluate import hypernet as ways
+
+    arms: dict[str, Arm] = {
+        "base": ways.base_arm,
+        "prompt": ways.prompt_arm,
+        "few-shot": ways.few_shot_arm(base),
+        "generated": ways.generated_arm(generator),
+        "wrong": ways.generated_arm(generator, ways.wrong_text(items)),
+        "junk": ways.generated_arm(generator, ways.junk_text),
+    }
+    if oracles is None:
+        return arms
+    from detour.adapter.adapter import Adapter
+    from detour.adapter.chain import Chain
+
+    there = {
+        task.name: Adapter.load(oracles / task.name)
+        for task in tasks.every
+        if (oracles / task.name).is_dir()
+    }
+    learned = {task.name: there[task.name] for task in tasks.of("train") if task.name in there}
+    missing = sorted({item.task.name for item in items} - set(there))
+    if missing or not learned:
+        raise DataError(
+            text("{path} holds no adapter of any task", path=oracles)
+            if not learned
+            else text("{path} lacks adapters of tasks that are judged", path=oracles),
+            expected=text("a folder named as a task, such as {name}", name=items[0].task.name),
+            found=", ".join(missing[:3]),
+        )
+    every = [1 / len(learned) * Chain.of(adapter) for adapter in learned.values()]
+    mean = sum(every[1:], every[0])
+    return {
+        **arms,
+        "nearest": ways.nearest_arm(learned, tasks, generator),
+        "mean": ways.one_for_all_arm(mean),
+        "oracle": ways.adapter_arm(there),
+    }

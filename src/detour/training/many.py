@@ -58,6 +58,7 @@ def train_many(
         raise BaseError(
             text("{base} has no tokenizer", base=base.name), hint=text("training needs one")
         )
+    _ = base.head  # made while the slots are empty
     layers = base.slots.named(targets)
     made: dict[str, Adapter] = {}
     names = list(data)

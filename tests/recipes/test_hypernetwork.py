@@ -1,0 +1,62 @@
+"""The starter's task folders: what trains and what judges is kept apart, in both languages."""
+
+from collections import Counter
+
+import pytest
+from recipes.hypernetwork import tasks as recipe
+
+from detour.hypernetwork.tasks import Tasks, read_tasks
+from detour.training.world import World
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
+    folder = tmp_path_factory.mktemp("tasks")
+    assert recipe.Tasks(per_task=6).write(folder) == 426
+    return read_tasks(folder)  # which asserts that descriptions, phrases and rows are disjoint
+
+
+def test_the_same_combinations_are_held_out_in_both_languages(written: Tasks) -> None:
+    for split, count in (("test", 33), ("validation", 15)):
+        names = {task.name for task in written.of(split)}
+        english = {name[3:] for name in names if name.startswith("en-")}
+        assert english == {name[3:] for name in names if name.startswith("de-")}
+        assert len(english) == count
+
+
+def test_every_primitive_is_trained_and_every_held_out_pair_is_not(written: Tasks) -> None:
+    trained = {task.primitives for task in written.of("train")}
+    assert {name for names in trained for name in names} == set(written.primitives)
+    held = {task.primitives for task in (*written.of("test"), *written.of("validation"))}
+    assert not trained & held
+
+
+def test_judging_descriptions_are_of_every_set(written: Tasks) -> None:
+    for task in written.of("test"):
+        counts = Counter(description.set for description in task.descriptions)
+        assert "" not in counts
+        sets = {"seen wording", "new frames", "new words", "new words, riddles"}
+        assert sets <= set(counts)
+
+
+def test_the_subjects_of_test_rows_are_never_trained_on(written: Tasks) -> None:
+    world = World.load("en")
+    for task in written.every:
+        if not task.name.startswith("en-person-") or task.split == "train":
+            continue
+        rows = {row.messages[0]["content"] for row in task.test}
+        assert rows
+        assert all(recipe.is_test(subject) for s in rows if (subject := world.subject(s, "person")))
+
+
+def test_phrases_that_judge_are_not_among_those_that_train() -> None:
+    for language in ("en", "de"):
+        phrases = recipe.Phrases.load(language)
+        for name in (*phrases.attributes, *phrases.styles):
+            notion = phrases.notion(name)
+            trained = {phrase.casefold() for phrase in (*notion.train, *notion.validation)}
+            assert not trained & {p.casefold() for p in (*notion.ordinary, *notion.riddle)}
+        for frames in phrases.frames.values():
+            apart = [set(frames[part]) for part in ("trained", "validation", "judging")]
+            assert not apart[0] & apart[1]
+            assert not (apart[0] | apart[1]) & apart[2]
