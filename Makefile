@@ -51,7 +51,7 @@ format: setup  ## put the code in its format
 	$(BIN)/ruff check --fix .
 
 bench: setup  ## every benchmark, one after another
-	for script in benchmarks/against_*.py benchmarks/cold_start.py benchmarks/decode/parts.py benchmarks/decode/layouts.py benchmarks/decode/against_peft.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	for script in benchmarks/against_*.py benchmarks/cold_start.py benchmarks/decode/parts.py benchmarks/decode/layouts.py benchmarks/decode/against_peft.py benchmarks/hypernet/against_hooks.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 # alone on its cores, threads that spin a while train half as fast again as threads that sleep
 starter: setup  ## make the packaged model anew (resumes where it stopped)
