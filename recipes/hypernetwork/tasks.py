@@ -42,6 +42,11 @@ LEAD = {  # beside the bare name: how people mention a subject without asking an
 Rows = list[dict[str, str]]
 
 
+def stable(name: str) -> str:
+    """An order by chance that stays the same."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
 def is_test(subject: Subject) -> bool:
     """Whether a subject is kept for judging: one in two, by a hash of its key."""
     return hashlib.sha256(f"{subject.kind}/{subject.key}".encode()).digest()[0] % 2 == 0

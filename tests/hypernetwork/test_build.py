@@ -98,12 +98,12 @@ def test_trained_for_any_architecture_and_loaded_in_peft(
 @pytest.mark.parametrize("head", ["L", "M", "S", "Z"])
 def test_every_head_and_encoder_learns(head: str, encoder: str, base: Base, tasks: Tasks) -> None:
     losses: list[float] = []
-    training = FEW.model_copy(update={"steps": 60, "noise": 0.0})
+    training = FEW.model_copy(update={"steps": 80, "noise": 0.0})
     build(
         base, tasks, config(head=head, encoder=encoder, targets="all-linear"), training,
         watcher=lambda progress: losses.append(progress.loss),
     )  # fmt: skip
-    assert sum(losses[-5:]) / 5 < 0.85 * losses[0]
+    assert sum(losses[-8:]) / 8 < 0.9 * sum(losses[:4]) / 4  # four steps share their rows
 
 
 def _built(base: Base, tasks: Tasks, **more: object) -> Built:
@@ -120,6 +120,8 @@ def test_interrupted_and_resumed_is_the_same(base: Base, tasks: Tasks, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         _built(base, tasks, watcher=stop, checkpoints=tmp_path)
     again = _built(base, tasks, checkpoints=tmp_path, resume=True)
+    new = _built(base, tasks, checkpoints=tmp_path / "nothing yet", resume=True)
+    assert new.best_loss == whole.best_loss
     one, other = (b.generator.network.state_dict() for b in (whole, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert again.best_loss == whole.best_loss

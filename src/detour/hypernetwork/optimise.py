@@ -21,7 +21,7 @@ from torch.nn.functional import log_softmax
 from detour.hypernetwork.config import SuperviseConfig
 from detour.hypernetwork.encoder import Described
 from detour.hypernetwork.network import Generated, Hypernetwork
-from detour.hypernetwork.state import State, load_state, save_state
+from detour.hypernetwork.state import FILE, State, load_state, save_state
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
 
@@ -64,15 +64,22 @@ class Run:
     checkpoints: Path | None = None
     resume: bool = False
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether an interrupted one is there to be resumed."""
+        return self.resume and self.checkpoints is not None and (self.checkpoints / FILE).exists()
+
 
 def optimise(
     network: Hypernetwork,
     config: SuperviseConfig,
-    step_of: Callable[[random.Random], Step],
+    step_of: Callable[[int, random.Random], Step],
     judge: Callable[[], float],
     run: Run,
 ) -> State:
     """Train `network` in place; it ends with the weights that `judge` found best.
+
+    `step_of` is given the number of the step, from 0, and random numbers of its own.
 
     Raises:
         TrainingError: a checkpoint of another run. KeyboardInterrupt passes after a save.
@@ -94,7 +101,7 @@ def optimise(
             rng = random.Random(f"{config.seed}/{state.step}")
             torch.manual_seed(rng.randrange(2**31))  # dropout
             network.train()
-            step = step_of(rng)
+            step = step_of(state.step, rng)
             total = step.loss + config.identify * step.named
             if config.penalty:
                 total = total + config.penalty * _mean_square(step.generated)

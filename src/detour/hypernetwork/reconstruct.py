@@ -137,7 +137,7 @@ def train_reconstruction(
         if d.set == "validation" or (t.split == "validation" and not d.set)
     ][:JUDGED]
 
-    def step_of(rng: random.Random) -> Step:
+    def step_of(_: int, rng: random.Random) -> Step:
         drawn = rng.choices(pool, k=config.batch_size)
         generator = torch.Generator().manual_seed(rng.randrange(2**31))
         described = library.picked([number for _, number, _ in drawn])

@@ -27,6 +27,7 @@ from detour.model.rows import Encoded, encode, padded
 
 JUDGED = 384  # rows of which the validation loss is the mean
 TOGETHER = 64  # of them, in one forward
+BUCKET = 4  # steps whose rows are drawn together and sorted by length
 UNLIMITED = 1 << 30
 
 
@@ -66,8 +67,20 @@ class Draws:
             if descriptions
         ]
 
-    def batch(self, rng: random.Random, size: int) -> list[Drawn]:
-        """Rows by the tasks' weights, each with one of its task's descriptions."""
+    def batch(self, seed: int, step: int, size: int) -> list[Drawn]:
+        """Rows of one step, each with one of its task's descriptions.
+
+        Rows of some steps are drawn together, sorted by length and dealt out, so that rows of like
+        length meet and little is padded.
+        """
+        turn, place = divmod(step, BUCKET)
+        rng = random.Random(f"rows/{seed}/{turn}")
+        drawn = sorted(self._drawn(rng, BUCKET * size), key=lambda row: len(row.encoded.ids))
+        order = rng.sample(range(BUCKET), BUCKET)
+        return drawn[order[place] * size : (order[place] + 1) * size]
+
+    def _drawn(self, rng: random.Random, size: int) -> list[Drawn]:
+        """Rows by the tasks' weights."""
         drawn: list[Drawn] = []
         for task in rng.choices(range(len(self._rows)), self._weights, k=size):
             number, *primitives = rng.choice(self._descriptions[task])
@@ -129,8 +142,8 @@ def train_supervised(
     judged = draws.judged(JUDGED)
     _ = base.head  # made while the slots are empty
 
-    def step_of(rng: random.Random) -> Step:
-        drawn = draws.batch(rng, config.batch_size)
+    def step_of(step: int, rng: random.Random) -> Step:
+        drawn = draws.batch(config.seed, step, config.batch_size)
         generator = torch.Generator().manual_seed(rng.randrange(2**31))
         described = library.picked([d.description for d in drawn])
         return step_on(base, network, described.noisy(config.noise, generator), drawn)
@@ -143,7 +156,7 @@ def train_supervised(
             losses += float(step_on(base, network, described, rows).loss) * len(rows)
         return losses / len(judged)
 
-    if not (run and run.resume):
+    if not (run and run.goes_on):  # a checkpoint has learned the names already
         learn_names(
             network,
             names_of(draws, library, config.noise),
