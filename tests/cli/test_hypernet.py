@@ -142,6 +142,18 @@ def test_what_is_refused(detour: Callable[..., Any], folder: Path) -> None:
     assert not (folder / "a").exists()
 
 
+def test_nothing_else_is_ever_replaced(detour: Callable[..., Any], folder: Path) -> None:
+    call = ("hypernet", "train", folder / "tasks", "--base", folder / "base", "-o")
+    for target in (folder / "tasks", folder / "base", folder / "strange.txt"):
+        outcome = detour(*call, target)
+        assert outcome.code == 2
+        assert "is no hypernetwork" in outcome.message
+    assert (folder / "tasks" / "home" / "task.yaml").exists()
+    (folder / "net").mkdir()
+    assert trained(detour, folder).code == 0  # an empty folder
+    assert trained(detour, folder).code == 0  # a hypernetwork
+
+
 def test_spans_need_marks(detour: Callable[..., Any], folder: Path) -> None:
     shutil.rmtree(folder / "tasks")
     for number in range(12):

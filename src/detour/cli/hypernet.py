@@ -88,10 +88,11 @@ def train(
 ) -> None:
     """Train a hypernetwork on TASKS, a folder with one folder a task."""
     from detour.hypernetwork.build import build
-    from detour.hypernetwork.saved import save_generator
+    from detour.hypernetwork.saved import check_output, save_generator
     from detour.hypernetwork.tasks import read_tasks
     from detour.model.examples import read_text
 
+    check_output(output)
     seed = int(flags.pop("seed"))
     found = read_tasks(tasks, seed)
     config = network_config(flags, found)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from detour.adapter.fingerprint import Fingerprint
 from detour.errors import AdapterFormatError, HypernetworkError
-from detour.files import replace_folder_atomically
+from detour.files import check_writable, replace_folder_atomically
 from detour.hypernetwork.confidence import Confidence
 from detour.hypernetwork.config import NetworkConfig
 from detour.hypernetwork.encoder import Tagger
@@ -85,6 +85,25 @@ def save_generator(generator: Generator, folder: Path, figures: Mapping[str, Any
     replace_folder_atomically(folder, fill)
     generator.digest = digest
     return digest
+
+
+def check_output(folder: Path) -> None:
+    """Raise now what writing a hypernetwork there would destroy, or could not write.
+
+    Raises:
+        HypernetworkError: something else lies there.
+        StorageError: the folder cannot be written.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        try:
+            _config(folder / CONFIG)
+        except (HypernetworkError, OSError) as cause:
+            raise HypernetworkError(
+                text("{folder} exists and is no hypernetwork", folder=folder),
+                expected=text("a new folder, an empty one, or a hypernetwork to replace"),
+                hint=text("choose another name"),
+            ) from cause
+    check_writable(folder)
 
 
 def load_generator(folder: Path) -> Generator:

@@ -80,8 +80,10 @@ class Embedder:
         """
         folder = _packaged() if name == MINILM else name
         try:
-            model: nn.Module = AutoModel.from_pretrained(folder, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model: nn.Module = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError) as cause:
             raise BaseError(
                 text("the encoder {name} cannot be loaded", name=name),
