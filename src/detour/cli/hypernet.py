@@ -157,7 +157,7 @@ def network_config(flags: dict[str, Any], tasks: Tasks) -> NetworkConfig:
         "encoder": flags["encoder"] or ("spans" if marked else "tokens"),
         "embedder": flags["embedder"],
         "rank": flags["rank"],
-        "alpha": flags["alpha"] or 2.0 * (flags["rank"] or 4),
+        "alpha": 2.0 * (flags["rank"] or 4) if flags["alpha"] is None else flags["alpha"],
         "targets": _names(flags["targets"]),
     }
     if wanted["encoder"] == "spans" and not any(d.parts for d in told):

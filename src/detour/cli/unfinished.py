@@ -32,7 +32,7 @@ class Unfinished:
     def __init__(self, output: Path, resume: bool) -> None:
         """Raises ConfigError where there is no state to resume."""
         from detour.adapter.peft_format import WEIGHTS_FILE
-        from detour.training.checkpoint import FILE
+        from detour.state_file import FILE
 
         self.output = output
         self.state = state_folder(output)

@@ -72,7 +72,7 @@ def build(
     Raises:
         BaseError: the base has no tokenizer.
         SlotError: targets that name no layer.
-        TrainingError: a checkpoint of another run, or a training that made nothing better.
+        TrainingError: a checkpoint of another run, or a loss that is no number any more.
     """
     if base.tokenizer is None:
         raise BaseError(
@@ -85,7 +85,7 @@ def build(
     library = Library.of(embedder, descriptions, config.encoder, LOOSE)
     tagger = tagger_for(embedder, tasks, config, training.seed, teller)
     network = new_network(base, tasks, config, embedder.width, training.seed)
-    run = Run(identity(base, tasks, config, training), watcher, checkpoints, resume)
+    run = Run(identity(base, tasks, config, training, adapters), watcher, checkpoints, resume)
     figures: dict[str, Any] = {}
     if adapters is None:
         state = train_supervised(base, tasks, network, library, descriptions, training, run)
@@ -168,15 +168,22 @@ def calibrated(generator: Generator, tasks: Tasks, unsupported: Sequence[str]) -
     right = [
         set(one.primitives) == meant for one, (_, meant) in zip(read, chosen, strict=False)
     ] + [False] * len(unsupported)
-    if all(right) or not any(right):
-        return None
     return Confidence.fit([one.signals for one in read], right)
 
 
-def identity(base: Base, tasks: Tasks, config: NetworkConfig, training: SuperviseConfig) -> str:
-    """What must be equal for a checkpoint to fit."""
+def identity(
+    base: Base,
+    tasks: Tasks,
+    config: NetworkConfig,
+    training: SuperviseConfig,
+    adapters: Mapping[str, Adapter] | None = None,
+) -> str:
+    """What must be equal for a checkpoint to fit: the objective and the types too."""
     digest = sha256()
+    targets = {name: adapter.digest() for name, adapter in (adapters or {}).items()}
     for part in (
+        "sft" if adapters is None else json.dumps(targets, sort_keys=True),
+        str(base.dtype),
         config.model_dump_json(),
         training.model_dump_json(),
         json.dumps(base.fingerprint.to_json()),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+FEWEST = 5  # of either outcome, below which nothing can be fitted
 SIGNALS = ("named", "agreement", "margin", "similarity", "tagged", "parts")
 
 
@@ -61,9 +62,15 @@ class Confidence:
         return 1 / (1 + math.exp(-max(min(total, 60.0), -60.0)))
 
     @staticmethod
-    def fit(signals: Sequence[Signals], understood: Sequence[bool]) -> Confidence:
-        """Logistic regression with a small ridge, both outcomes weighed alike."""
+    def fit(signals: Sequence[Signals], understood: Sequence[bool]) -> Confidence | None:
+        """Logistic regression with a small ridge, both outcomes weighed alike.
+
+        None where, among those in which something was found, one of the outcomes is rare.
+        """
         kept = [(s, u) for s, u in zip(signals, understood, strict=True) if s.parts]
+        good = sum(right for _, right in kept)
+        if min(good, len(kept) - good) < FEWEST:
+            return None
         x = torch.tensor([s.row() for s, _ in kept], dtype=torch.float64)
         y = torch.tensor([float(u) for _, u in kept], dtype=torch.float64)
         mean, std = x.mean(0), x.std(0).clamp(min=1e-6)

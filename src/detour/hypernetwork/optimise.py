@@ -18,10 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from detour.errors import TrainingError
 from detour.hypernetwork.config import SuperviseConfig
 from detour.hypernetwork.encoder import Described
 from detour.hypernetwork.network import Generated, Hypernetwork
-from detour.hypernetwork.state import FILE, State, load_state, save_state
+from detour.hypernetwork.state import State, load_state, save_state
+from detour.interrupt import whole_steps
+from detour.language.catalogue import text
+from detour.state_file import FILE
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
 
@@ -82,9 +86,9 @@ def optimise(
     `step_of` is given the number of the step, from 0, and random numbers of its own.
 
     Raises:
-        TrainingError: a checkpoint of another run. KeyboardInterrupt passes after a save.
+        TrainingError: a checkpoint of another run, or a loss that is no number any more.
+            KeyboardInterrupt passes between two steps, after a save.
     """
-    groups = network.groups()
     optimiser = torch.optim.AdamW(
         network.parameters(), config.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay
     )
@@ -92,55 +96,78 @@ def optimise(
     if run.resume and run.checkpoints:
         state = load_state(run.checkpoints, run.identity, network, optimiser) or state
     due = {round(config.steps * (n + 1) / config.validations) for n in range(config.validations)}
-    began, first = time.monotonic(), state.step
-    saved = began
-    try:
-        while state.step < config.steps:
-            for group in optimiser.param_groups:
-                group["lr"] = rate_at(state.step, config)
-            rng = random.Random(f"{config.seed}/{state.step}")
-            torch.manual_seed(rng.randrange(2**31))  # dropout
-            network.train()
-            step = step_of(state.step, rng)
-            total = step.loss + config.identify * step.named
-            if config.penalty:
-                total = total + config.penalty * _mean_square(step.generated)
-            total.backward()
-            for parameters in groups.values():
-                torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            state.step += 1
-            validation = None
-            if state.step in due:
-                network.eval()
-                with torch.no_grad():
-                    validation = judge()
-                state.keep(validation, network)
-            if run.watcher:
-                took = (time.monotonic() - began) / (state.step - first)
-                run.watcher(
-                    Progress(
-                        state.step,
-                        config.steps,
-                        float(step.loss.detach()),
-                        float(step.named.detach()),
-                        generated_size(step.generated),
-                        validation,
-                        took * (config.steps - state.step),
-                    )
-                )
-            if run.checkpoints and time.monotonic() - saved > SAVE_EVERY:
+    began = saved = time.monotonic()
+    first = state.step
+    with whole_steps() as between_steps:
+        try:
+            while state.step < config.steps:
+                step = _take(network, optimiser, config, state.step, step_of)
+                state.step += 1
+                validation = None
+                if state.step in due:
+                    validation = _validated(network, judge)
+                    state.keep(validation, network)
+                if run.watcher:
+                    took = (time.monotonic() - began) / (state.step - first)
+                    left = took * (config.steps - state.step)
+                    run.watcher(_progress(step, state, config, validation, left))
+                if run.checkpoints and time.monotonic() - saved > SAVE_EVERY:
+                    save_state(run.checkpoints, run.identity, network, optimiser, state)
+                    saved = time.monotonic()
+                between_steps()
+        except KeyboardInterrupt:
+            if run.checkpoints:
                 save_state(run.checkpoints, run.identity, network, optimiser, state)
-                saved = time.monotonic()
-    except KeyboardInterrupt:
-        if run.checkpoints:
-            save_state(run.checkpoints, run.identity, network, optimiser, state)
-        raise
+            raise
     if state.best:
         network.load_state_dict(state.best)
     network.eval()
     return state
+
+
+def _take(
+    network: Hypernetwork,
+    optimiser: torch.optim.AdamW,
+    config: SuperviseConfig,
+    number: int,
+    step_of: Callable[[int, random.Random], Step],
+) -> Step:
+    """One step: what it minimises, its gradient clipped by groups, the weights moved."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate_at(number, config)
+    rng = random.Random(f"{config.seed}/{number}")
+    torch.manual_seed(rng.randrange(2**31))  # dropout
+    network.train()
+    step = step_of(number, rng)
+    total = step.loss + config.identify * step.named
+    if config.penalty:
+        total = total + config.penalty * _mean_square(step.generated)
+    if not total.isfinite():
+        raise TrainingError(
+            text("the loss is no number any more, at step {step}", step=number + 1),
+            found=str(float(total)),
+            hint=text("a lower --learning-rate"),
+        )
+    total.backward()
+    for parameters in network.groups().values():
+        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return step
+
+
+@torch.no_grad()
+def _validated(network: Hypernetwork, judge: Callable[[], float]) -> float:
+    network.eval()
+    return judge()
+
+
+def _progress(
+    step: Step, state: State, config: SuperviseConfig, validation: float | None, left: float
+) -> Progress:
+    loss, named = float(step.loss.detach()), float(step.named.detach())
+    size = generated_size(step.generated)
+    return Progress(state.step, config.steps, loss, named, size, validation, left)
 
 
 def rate_at(step: int, config: SuperviseConfig) -> float:

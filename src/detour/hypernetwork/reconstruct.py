@@ -135,7 +135,8 @@ def train_reconstruction(
         if t.name in places and t.split != "test"
         for d in t.descriptions
         if d.set == "validation" or (t.split == "validation" and not d.set)
-    ][:JUDGED]
+    ]
+    judged = random.Random("validation").sample(judged, min(JUDGED, len(judged)))
 
     def step_of(_: int, rng: random.Random) -> Step:
         drawn = rng.choices(pool, k=config.batch_size)

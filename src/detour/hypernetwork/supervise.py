@@ -159,7 +159,7 @@ def train_supervised(
     if not (run and run.goes_on):  # a checkpoint has learned the names already
         learn_names(
             network,
-            names_of(draws, library, config.noise),
+            names_of(draws, library, config.noise, base.device),
             steps=config.naming_steps,
             seed=config.seed,
         )
@@ -167,7 +167,7 @@ def train_supervised(
 
 
 def names_of(
-    draws: Draws, library: Library, noise: float
+    draws: Draws, library: Library, noise: float, device: torch.device
 ) -> Callable[[random.Random, int], tuple[Described, list[tuple[int, ...]]]]:
     """Batches of descriptions and what they name, with twice the noise of the training."""
 
@@ -175,7 +175,8 @@ def names_of(
         drawn = draws.told(rng, size)
         described = library.picked([number for number, *_ in drawn])
         generator = torch.Generator().manual_seed(rng.randrange(2**31))
-        return described.noisy(2 * noise, generator), [tuple(names) for _, *names in drawn]
+        noisy = described.noisy(2 * noise, generator).to(device)
+        return noisy, [tuple(names) for _, *names in drawn]
 
     return batch_of
 

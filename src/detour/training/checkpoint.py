@@ -1,26 +1,24 @@
 """The state of an interrupted training run, on disk, so that resuming gives the same adapter.
 
-One safetensors file: factors, the best factors so far, AdamW's moments. Batches depend on seed and
-step alone, so no random state is kept. Knows tensors and files; knows no model.
+Factors, the best factors so far, AdamW's moments. Batches depend on seed and step alone, so no
+random state is kept. Knows factors; the file itself is `state_file`'s business.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
-from detour.errors import TrainingError
-from detour.files import write_bytes_atomically
-from detour.language.catalogue import text
+from detour.state_file import (
+    moments_of,
+    read_state,
+    restore_moments,
+    under,
+    write_state,
+)
 from detour.training.factors import Factors, Snapshot
-
-FILE = "state.safetensors"
 
 
 @dataclass
@@ -42,25 +40,16 @@ def save_state(
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in factors.snapshot().items():
-        tensors[f"now.{name}"] = tensor
-    for name, tensor in state.best.items():
-        tensors[f"best.{name}"] = tensor
-    for number, parameter in enumerate(factors.parameters()):
-        for moment in ("exp_avg", "exp_avg_sq"):
-            if moment in optimiser.state[parameter]:
-                tensors[f"adam.{number}.{moment}"] = optimiser.state[parameter][moment]
+    tensors = {f"now.{name}": tensor for name, tensor in factors.snapshot().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
+    tensors |= moments_of(optimiser, factors.parameters())
     told = {
-        "run": run,
         "step": state.step,
         "best_loss": state.best_loss,
         "first_loss": state.first_loss,
         "best_step": state.best_step,
     }
-    path = folder / FILE
-    write_bytes_atomically(path, save(tensors, {"state": json.dumps(told)}))
-    return path
+    return write_state(folder, run, told, tensors)
 
 
 def load_state(
@@ -71,37 +60,12 @@ def load_state(
     Raises:
         TrainingError: the checkpoint is damaged, or belongs to other settings, base or data.
     """
-    path = folder / FILE
-    if not path.exists():
+    found = read_state(folder, run)
+    if found is None:
         return None
-    try:
-        with safe_open(path, "pt") as stream:
-            told = json.loads(stream.metadata()["state"])
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as cause:
-        raise TrainingError(
-            text("{path} is damaged", path=path),
-            found=str(cause),
-            hint=text("remove it and start anew"),
-        ) from cause
-    if told["run"] != run:
-        raise TrainingError(
-            text("{path} belongs to another run", path=path),
-            expected=text("the same base, data and settings"),
-            hint=text("leave out --resume, or choose another output folder"),
-        )
-    factors.restore(_under("now.", tensors))
+    told, tensors = found
+    factors.restore(under("now.", tensors))
     step = int(told["step"])
-    for number, parameter in enumerate(factors.parameters()):
-        moments = _under(f"adam.{number}.", tensors)
-        if moments:
-            optimiser.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                **{name: moment.to(parameter.device) for name, moment in moments.items()},
-            }
-    best = _under("best.", tensors)
+    restore_moments(optimiser, factors.parameters(), tensors, step)
+    best = under("best.", tensors)
     return State(step, best, told["best_loss"], told["first_loss"], told["best_step"])
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> Snapshot:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

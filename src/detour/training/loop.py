@@ -20,6 +20,7 @@ import torch
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.errors import BaseError, TrainingError
+from detour.interrupt import whole_steps
 from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.model.examples import Data, Example, digest_of, read_examples
@@ -28,7 +29,6 @@ from detour.training.batches import Batches
 from detour.training.checkpoint import State, load_state, save_state
 from detour.training.config import Plan, TrainConfig, derive, make_config, rate_at
 from detour.training.factors import Factors, Snapshot
-from detour.training.interrupt import whole_steps
 from detour.training.objective import answer_loss, base_log_probabilities, kl_to_base
 from detour.training.split import split
 

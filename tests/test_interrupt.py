@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from detour.training.interrupt import whole_steps
+from detour.interrupt import whole_steps
 
 
 def test_ctrl_c_waits_for_the_check():

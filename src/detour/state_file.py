@@ -1,0 +1,99 @@
+"""The state of an interrupted run on disk: one safetensors file that knows which run it is of.
+
+What is in it, and how it becomes a state again, is the business of whoever trains. Knows tensors,
+optimisers' moments and files; knows no model and no data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from detour.errors import TrainingError
+from detour.files import write_bytes_atomically
+from detour.language.catalogue import text
+
+FILE = "state.safetensors"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def write_state(
+    folder: Path, run: str, told: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Path:
+    """Write the state atomically. `run` identifies settings, base and data.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    path = folder / FILE
+    copied = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes_atomically(path, save(copied, {"state": json.dumps({**told, "run": run})}))
+    return path
+
+
+def read_state(folder: Path, run: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """What was told and the tensors; None where there is no state.
+
+    Raises:
+        TrainingError: the state is damaged, or belongs to other settings, base or data.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as stream:
+            told: dict[str, Any] = json.loads(stream.metadata()["state"])
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as cause:
+        raise TrainingError(
+            text("{path} is damaged", path=path),
+            found=str(cause),
+            hint=text("remove it and start anew"),
+        ) from cause
+    if told["run"] != run:
+        raise TrainingError(
+            text("{path} belongs to another run", path=path),
+            expected=text("the same base, data and settings"),
+            hint=text("leave out --resume, or choose another output folder"),
+        )
+    return told, tensors
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that beginning."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def moments_of(
+    optimiser: torch.optim.AdamW, parameters: Iterable[torch.nn.Parameter]
+) -> dict[str, Tensor]:
+    """AdamW's moments by the parameters' numbers."""
+    return {
+        f"adam.{number}.{moment}": optimiser.state[parameter][moment]
+        for number, parameter in enumerate(parameters)
+        for moment in _MOMENTS
+        if moment in optimiser.state[parameter]
+    }
+
+
+def restore_moments(
+    optimiser: torch.optim.AdamW,
+    parameters: Iterable[torch.nn.Parameter],
+    tensors: Mapping[str, Tensor],
+    step: int,
+) -> None:
+    """The inverse of `moments_of`, after `step` steps; moments go where their parameters are."""
+    for number, parameter in enumerate(parameters):
+        moments = under(f"adam.{number}.", tensors)
+        if moments:
+            optimiser.state[parameter] = {
+                "step": torch.tensor(float(step)),
+                **{name: moment.to(parameter.device) for name, moment in moments.items()},
+            }
