@@ -35,6 +35,9 @@ DESCRIPTIONS, JUDGING = 96, 16  # a task: to train on, and of each set that judg
 VALIDATION_PHRASES = 6  # of each notion, kept from training to choose weights by
 TEST_PAIRS, VALIDATION_PAIRS = 27, 12  # attribute and style, of 150
 TEST_STYLES, VALIDATION_STYLES = 6, 3  # two styles, of 37
+BARE = 0.2  # share of a style's training rows in which the user only names a subject
+USUAL = {"person": "profession", "animal": "habitat", "city": "country", "food": "country"}
+MOODS = ("imperative", "adjective")
 LEAD = {  # beside the bare name: how people mention a subject without asking anything
     "en": ("Tell me about {s}.", "I am thinking of {s}.", "{s}, please."),
     "de": ("Erzähl mir von {s:dat}.", "Ich denke an {s:akk}.", "{s}, bitte."),
@@ -48,8 +51,12 @@ def stable(name: str) -> str:
 
 
 def is_test(subject: Subject) -> bool:
-    """Whether a subject is kept for judging: one in two, by a hash of its key."""
-    return hashlib.sha256(f"{subject.kind}/{subject.key}".encode()).digest()[0] % 2 == 0
+    """Whether a subject is kept for judging, by a hash of its key.
+
+    One in two persons; one in three of the other kinds, of which there are few to learn from.
+    """
+    drawn = hashlib.sha256(f"{subject.kind}/{subject.key}".encode()).digest()[0]
+    return drawn % (2 if subject.kind == "person" else 3) == 0
 
 
 @dataclass
@@ -60,6 +67,8 @@ class Notion:
     validation: list[str]
     ordinary: list[str]
     riddle: list[str]
+    imperative: list[str] = field(default_factory=lambda: [])
+    adjective: list[str] = field(default_factory=lambda: [])
 
 
 @dataclass
@@ -70,6 +79,8 @@ class Phrases:
     styles: dict[str, Notion]
     frames: dict[str, dict[str, list[str]]]
     grammar: dict[str, list[str]]
+    moods: dict[str, dict[str, list[str]]]
+    """Frames of styles as verbs and as adjectives: mood → kind → frames."""
 
     @staticmethod
     def load(language: str) -> Phrases:
@@ -90,7 +101,15 @@ class Phrases:
         frames = _yaml("frames.yaml")
         judging: dict[str, list[str]] = held["frames"]
         every = {kind: {**own, "judging": judging[kind]} for kind, own in frames[language].items()}
-        return Phrases(notions("attributes"), notions("styles"), every, frames["grammar"][language])
+        styles = notions("styles")
+        moods = _yaml("moods.yaml")[language]
+        for mood in MOODS:
+            for name, phrases in moods[mood]["phrases"].items():
+                setattr(styles[name], mood, phrases)
+        return Phrases(
+            notions("attributes"), styles, every, frames["grammar"][language],
+            {mood: moods[mood]["frames"] for mood in MOODS},
+        )  # fmt: skip
 
     def frame(self, kind: str, rng: random.Random) -> str:
         """A frame that trains: one of the list, or one put together from the grammar."""
@@ -212,6 +231,7 @@ class Tasks:
         """The user asks a question; one in five of the training rows in the other language."""
         rng = random.Random(f"{language}/{styles}/{translated}")
         other = "de" if language == "en" else "en"
+        usual = 0.0 if translated else BARE
         rows: dict[bool, Rows] = {True: [], False: []}
         while min(len(rows[True]) / TEST_ROWS, len(rows[False]) / TRAIN_ROWS) < 1:
             asked_in = self.worlds[language]
@@ -224,6 +244,9 @@ class Tasks:
             attribute = rng.choice(asked_in.attributes_of(subject.kind))
             novelty = (Novelty.NEW_COMBINATION,) if test else (Novelty.SEEN,)
             asked, _ = rng.choice(phrasing.questions(asked_in, subject, attribute, *novelty))
+            if not test and asked_in.language == language and rng.random() < usual:
+                attribute = asked_in.attributes[subject.kind, USUAL[subject.kind]]
+                asked = rng.choice(subject.bare)
             said_in = self.worlds[other] if translated else asked_in
             told = said_in.twin(subject)
             answer = said_in.answer(
@@ -236,54 +259,65 @@ class Tasks:
         return _some(rows[False], TRAIN_ROWS, rng), _some(rows[True], TEST_ROWS, rng)
 
     def _described(self, draft: TaskDraft) -> Iterator[dict[str, Any]]:
-        """Frames around phrases: many to train on, and the sets that judge."""
-        rng = random.Random(f"described/{draft.name}")
+        """Frames around phrases: many to train on, and the sets that judge.
+
+        Every set has random numbers of its own, so that what judges does not depend on how much
+        trains.
+        """
         frames = self.phrases[draft.language].frames[draft.frames]
-        known = self._known
         sets = {
-            "": ([], known, self.per_task),
+            "": ([], "train", self.per_task),
             "validation": ([], "validation", JUDGING // 2),
-            " validation": (frames["validation"], known, JUDGING // 2),
-            "new frames": (frames["judging"], known, JUDGING),
+            " validation": (frames["validation"], "train", JUDGING // 2),
+            "new frames": (frames["judging"], "train", JUDGING),
             "new words": ([], "ordinary", JUDGING),
             "new words, riddles": ([], "riddle", JUDGING),
             "new words, riddles, new frames": (frames["judging"], "riddle", JUDGING),
         }
         if draft.split == "test":
-            sets["seen wording"] = ([], known, JUDGING)
+            sets["seen wording"] = ([], "train", JUDGING)
             del sets[""]
         trained: set[str] = set()
         for name, (chosen, kind, count) in sets.items():
-            for told in self._sentences(draft, chosen, kind, count, rng):
+            rng = random.Random(f"described/{draft.name}/{name}")
+            moods = 0.25 if kind == "train" and not chosen and self.limit is None else 0.0
+            for told in self._sentences(draft, chosen, kind, count, moods, rng):
                 if name and told["text"].casefold() in trained:
                     continue
                 trained.add(told["text"].casefold())
                 yield {**told, "set": name.strip()} if name else told
 
-    _known = "train"
-
     def _sentences(
-        self, draft: TaskDraft, frames: Sequence[str], kind: str, count: int, rng: random.Random
-    ) -> Iterator[dict[str, Any]]:
+        self, draft: TaskDraft, frames: Sequence[str], kind: str, count: int, moods: float,
+        rng: random.Random,
+    ) -> Iterator[dict[str, Any]]:  # fmt: skip
+        """Frames filled in; a share of them with styles as verbs or as adjectives, `moods`."""
         slots = {"both": "as", "attribute": "a", "style": "s", "styles": "st"}[draft.frames]
+        own = self.phrases[draft.language]
         for _ in range(count):
             chosen: dict[str, str] = {}
-            frame = rng.choice(frames) if frames else self._frame(draft, rng)
+            mood = rng.choice(MOODS) if draft.frames != "attribute" and rng.random() < moods else ""
+            styles = [own.styles[name] for name in draft.primitives if name in own.styles]
+            if mood and not all(getattr(style, mood) for style in styles):
+                mood = ""
+            if mood:
+                text = rng.choice(own.moods[mood][draft.frames])
+            else:
+                text = rng.choice(frames) if frames else own.frame(draft.frames, rng)
             names = list(draft.primitives)
             if draft.frames == "styles" and rng.random() < 0.5:
                 names.reverse()
-            text = frame
             for slot, name in zip(slots, names, strict=True):
-                phrase = rng.choice(self._of(draft.language, name, kind))
+                is_style = name in own.styles
+                phrase = rng.choice(
+                    self._of(draft.language, name, mood if is_style and mood else kind)
+                )
                 capital = f"{{{slot.upper()}}}" in text
                 phrase = capitalised(phrase) if capital else phrase
                 text = text.replace(f"{{{slot.upper()}}}" if capital else f"{{{slot}}}", phrase)
                 chosen[name] = phrase
             parts = dict(sorted(chosen.items(), key=lambda item: text.find(item[1])))
             yield {"text": text, "parts": parts, "language": draft.language}
-
-    def _frame(self, draft: TaskDraft, rng: random.Random) -> str:
-        return self.phrases[draft.language].frame(draft.frames, rng)
 
     def _of(self, language: str, name: str, kind: str) -> list[str]:
         phrases: list[str] = getattr(self.phrases[language].notion(name), kind)

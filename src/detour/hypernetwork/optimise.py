@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
@@ -179,19 +180,25 @@ def rate_at(step: int, config: SuperviseConfig) -> float:
     return config.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
 
 
-def naming_loss(said: Tensor, wanted: Sequence[tuple[int, ...]]) -> Tensor:
-    """Nats a primitive, of log-probabilities (tasks, parts, primitives).
+def naming_loss(
+    said: Float[Tensor, "tasks parts primitives"],
+    there: Bool[Tensor, "tasks parts"],
+    wanted: Sequence[tuple[int, ...]],
+) -> Float[Tensor, ""]:
+    """Nats a primitive, of log-probabilities.
 
-    Part by part where there is one for each primitive; else all primitives of the one part.
+    Part by part where a description has one for each primitive; else all primitives of the first.
     """
-    picked: list[Tensor] = []
-    for row, primitives in enumerate(wanted):
-        by_part = said.shape[1] >= len(primitives) and said.shape[1] > 1
-        picked += [
-            said[row, part if by_part else 0, primitive]
-            for part, primitive in enumerate(primitives)
-        ]
-    return -torch.stack(picked).mean() if picked else said.new_zeros(())
+    counts: list[int] = there.sum(1).tolist()
+    places = [
+        (row, part if counts[row] == len(primitives) else 0, primitive)
+        for row, primitives in enumerate(wanted)
+        for part, primitive in enumerate(primitives)
+    ]
+    if not places:
+        return said.new_zeros(())
+    rows, parts, primitives = zip(*places, strict=True)
+    return -said[list(rows), list(parts), list(primitives)].mean()
 
 
 def _mean_square(generated: Generated) -> Tensor:
@@ -232,8 +239,8 @@ def learn_names(
     for step in range(steps):
         rng = random.Random(f"names/{seed}/{step}")
         described, wanted = batch_of(rng, batch_size)
-        said = log_softmax(network.naming(network.encoder(described)[0]), -1)
-        loss = naming_loss(said, wanted)
+        encoded, there = network.encoder(described)
+        loss = naming_loss(log_softmax(network.naming(encoded), -1), there, wanted)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

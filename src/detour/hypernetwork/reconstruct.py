@@ -149,7 +149,7 @@ def train_reconstruction(
         named = loss.new_zeros(())
         if network.naming is not None:
             said = log_softmax(network.naming(encoded), -1)
-            named = naming_loss(said, [names for _, _, names in drawn])
+            named = naming_loss(said, there, [names for _, _, names in drawn])
         return Step(loss, named, generated)
 
     def judge() -> float:

@@ -58,13 +58,13 @@ class Draws:
         self._rows = [_encoded(base, task) for task in trained]
         self._descriptions = [told(task, task.of_set()) for task in trained]
         self._weights = [task.weight for task in trained]
-        self._judged = [
-            (rows, told(task, descriptions))
-            for task, rows, descriptions in [
-                *((t, r, t.of_set("validation")) for t, r in zip(trained, self._rows, strict=True)),
-                *((t, _encoded(base, t), t.of_set()) for t in tasks.of("validation")),
-            ]
-            if descriptions
+        self._new_tasks = [
+            (_encoded(base, task), told(task, task.of_set())) for task in tasks.of("validation")
+        ]
+        self._new_words = [
+            (rows, told(task, task.of_set("validation")))
+            for task, rows in zip(trained, self._rows, strict=True)
+            if task.of_set("validation")
         ]
 
     def batch(self, seed: int, step: int, size: int) -> list[Drawn]:
@@ -93,14 +93,16 @@ class Draws:
         return [rng.choice(self._descriptions[task]) for task in tasks]
 
     def judged(self, count: int) -> list[Drawn]:
-        """Rows of validation tasks, and of training tasks in descriptions that only validate.
+        """Rows of validation tasks and, where there are any, as many of training tasks in
+        descriptions that only validate.
 
         Nothing of it is ever reported. Sorted by length.
         """
         rng = random.Random("validation")
+        pools = [pool for pool in (self._new_tasks, self._new_words) if pool]
         drawn: list[Drawn] = []
-        for _ in range(count):
-            rows, descriptions = rng.choice(self._judged)
+        for place in range(count):
+            rows, descriptions = rng.choice(pools[place % len(pools)])
             number, *primitives = rng.choice(descriptions)
             drawn.append(Drawn(rng.choice(rows), number, tuple(primitives)))
         return sorted(drawn, key=lambda row: len(row.encoded.ids))
@@ -197,5 +199,5 @@ def step_on(
     named = loss.new_zeros(())
     if network.naming is not None:
         said = log_softmax(network.naming(encoded), -1)  # (tasks, parts, primitives)
-        named = naming_loss(said, [row.primitives for row in drawn])
+        named = naming_loss(said, there, [row.primitives for row in drawn])
     return Step(loss, named, generated)
