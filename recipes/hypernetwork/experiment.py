@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import yaml
 
 from detour.adapter.adapter import Adapter
 from detour.evaluate import hypernet as ways
+from detour.evaluate.baselines import mean_of, one_for_all, task_adapters
 from detour.evaluate.hypernet import Item, Table
 from detour.files import write_text_atomically
 from detour.hypernetwork.build import build
@@ -31,15 +32,13 @@ from detour.hypernetwork.optimise import Progress
 from detour.hypernetwork.saved import load_generator, save_generator
 from detour.hypernetwork.tasks import Task, Tasks, read_tasks
 from detour.model.base import Base
-from detour.model.examples import Example
-from detour.training.loop import train
-from detour.training.many import train_many
 from recipes.hypernetwork import tasks as drafts
 
 HERE = Path(__file__).parent
 STEPS, SHORT = 5000, 2000  # of the hypernetwork that ships; of those that are compared
 ORACLE_STEPS = 300
 TARGETS = ["q_proj", "v_proj"]
+RANK = 4
 
 
 @dataclass(frozen=True)
@@ -101,16 +100,10 @@ def tasks_of(run: Run, work: Path) -> Tasks:
 
 def oracles(base: Base, tasks: Sequence[Task], work: Path) -> dict[str, Adapter]:
     """Each task's own adapter, trained together, kept on the disk."""
-    folder = work / "oracles"
-    missing = [task for task in tasks if not (folder / task.name).is_dir()]
-    if missing:
-        print(f"oracles of {len(missing)} tasks", flush=True)
-        made = train_many(
-            base, {task.name: task.train for task in missing}, targets=TARGETS, steps=ORACLE_STEPS
-        )
-        for name, adapter in made.items():
-            adapter.save(folder / name)
-    return {task.name: Adapter.load(folder / task.name) for task in tasks}
+    return task_adapters(
+        base, tasks, work / "oracles", targets=TARGETS, rank=RANK, alpha=2.0 * RANK,
+        steps=ORACLE_STEPS, teller=print,
+    )  # fmt: skip
 
 
 def trained(run: Run, base: Base, tasks: Tasks, work: Path) -> Generator:
@@ -119,7 +112,7 @@ def trained(run: Run, base: Base, tasks: Tasks, work: Path) -> Generator:
     if folder.is_dir():
         return load_generator(folder)
     config = NetworkConfig(
-        head=run.head, encoder=run.encoder, targets=tuple(TARGETS), rank=4, alpha=8.0,
+        head=run.head, encoder=run.encoder, targets=tuple(TARGETS), rank=RANK, alpha=2.0 * RANK,
         queries=4, dropout=0.05, task_width=96, place_width=32, hidden=256,
     )  # fmt: skip
     training = SuperviseConfig.model_validate({"steps": run.steps, "seed": run.seed})
@@ -160,6 +153,7 @@ def judged(run: Run, generator: Generator, base: Base, tasks: Tasks) -> dict[str
         **matched,
         "wrong": ways.generated_arm(generator, ways.wrong_text(framed)),
         "junk": ways.generated_arm(generator, ways.junk_text),
+        "vague": ways.generated_arm(generator, vague_text),
     }
     headline = ways.evaluate(base, framed, arms, teller=print)
     told = strange("test")
@@ -184,43 +178,77 @@ def by_task(table: Table) -> dict[str, dict[str, float]]:
     }
 
 
-def baselines(base: Base, tasks: Tasks, work: Path, items: Sequence[Item]) -> Table:
-    """What needs no hypernetwork: prompts, examples, adapters of tasks, one adapter for all."""
-    own = oracles(base, list({item.task.name: item.task for item in items}.values()), work)
-    rows = [row for task in tasks.of("train") for row in task.train]
-    together = _multi_task(base, rows, work / "multi-task")
-    described = _multi_task(base, _with_descriptions(tasks), work / "multi-task-described")
+def by_split(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Exact match of every split; seen tasks of one and of two primitives together too."""
+    splits: dict[str, dict[str, float]] = figures["arms"]["generated"]
+    found = {split: told["exact_match"] for split, told in splits.items()}
+    pooled: dict[str, list[tuple[float, float]]] = {}
+    for split, told in splits.items():
+        if split.startswith("seen tasks of"):
+            name = "seen tasks" + split[len("seen tasks of 1") :]
+            pooled.setdefault(name, []).append((told["exact_match"], told["n"]))
+    for name, pairs in pooled.items():
+        found[name] = sum(value * n for value, n in pairs) / sum(n for _, n in pairs)
+    return found
+
+
+def vague_text(_: int, item: Item) -> str:
+    """A description that says as little as people sometimes do: what is named, or that a style is
+    wanted, not which.
+    """
+    said = VAGUE[item.description.language or "en"]
+    return said["both" if len(item.task.primitives) > 1 else "one"]
+
+
+VAGUE = {
+    "en": {
+        "one": "Answer in the way that is wanted here.",
+        "both": "Tell me what I want to know, in the right style.",
+    },
+    "de": {
+        "one": "Antworte so, wie es hier gewünscht ist.",
+        "both": "Sag mir, was ich wissen will, im richtigen Stil.",
+    },
+}
+
+
+def baselines(base: Base, half: Base, tasks: Tasks, work: Path, items: Sequence[Item]) -> Table:
+    """What needs no hypernetwork: prompts, examples, adapters of tasks, one adapter for all.
+
+    The adapters of all tasks see as many rows as a hypernetwork of the comparison does.
+    """
+    judged = {item.task.name: item.task for item in items}
+    own = oracles(half, [*tasks.of("train"), *tasks.of("validation"), *tasks.of("test")], work)
+    learned = {task.name: own[task.name] for task in tasks.of("train")}
+    prompt = ways.prompt_arm(base)
+    together = {
+        described: one_for_all(
+            half,
+            tasks,
+            work / f"all-tasks{'-described' * described}",
+            described=described,
+            targets=TARGETS,
+            rank=2 * RANK,
+            alpha=4.0 * RANK,
+            steps=SHORT,
+            batch_size=48,
+            teller=print,
+        )  # fmt: skip
+        for described in (False, True)
+    }
     arms = {
         "base": ways.base_arm,
-        "prompt": ways.prompt_arm,
+        "prompt": prompt,
         "few-shot": ways.few_shot_arm(base),
-        "oracle": ways.adapter_arm(own),
-        "multi-task": ways.one_for_all_arm(together),
-        "multi-task, described": ways.one_for_all_arm(described, described=True),
+        "oracle": ways.adapter_arm({name: own[name] for name in judged}),
+        "mean": ways.one_for_all_arm(mean_of(list(learned.values()))),
+        "all tasks": ways.one_for_all_arm(together[False]),
+        "all tasks, described": ways.one_for_all_arm(together[True], prompt),
     }
+    folder = work / "runs" / "spans-0" / "hypernetwork"
+    if folder.is_dir():
+        arms["nearest"] = ways.nearest_arm(learned, tasks, load_generator(folder))
     return ways.evaluate(base, items, arms, teller=print)
-
-
-def _multi_task(base: Base, rows: Sequence[Example], folder: Path) -> Adapter:
-    """One adapter on the rows of all tasks, with as many rows seen as a hypernetwork sees."""
-    if not folder.is_dir():
-        adapter = train(
-            base, rows, rank=8, alpha=16, targets=TARGETS, steps=SHORT, batch_size=48,
-            learning_rate=2e-3, name=folder.name,
-        )  # fmt: skip
-        adapter.save(folder)
-    return Adapter.load(folder)
-
-
-def _with_descriptions(tasks: Tasks) -> list[Example]:
-    """Every row with one of its task's descriptions in the system turn."""
-    rows: list[Example] = []
-    for task in tasks.of("train"):
-        told = task.of_set()
-        for place, row in enumerate(task.train):
-            system = {"role": "system", "content": told[place % len(told)].text}
-            rows.append(replace(row, messages=(system, *row.messages)))
-    return rows
 
 
 def main() -> None:
@@ -245,7 +273,7 @@ def main() -> None:
     path = given.work / "baselines.json"
     if not path.exists() and (not given.names or "baselines" in given.names):
         tasks = tasks_of(Run("all"), given.work)
-        table = baselines(whole, tasks, given.work, ways.items_of(tasks, 20))
+        table = baselines(whole, half, tasks, given.work, ways.items_of(tasks, 20))
         write_text_atomically(path, json.dumps(table.to_json(), indent=1, ensure_ascii=False))
 
 

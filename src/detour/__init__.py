@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from detour.adapter.adapter import Adapter
     from detour.adapter.chain import Chain
     from detour.evaluate.teach import teach
+    from detour.hypernetwork.generate import generate
     from detour.model.base import Base
     from detour.training.loop import train
 
 __version__ = "0.2.0"
 
-__all__ = ["Adapter", "Base", "Chain", "__version__", "teach", "train"]
+__all__ = ["Adapter", "Base", "Chain", "__version__", "generate", "teach", "train"]
 
 _HOMES = {
     "Adapter": "detour.adapter.adapter",
     "Base": "detour.model.base",
     "Chain": "detour.adapter.chain",
+    "generate": "detour.hypernetwork.generate",
     "teach": "detour.evaluate.teach",
     "train": "detour.training.loop",
 }

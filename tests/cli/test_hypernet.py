@@ -1,18 +1,41 @@
 """`detour hypernet train`, `evaluate` and `detour generate`, as a person calls them."""
 
+import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import PeftModel
 from tests.hypernetwork.tiny_tasks import PAIRS, PHRASES, WordEmbedder, told_of, write_task
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Phi3Config,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from detour.adapter.adapter import Adapter
 from detour.model import embedder as embedders
+from detour.model.base import Base
 
 SENTENCE = "Give the town and in capitals 4."
+SIZES = {
+    "vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None, "initializer_range": 0.3,
+}  # fmt: skip
+OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
+    "gemma2": lambda: AutoModelForCausalLM.from_config(Gemma2Config(**SIZES, head_dim=8)),
+    "phi3": lambda: AutoModelForCausalLM.from_config(Phi3Config(**SIZES)),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +83,7 @@ def test_train_generate_evaluate(
     given = ("--base", folder / "base", "--hypernet", folder / "net")
     made = detour("generate", SENTENCE, *given, "-o", folder / "made", "--json").json
     assert set(made) == {
-        "adapter", "seconds", "confidence", "understood", "nearest", "warning"
+        "adapter", "seconds", "confidence", "understood", "ignored", "nearest", "warning"
     }  # fmt: skip
     assert 0 <= made["confidence"] <= 1
     assert {"description", "similarity"} <= set(made["nearest"][0])
@@ -83,29 +106,124 @@ def test_train_generate_evaluate(
     assert table["milliseconds_per_adapter"] > 0
 
 
-def test_evaluate_with_oracles(detour: Callable[..., Any], folder: Path) -> None:
+def test_evaluate_beside_everything(detour: Callable[..., Any], folder: Path) -> None:
     assert trained(detour, folder).code == 0
+    shutil.copytree(folder / "net", folder / "other")
     call = (
         "hypernet", "evaluate", folder / "net", folder / "tasks", "--base", folder / "base",
-        "--items", 1, "--seen", 1, "--oracles", folder / "oracles",
+        "--items", 2, "--seen", 1, "--oracles", folder / "oracles", "--oracle-steps", 2,
+        "--all-tasks", folder / "all", "--all-tasks-steps", 2, "--beside", folder / "other",
+        "--map", folder / "map.png",
     )  # fmt: skip
-    given = ("--base", folder / "base", "--hypernet", folder / "net")
-    assert detour("generate", SENTENCE, *given, "-o", folder / "made").code == 0
-    for task in (folder / "tasks").iterdir():
-        shutil.copytree(folder / "made", folder / "oracles" / task.name)
     outcome = detour(*call)
     assert outcome.code == 0, outcome.err
-    head = outcome.out.splitlines()[0].split()
-    assert head[-4:] == ["nearest", "mean", "oracle", "n"]
+    assert "tasks have no adapter yet" in outcome.err
+    made = {path.name: path.stat().st_mtime_ns for path in (folder / "oracles").iterdir()}
+    assert {"home-soft", "work-soft"} <= set(made)  # trained, and held out
+    assert (folder / "map.png").read_bytes()[:4] == b"\x89PNG"
     assert "matched minus junk" in outcome.out
-    shutil.rmtree(folder / "oracles" / "work-soft")
-    assert "lacks adapters of tasks" in detour(*call).err
-    shutil.rmtree(folder / "oracles")
-    assert "holds no adapter of any task" in detour(*call).err
+    assert "of what the tasks' own adapters gain" in outcome.out
+    again = detour(*call, "--json")
+    assert again.code == 0, again.err
+    assert "no adapter yet" not in again.err  # read this time
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "oracles").iterdir()} == made
+    arms = again.json["arms"]
+    assert set(arms) == {
+        "base", "prompt", "few-shot", "generated", "wrong", "junk", "other", "nearest", "mean",
+        "oracle", "all tasks",
+    }  # fmt: skip
+    assert arms["other"] == arms["generated"]
+    assert "share_of_oracle" in again.json
+
+
+def test_oracles_of_another_base_are_refused(
+    detour: Callable[..., Any], folder: Path, make_model: Callable[..., PreTrainedModel]
+) -> None:
+    assert trained(detour, folder, "--by", "recon", "--oracles", folder / "own",
+                   "--oracle-steps", 2).code == 0  # fmt: skip
+    make_model("llama", seed=5).save_pretrained(folder / "base")
+    outcome = trained(detour, folder, "--by", "recon", "--oracles", folder / "own")
+    assert outcome.code == 2
+    assert "other weights" in outcome.message or "another" in outcome.message
+
+
+# PEFT asks transformers by an old name, and finds out itself how GPT-2 lays its weights
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:fan_in_fan_out")
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "phi3", "gpt2"])
+def test_the_same_command_for_any_architecture(
+    kind: str, detour: Callable[..., Any], folder: Path, make_model: Callable[..., PreTrainedModel]
+) -> None:
+    model = OTHERS[kind]() if kind in OTHERS else make_model(kind)
+    model.save_pretrained(folder / "base")
+    outcome = trained(detour, folder, "--learning-rate", 0.01)
+    assert outcome.code == 0, outcome.err
+    outcome = detour(
+        "generate", SENTENCE, "--base", folder / "base", "--hypernet", folder / "net",
+        "-o", folder / "made", "--strength", 4,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    base = Base.load(str(folder / "base"))
+    ids = torch.arange(1, 13).view(1, -1)
+    ours = base.logits(ids, Adapter.load(folder / "made"))
+    assert float((ours - base.logits(ids)).abs().max()) > 1e-4
+    plain = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(plain, folder / "made").eval()
+    with torch.no_grad():
+        logits = theirs(input_ids=ids, use_cache=False).logits
+    bound = 1e-5 * max(1.0, float(logits.abs().max()))
+    assert float((ours - logits).abs().max()) <= bound
+
+
+def test_killed_and_resumed(folder: Path) -> None:
+    """kill -9 while it trains; --resume ends with the same weights as a run in one go."""
+    program = (
+        "import sys\n"
+        "from tests.hypernetwork.tiny_tasks import WordEmbedder\n"
+        "from detour.model import embedder\n"
+        "from detour.hypernetwork import optimise\n"
+        "optimise.SAVE_EVERY = 0.0\n"
+        "embedder.Embedder.load = staticmethod(lambda _='': WordEmbedder())\n"
+        "from detour.cli.main import run\n"
+        "run(sys.argv[1:])\n"
+    )
+    given = [
+        "hypernet", "train", str(folder / "tasks"), "--base", str(folder / "base"),
+        "--steps", "60", "--naming-steps", "5", "--batch-size", "4", "--rank", "2",
+    ]  # fmt: skip
+
+    def command(name: str, *more: str) -> list[str]:
+        return [sys.executable, "-c", program, *given, "-o", str(folder / name), *more]
+
+    subprocess.run(command("whole"), check=True, capture_output=True, timeout=300)
+    state = folder / ".cut.training" / "state.safetensors"
+    with subprocess.Popen(command("cut"), stderr=subprocess.DEVNULL) as running:
+        while not state.exists() and running.poll() is None:
+            time.sleep(0.005)
+        running.kill()
+    assert running.returncode == -signal.SIGKILL
+    assert state.exists()
+    assert not (folder / "cut").exists()
+    done = subprocess.run(command("cut", "--resume"), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    weights = [(folder / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+    assert not state.exists()
+
+
+def test_settings_of_a_file_and_flags_that_win(detour: Callable[..., Any], folder: Path) -> None:
+    file = folder / "settings.yaml"
+    file.write_text("network: {head: S, hidden: 24, rank: 7}\ntraining: {steps: 9, clip: 0.5}\n")
+    outcome = trained(detour, folder, "--config", file)
+    assert outcome.code == 0, outcome.err
+    told = json.loads((folder / "net" / "config.json").read_text("utf-8"))
+    chosen = told["network"]
+    assert (chosen["head"], chosen["hidden"], chosen["rank"], chosen["alpha"]) == ("S", 24, 2, 4.0)
+    assert told["figures"]["steps"] == 4  # a flag
 
 
 def test_what_is_refused(detour: Callable[..., Any], folder: Path) -> None:
     assert trained(detour, folder).code == 0
+    (folder / "wrong.yaml").write_text("network: {hidden: 0}\n")
     given = ("--base", folder / "base", "--hypernet", folder / "net")
     cases = {
         "is empty": ("generate", " ", *given, "-o", folder / "a"),
@@ -134,6 +252,14 @@ def test_what_is_refused(detour: Callable[..., Any], folder: Path) -> None:
             "hypernet", "train", folder / "tasks", "-o", folder / "b", "--steps", "0",
         ),
         "is no folder": ("hypernet", "train", folder / "none", "-o", folder / "b"),
+        "holds no settings of a hypernetwork": (
+            "hypernet", "train", folder / "tasks", "-o", folder / "b",
+            "--config", folder / "strange.txt",
+        ),
+        "hidden is out of range": (
+            "hypernet", "train", folder / "tasks", "-o", folder / "b",
+            "--config", folder / "wrong.yaml",
+        ),
     }  # fmt: skip
     for said, call in cases.items():
         outcome = detour(*call)

@@ -33,6 +33,9 @@ class WordEmbedder(Embedder):
     def embed(self, texts: Sequence[str], batch_size: int = 64) -> list[Embedded]:
         return [self._embedded(text) for text in texts]
 
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(self._embedded(text).places) for text in texts]
+
     def _embedded(self, text: str) -> Embedded:
         found = list(re.finditer(r"\w+", text)) or list(re.finditer(r".", text))
         states = torch.stack([_vector(match.group().lower()) for match in found])

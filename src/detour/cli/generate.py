@@ -12,7 +12,7 @@ import click
 
 from detour.cli.options import base_option, check_text, json_option
 from detour.cli.output import note, print_json, say
-from detour.errors import ConfigError, HypernetworkError
+from detour.errors import ConfigError
 from detour.language.catalogue import text
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def command(
             found=str(strength),
         )
     from detour.adapter.peft_format import check_target
+    from detour.hypernetwork.generate import default_for
     from detour.hypernetwork.saved import load_generator
     from detour.model.loading import identity_of
 
@@ -72,23 +73,6 @@ def command(
     say(f'Try: detour ask "…" --chain {path} --base {base_name} --compare')
 
 
-def default_for(base_name: str) -> Path:
-    """The hypernetwork that ships for that base.
-
-    Raises:
-        HypernetworkError: none does.
-    """
-    from detour.hypernetwork.saved import packaged
-
-    if base_name != "starter":
-        raise HypernetworkError(
-            text("no hypernetwork ships for {base}", base=base_name),
-            expected=text("--hypernet with a folder that was trained for this base"),
-            hint=text("train one: detour hypernet train TASKS --base BASE"),
-        )
-    return packaged()
-
-
 def summary(result: Result, path: Path) -> dict[str, Any]:
     """What --json prints."""
     understood = result.understood
@@ -97,6 +81,7 @@ def summary(result: Result, path: Path) -> dict[str, Any]:
         "seconds": round(result.seconds, 4),
         "confidence": understood.confidence,
         "understood": list(understood.primitives),
+        "ignored": list(understood.ignored),
         "nearest": [
             {"description": near.text, "similarity": near.similarity, "names": near.primitive}
             for near in understood.nearest

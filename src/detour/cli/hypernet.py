@@ -6,37 +6,55 @@ the two objectives.
 
 from __future__ import annotations
 
-import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from detour.cli.hypernet_data import import_command, widen_command
+from detour.cli.hypernet_suite import evaluate_suite, suite_options, tasks_or_suite
 from detour.cli.options import full_option, json_option, load_base, model_options
 from detour.cli.output import is_terminal, note, print_json, say
-from detour.cli.unfinished import state_folder
-from detour.errors import ConfigError, DataError, Interrupted
+from detour.cli.unfinished import Unfinished
+from detour.errors import ConfigError
 from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detour.adapter.adapter import Adapter
-    from detour.evaluate.hypernet import Arm, Item
+    from detour.evaluate.hypernet import Arm
     from detour.hypernetwork.config import NetworkConfig
-    from detour.hypernetwork.generator import Generator
     from detour.hypernetwork.optimise import Progress, Watcher
-    from detour.hypernetwork.tasks import Tasks
+    from detour.hypernetwork.tasks import Task, Tasks
     from detour.model.base import Base
 
 HEADS = ("L", "M", "S", "Z")
+NETWORK_FLAGS = ("head", "encoder", "embedder", "targets", "rank", "alpha")
+TRAINING_FLAGS = ("steps", "batch_size", "learning_rate", "naming_steps", "noise")
 LINES = 20  # of a run that nobody watches
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def oracle_options(command: Command) -> Command:
+    """--oracles and --oracle-steps: the tasks' own adapters."""
+    steps = click.option("--oracle-steps", type=click.IntRange(min=1), default=300,
+                         show_default=True, help="Steps of a task's adapter.")  # fmt: skip
+    folder = click.option("--oracles", type=click.Path(path_type=Path),
+                          help="Folder of the tasks' own adapters; missing ones are "
+                          "trained and kept there.")  # fmt: skip
+    return folder(steps(command))
 
 
 @click.group("hypernet")
 def group() -> None:
     """Networks that make adapters from sentences."""
+
+
+group.add_command(import_command)
+group.add_command(widen_command)
 
 
 @group.command("train")
@@ -45,14 +63,16 @@ def group() -> None:
               help="The hypernetwork's folder.")  # fmt: skip
 @model_options
 @full_option
-@click.option("--head", type=click.Choice(HEADS), default="L", show_default=True,
-              help="How much a head makes at once; Z only a diagonal.")  # fmt: skip
+@click.option("--config", "config_file", type=click.Path(path_type=Path),
+              help="YAML of `network` and `training` settings; flags win.")  # fmt: skip
+@click.option("--head", type=click.Choice(HEADS),
+              help="How much a head makes at once; Z only a diagonal.  [default: L]")  # fmt: skip
 @click.option("--by", "objective", type=click.Choice(["sft", "recon"]), default="sft",
               show_default=True, help="Loss on the tasks' rows, or on their adapters.")  # fmt: skip
 @click.option("--encoder", type=click.Choice(["mean", "tokens", "spans"]),
               help="What is read of a description.  [default: spans if marked]")  # fmt: skip
 @click.option("--embedder", help="Text encoder: a folder or a Hub id.  [default: MiniLM]")
-@click.option("--targets", help="Layers to adapt, names with commas.  [default: q_proj,v_proj]")
+@click.option("--targets", help="Layers, with commas.  [default: queries and values]")
 @click.option("--rank", type=int, help="Rank of an update.  [default: 4]")
 @click.option("--alpha", type=float, help="Scale is alpha / rank.  [default: 2 x rank]")
 @click.option("--steps", type=int, help="Optimiser steps.  [default: 1200]")
@@ -62,10 +82,7 @@ def group() -> None:
               help="Steps of learning names before them.  [default: 800]")  # fmt: skip
 @click.option("--noise", type=float, help="Noise on descriptions, as a share.  [default: 0.3]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and order.")
-@click.option("--oracles", type=click.Path(path_type=Path),
-              help="Folder of task adapters to reconstruct.  [default: trained first]")  # fmt: skip
-@click.option("--oracle-steps", type=int, default=300, show_default=True,
-              help="Steps of each task's adapter, where they are trained first.")  # fmt: skip
+@oracle_options
 @click.option("--unsupported", type=click.Path(path_type=Path),
               help="Sentences that it must not claim to understand, a line each.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -78,6 +95,7 @@ def train(
     dtype: str | None,
     quantize: str | None,
     full: bool,
+    config_file: Path | None,
     objective: str,
     oracles: Path | None,
     oracle_steps: int,
@@ -88,6 +106,7 @@ def train(
 ) -> None:
     """Train a hypernetwork on TASKS, a folder with one folder a task."""
     from detour.hypernetwork.build import build
+    from detour.hypernetwork.places import usual_targets
     from detour.hypernetwork.saved import check_output, save_generator
     from detour.hypernetwork.tasks import read_tasks
     from detour.model.examples import read_text
@@ -95,30 +114,27 @@ def train(
     check_output(output)
     seed = int(flags.pop("seed"))
     found = read_tasks(tasks, seed)
-    config = network_config(flags, found)
-    training = supervise_config(flags, seed)
+    told = read_settings(config_file) if config_file else {}
+    config = network_config(told.get("network", {}), flags, found)
+    training = supervise_config(told.get("training", {}), flags, seed)
     strange = read_text(unsupported, text("a sentence a line")).splitlines() if unsupported else []
-    state = state_folder(output)
-    if resume and not (state / "state.safetensors").exists():
-        raise ConfigError(
-            text("{state} holds no interrupted run", state=state),
-            hint=text("leave out --resume"),
-        )
+    unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype, quantize, full)
-    library = None
-    if objective == "recon":
-        library = _oracles(base, found, config, oracles, oracle_steps, seed)
+    if "targets" not in config.model_fields_set:
+        targets = usual_targets(base.slots.linear_names()) or "all-linear"
+        config = config.model_copy(update={"targets": targets})
     try:
+        library = None
+        if objective == "recon":
+            wanted = [task for task in found.every if task.split != "test"]
+            library = _oracles(base, wanted, config, oracles, oracle_steps, seed)
         built = build(
             base, found, config, training, adapters=library, watcher=_watcher(), teller=note,
             unsupported=[line for line in strange if line.strip()],
-            checkpoints=state, resume=resume,
+            checkpoints=unfinished.state, resume=resume,
         )  # fmt: skip
     except KeyboardInterrupt as cause:
-        raise Interrupted(
-            text("stopped; the state is saved in {state}", state=state),
-            hint=text("the same command with --resume"),
-        ) from cause
+        raise unfinished.interrupted() from cause
     figures: dict[str, Any] = {
         "by": objective,
         "best_loss": round(built.best_loss, 6),
@@ -129,7 +145,7 @@ def train(
         **built.figures,
     }
     save_generator(built.generator, output, figures)
-    shutil.rmtree(state, ignore_errors=True)
+    unfinished.drop()
     if as_json:
         print_json({"hypernetwork": str(output), **figures})
         return
@@ -140,8 +156,39 @@ def train(
     say(f'Try: detour generate "…" --hypernet {output} --base {base_name} -o my-adapter')
 
 
-def network_config(flags: dict[str, Any], tasks: Tasks) -> NetworkConfig:
-    """What the flags say of the network; phrases are read where all descriptions mark them.
+def read_settings(path: Path) -> dict[str, dict[str, Any]]:
+    """The settings of a YAML file: `network` and `training`, each a mapping.
+
+    Raises:
+        ConfigError: not readable, not YAML, or of other parts.
+    """
+    import yaml
+
+    from detour.model.examples import read_text
+
+    raw = read_text(path, text("settings in YAML"))
+    try:
+        told: Any = yaml.safe_load(raw)
+    except yaml.YAMLError as cause:
+        raise ConfigError(
+            text("{place} is not YAML", place=path), found=str(getattr(cause, "problem", cause))
+        ) from cause
+    known = {"network", "training"}
+    if (
+        not isinstance(told, dict)
+        or set(told) - known
+        or not all(isinstance(part, dict) for part in told.values())
+    ):
+        raise ConfigError(
+            text("{path} holds no settings of a hypernetwork", path=path),
+            expected=text("network: and training:, with settings below them"),
+            found=", ".join(map(str, told)) if isinstance(told, dict) else type(told).__name__,
+        )
+    return told
+
+
+def network_config(told: dict[str, Any], flags: dict[str, Any], tasks: Tasks) -> NetworkConfig:
+    """What file and flags say of the network; phrases are read where all descriptions mark them.
 
     Raises:
         ConfigError: a value out of range, or phrases asked for where none are marked.
@@ -150,30 +197,28 @@ def network_config(flags: dict[str, Any], tasks: Tasks) -> NetworkConfig:
 
     from detour.hypernetwork.config import NetworkConfig
 
-    told = [d for task in tasks.of("train") for d in task.of_set()]
-    marked = all(d.parts for d in told)
-    wanted = {
-        "head": flags["head"],
-        "encoder": flags["encoder"] or ("spans" if marked else "tokens"),
-        "embedder": flags["embedder"],
-        "rank": flags["rank"],
-        "alpha": 2.0 * (flags["rank"] or 4) if flags["alpha"] is None else flags["alpha"],
-        "targets": _names(flags["targets"]),
-    }
-    if wanted["encoder"] == "spans" and not any(d.parts for d in told):
+    descriptions = [d for task in tasks.of("train") for d in task.of_set()]
+    marked = all(d.parts for d in descriptions)
+    given = {name: flags[name] for name in NETWORK_FLAGS}
+    given["targets"] = _names(flags["targets"])
+    wanted = {**told, **{name: value for name, value in given.items() if value is not None}}
+    wanted.setdefault("encoder", "spans" if marked else "tokens")
+    if "alpha" not in wanted and isinstance(wanted.get("rank"), int):
+        wanted["alpha"] = 2.0 * wanted["rank"]
+    if wanted["encoder"] == "spans" and not any(d.parts for d in descriptions):
         raise ConfigError(
             text("--encoder spans needs descriptions whose phrases are marked"),
             expected=text("parts in the descriptions of task.yaml"),
             hint="--encoder tokens",
         )
     try:
-        return NetworkConfig.model_validate({k: v for k, v in wanted.items() if v is not None})
+        return NetworkConfig.model_validate(wanted)
     except ValidationError as cause:
         raise _out_of_range(cause) from cause
 
 
-def supervise_config(flags: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - imported lazily
-    """What the flags say of the training.
+def supervise_config(told: dict[str, Any], flags: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - imported lazily
+    """What file and flags say of the training.
 
     Raises:
         ConfigError: a value out of range.
@@ -182,17 +227,17 @@ def supervise_config(flags: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 -
 
     from detour.hypernetwork.config import SuperviseConfig
 
-    names = ("steps", "batch_size", "learning_rate", "naming_steps", "noise")
-    given = {name: flags[name] for name in names if flags[name] is not None}
+    given = {name: flags[name] for name in TRAINING_FLAGS if flags[name] is not None}
     try:
-        return SuperviseConfig.model_validate({**given, "seed": seed})
+        return SuperviseConfig.model_validate({**told, **given, "seed": seed})
     except ValidationError as cause:
         raise _out_of_range(cause) from cause
 
 
 def _out_of_range(cause: Any) -> ConfigError:  # noqa: ANN401 - pydantic's error
     first = cause.errors()[0]
-    flag = "--" + str(first["loc"][0]).replace("_", "-")
+    name = str(first["loc"][0])
+    flag = f"--{name.replace('_', '-')}" if name in (*NETWORK_FLAGS, *TRAINING_FLAGS) else name
     return ConfigError(
         text("{flag} is out of range", flag=flag),
         expected=str(first["msg"]),
@@ -208,43 +253,23 @@ def _names(given: str | None) -> tuple[str, ...] | str | None:
 
 def _oracles(
     base: Base,
-    tasks: Tasks,
+    tasks: Sequence[Task],
     config: NetworkConfig,
     folder: Path | None,
     steps: int,
     seed: int,
 ) -> dict[str, Adapter]:
-    """The adapters to reconstruct: read from a folder, or trained together now.
+    """The tasks' own adapters, of the hypernetwork's size: read, or trained together now."""
+    from detour.evaluate.baselines import task_adapters
 
-    Raises:
-        DataError: the folder has no adapter of that name for any task.
-    """
-    from detour.adapter.adapter import Adapter
-    from detour.training.many import train_many
+    return task_adapters(
+        base, tasks, folder, targets=_listed(config.targets), rank=config.rank,
+        alpha=config.alpha, steps=steps, seed=seed, teller=note,
+    )  # fmt: skip
 
-    wanted = [task for task in tasks.every if task.split != "test"]
-    if folder is None:
-        note(f"training the adapters of {len(wanted)} tasks, {steps} steps each")
-        return train_many(
-            base,
-            {task.name: task.train for task in wanted},
-            targets=config.targets if isinstance(config.targets, str) else list(config.targets),
-            rank=config.rank,
-            alpha=config.alpha,
-            steps=steps,
-            seed=seed,
-        )
-    found = {
-        task.name: Adapter.load(folder / task.name)
-        for task in wanted
-        if (folder / task.name).is_dir()
-    }
-    if not found:
-        raise DataError(
-            text("{path} holds no adapter of any task", path=folder),
-            expected=text("a folder named as a task, such as {name}", name=wanted[0].name),
-        )
-    return found
+
+def _listed(targets: tuple[str, ...] | str) -> list[str] | str:
+    return targets if isinstance(targets, str) else list(targets)
 
 
 def _watcher() -> Watcher:
@@ -267,44 +292,93 @@ def _watcher() -> Watcher:
 
 @group.command("evaluate")
 @click.argument("hypernet", type=click.Path(path_type=Path))
-@click.argument("tasks", type=click.Path(path_type=Path))
+@click.argument("tasks", type=click.Path(path_type=Path), required=False)
 @model_options
 @click.option("--items", type=click.IntRange(min=1), default=100, show_default=True,
               help="Rows of each task, under each set of descriptions.")  # fmt: skip
 @click.option("--seen", type=click.IntRange(min=0), default=30, show_default=True,
               help="Training tasks that are judged beside the held-out ones.")  # fmt: skip
-@click.option("--oracles", type=click.Path(path_type=Path),
-              help="Folder of task adapters: oracle, nearest, mean.")  # fmt: skip
+@click.option("--beside", type=click.Path(path_type=Path), multiple=True,
+              help="Another hypernetwork of the same base; may be given again.")  # fmt: skip
+@oracle_options
+@click.option("--all-tasks", type=click.Path(path_type=Path),
+              help="An adapter of all tasks together; trained there if missing.")  # fmt: skip
+@click.option("--all-tasks-steps", type=click.IntRange(min=1), default=1200, show_default=True,
+              help="Its steps, of 48 rows.")  # fmt: skip
+@click.option("--map", "picture", type=click.Path(path_type=Path),
+              help="PNG: the adapters in weight space, and scores by distance.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the rows drawn.")
+@suite_options
 @json_option
 def evaluate(
     hypernet: Path,
-    tasks: Path,
+    tasks: Path | None,
     base_name: str,
     device: str | None,
     dtype: str | None,
     quantize: str | None,
     items: int,
     seen: int,
+    beside: tuple[Path, ...],
     oracles: Path | None,
+    oracle_steps: int,
+    all_tasks: Path | None,
+    all_tasks_steps: int,
+    picture: Path | None,
     seed: int,
     as_json: bool,
+    **suite: Any,  # noqa: ANN401 - whatever Click hands over
 ) -> None:
     """Measure HYPERNET on the held-out tasks and descriptions of TASKS, beside other ways."""
-    from detour.evaluate.hypernet import evaluate as measured
-    from detour.evaluate.hypernet import items_of, milliseconds_per_adapter
+    tasks = tasks_or_suite(tasks, suite)
+    if tasks is None:
+        evaluate_suite(hypernet, base_name, device, dtype, quantize, as_json, suite)
+        return
+    from detour.evaluate import hypernet as ways
+    from detour.evaluate.baselines import mean_of, one_for_all
     from detour.hypernetwork.saved import load_generator
     from detour.hypernetwork.tasks import read_tasks
 
     found = read_tasks(tasks, seed)
-    generator = load_generator(hypernet)
+    generators = {path.name: load_generator(path) for path in (hypernet, *beside)}
+    generator = generators[hypernet.name]
     base = load_base(base_name, device, dtype, quantize)
-    generator.check_base(base.fingerprint)
-    judged = items_of(found, items, seen, seed)
-    texts = [item.description.text for item in judged]
-    took = milliseconds_per_adapter(generator, texts)
-    arms = _arms(base, generator, found, judged, oracles)
-    table = measured(base, judged, arms, teller=note, milliseconds=took)
+    for one in generators.values():
+        one.check_base(base.fingerprint)
+    judged = ways.items_of(found, items, seen, seed)
+    arms: dict[str, Arm] = {
+        "base": ways.base_arm,
+        "prompt": ways.prompt_arm(base),
+        "few-shot": ways.few_shot_arm(base),
+        "generated": ways.generated_arm(generator),
+        "wrong": ways.generated_arm(generator, ways.wrong_text(judged)),
+        "junk": ways.generated_arm(generator, ways.junk_text),
+    }
+    arms |= {path.name: ways.generated_arm(generators[path.name]) for path in beside}
+    config = generator.network.config
+    if oracles is not None:
+        every = {item.task.name: item.task for item in judged}
+        every |= {task.name: task for task in found.of("train")}
+        own = _oracles(base, list(every.values()), config, oracles, oracle_steps, seed)
+        learned = {task.name: own[task.name] for task in found.of("train")}
+        arms |= {
+            "nearest": ways.nearest_arm(learned, found, generator),
+            "mean": ways.one_for_all_arm(mean_of(list(learned.values()))),
+            "oracle": ways.adapter_arm(own),
+        }
+    if all_tasks is not None:
+        whole = one_for_all(
+            base, found, all_tasks, described=False, targets=_listed(config.targets),
+            rank=config.rank, alpha=config.alpha, steps=all_tasks_steps, batch_size=48, seed=seed,
+            teller=note,
+        )  # fmt: skip
+        arms["all tasks"] = ways.one_for_all_arm(whole)
+    took = ways.milliseconds_per_adapter(generator, [item.description.text for item in judged])
+    table = ways.evaluate(base, judged, arms, teller=note, milliseconds=took)
+    if picture is not None:
+        from detour.evaluate.weight_space import draw
+
+        note(str(draw(generator, found, table, picture)))
     if as_json:
         print_json(table.to_json())
         return
@@ -318,48 +392,7 @@ def evaluate(
     print_table(("exact match", *table.hits, "n"), rows)
     for name in ("wrong", "junk"):
         say(f"matched minus {name}, on held-out tasks: {table.difference('generated', name)}")
+    if oracles is not None:
+        share = table.share_of_gain()
+        say(f"of what the tasks' own adapters gain, on seen tasks: {share:.2f}")
     say(f"{took:.0f} ms a generated adapter")
-
-
-def _arms(
-    base: Base, generator: Generator, tasks: Tasks, items: Sequence[Item], oracles: Path | None
-) -> dict[str, Arm]:
-    """Every way to steer that there is something for."""
-    from detour.evaluate import hypernet as ways
-
-    arms: dict[str, Arm] = {
-        "base": ways.base_arm,
-        "prompt": ways.prompt_arm,
-        "few-shot": ways.few_shot_arm(base),
-        "generated": ways.generated_arm(generator),
-        "wrong": ways.generated_arm(generator, ways.wrong_text(items)),
-        "junk": ways.generated_arm(generator, ways.junk_text),
-    }
-    if oracles is None:
-        return arms
-    from detour.adapter.adapter import Adapter
-    from detour.adapter.chain import Chain
-
-    there = {
-        task.name: Adapter.load(oracles / task.name)
-        for task in tasks.every
-        if (oracles / task.name).is_dir()
-    }
-    learned = {task.name: there[task.name] for task in tasks.of("train") if task.name in there}
-    missing = sorted({item.task.name for item in items} - set(there))
-    if missing or not learned:
-        raise DataError(
-            text("{path} holds no adapter of any task", path=oracles)
-            if not learned
-            else text("{path} lacks adapters of tasks that are judged", path=oracles),
-            expected=text("a folder named as a task, such as {name}", name=items[0].task.name),
-            found=", ".join(missing[:3]),
-        )
-    every = [1 / len(learned) * Chain.of(adapter) for adapter in learned.values()]
-    mean = sum(every[1:], every[0])
-    return {
-        **arms,
-        "nearest": ways.nearest_arm(learned, tasks, generator),
-        "mean": ways.one_for_all_arm(mean),
-        "oracle": ways.adapter_arm(there),
-    }

@@ -8,6 +8,7 @@ bases; trains nothing.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,11 @@ from typing import Any
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
-from detour.errors import NotUnderstood
+from detour.errors import DataError, NotUnderstood
 from detour.hypernetwork.generator import Generator
 from detour.hypernetwork.tasks import Description, Task, Tasks
-from detour.measure.metrics import same_answer
+from detour.language.catalogue import text
+from detour.measure.metrics import mentions, same_answer
 from detour.measure.statistics import Figure, area_under_curve, by_cluster, rate
 from detour.model.base import Base
 from detour.model.chat import Message
@@ -27,7 +29,6 @@ from detour.model.examples import Example
 
 SHOTS = 3
 MAX_NEW = 64  # tokens of an answer
-UNLIMITED = 1 << 30  # context of a model that states none
 JUNK = (
     "The quick brown fox jumps over the lazy dog.", "42", "lorem ipsum dolor sit amet",
     "What time is it in Lisbon?", "My grandmother's house has a green door.",
@@ -54,6 +55,10 @@ class Asked:
 
 
 Arm = Callable[[Sequence[Item]], list[Asked]]
+METRICS: Mapping[str, Callable[[str, str], bool]] = {
+    "exact_match": same_answer,
+    "contains": mentions,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +90,16 @@ class Table:
                 clusters.append(item.task.name)
         return by_cluster(values, clusters)
 
+    def share_of_gain(self, prefix: str = "seen") -> float:
+        """Of the oracle's gain over the base, the share that generated adapters have.
+
+        On the splits so named; NaN where the oracle gains nothing, or was not measured.
+        """
+        if not {"base", "oracle", "generated"} <= set(self.hits):
+            return float("nan")
+        gain = self.difference("oracle", "base", prefix).value
+        return self.difference("generated", "base", prefix).value / gain if gain > 0 else math.nan
+
     def to_json(self) -> dict[str, Any]:
         """The contract of `detour hypernet evaluate --json`."""
         arms: dict[str, Any] = {}
@@ -101,6 +116,7 @@ class Table:
         return {
             "arms": arms,
             **headline,
+            **({"share_of_oracle": self.share_of_gain()} if "oracle" in self.hits else {}),
             "milliseconds_per_adapter": round(self.milliseconds_per_adapter, 3),
             "seconds": {arm: round(took, 2) for arm, took in self.seconds.items()},
         }
@@ -115,7 +131,7 @@ def items_of(tasks: Tasks, per_task: int, seen: int = 30, seed: int = 0) -> list
     for task in chosen:
         for name in ("", *tasks.sets):
             told = task.of_set(name)
-            if not told or name == "validation" or (name == "" and task.split == "test"):
+            if not told or name == "validation":
                 continue
             rows = rng.sample(task.test, min(per_task, len(task.test)))
             described = [told[place % len(told)] for place in range(len(rows))]
@@ -129,7 +145,8 @@ def split_name(task: Task, description: Description, set_name: str) -> str:
     known = "held-out tasks" if task.split == "test" else "seen tasks"
     count = f" of {len(task.primitives)}" if task.primitives else ""
     language = f", {description.language}" if description.language else ""
-    return f"{known}{count}{language}: {set_name or 'seen wording'}"
+    own = "own wording" if task.split == "test" else "seen wording"
+    return f"{known}{count}{language}: {set_name or own}"
 
 
 def evaluate(
@@ -139,8 +156,14 @@ def evaluate(
     """Every arm answers every item, greedily, through the same engine.
 
     Raises:
+        DataError: no item.
         As `Base.ask`.
     """
+    if not items:
+        raise DataError(
+            text("there is nothing to judge by"),
+            expected=text("tasks that are held out, or that trained, with rows in test.jsonl"),
+        )
     hits: dict[str, list[bool]] = {}
     seconds: dict[str, float] = {}
     for name, arm in arms.items():
@@ -151,7 +174,10 @@ def evaluate(
             max_new_tokens=max_new_tokens,
         )  # fmt: skip
         wanted = [item.row.messages[-1]["content"] for item in items]
-        hits[name] = [same_answer(a, w) for a, w in zip(answers, wanted, strict=True)]
+        hits[name] = [
+            METRICS[item.task.metric](answer, right)
+            for item, answer, right in zip(items, answers, wanted, strict=True)
+        ]
         seconds[name] = time.perf_counter() - began
         if teller:
             teller(f"{name}: {sum(hits[name]) / len(items):.3f} of {len(items)} items")
@@ -168,23 +194,43 @@ def base_arm(items: Sequence[Item]) -> list[Asked]:
     return [Asked(bare(item)) for item in items]
 
 
-def prompt_arm(items: Sequence[Item]) -> list[Asked]:
-    """The base, told the description in the system turn."""
-    return [
-        Asked([{"role": "system", "content": item.description.text}, *bare(item)]) for item in items
-    ]
+def prompt_arm(base: Base) -> Arm:
+    """The base, told the description: in the system turn, or before the user's words where its
+    chat template knows no such turn.
+    """
+    has_system = _has_system_turn(base)
+
+    def arm(items: Sequence[Item]) -> list[Asked]:
+        return [Asked(_described(bare(i), i.description.text, has_system)) for i in items]
+
+    return arm
+
+
+def _has_system_turn(base: Base) -> bool:
+    try:
+        base.chat("a", system="b")
+    except DataError:
+        return False
+    return True
+
+
+def _described(messages: list[Message], told: str, has_system: bool) -> list[Message]:
+    kept = [message for message in messages if message["role"] != "system"]
+    if has_system:
+        return [{"role": "system", "content": told}, *kept]
+    return [{**kept[0], "content": f"{told}\n\n{kept[0]['content']}"}, *kept[1:]]
 
 
 def few_shot_arm(base: Base, room: int = MAX_NEW) -> Arm:
     """The base after three of the task's training rows, or as many as its context has room for."""
-    longest = getattr(base.model.config, "max_position_embeddings", None) or UNLIMITED
 
     def asked(place: int, item: Item) -> Asked:
-        shots = random.Random(f"shots/{place}").sample(item.task.train, SHOTS)
-        for count in range(SHOTS, 0, -1):
+        most = min(SHOTS, len(item.task.train))
+        shots = random.Random(f"shots/{place}").sample(item.task.train, most)
+        for count in range(most, 0, -1):
             before = [message for shot in shots[:count] for message in shot.messages]
             messages = [*before, *bare(item)]
-            if len(base.chat(messages)) + room <= longest:
+            if len(base.chat(messages)) + room <= base.longest:
                 return Asked(messages)
         return Asked(bare(item))
 
@@ -196,12 +242,11 @@ def adapter_arm(adapters: Mapping[str, Adapter]) -> Arm:
     return lambda items: [Asked(bare(item), adapters[item.task.name]) for item in items]
 
 
-def one_for_all_arm(adapter: Adapter | Chain, described: bool = False) -> Arm:
-    """One adapter for every task, told the description or not."""
+def one_for_all_arm(adapter: Adapter | Chain, before: Arm | None = None) -> Arm:
+    """One adapter for every task; `before` says what is asked, by default the bare row."""
 
     def arm(items: Sequence[Item]) -> list[Asked]:
-        told = prompt_arm(items) if described else base_arm(items)
-        return [Asked(one.messages, adapter) for one in told]
+        return [Asked(one.messages, adapter) for one in (before or base_arm)(items)]
 
     return arm
 
@@ -244,7 +289,10 @@ def generated_arm(generator: Generator, text_of: Callable[[int, Item], str] | No
 
 
 def wrong_text(items: Sequence[Item]) -> Callable[[int, Item], str]:
-    """Another task's description of the same set, one that shares no primitive with the item's."""
+    """Another item's description, of a task that shares no primitive with the item's.
+
+    Where none is found, junk.
+    """
 
     def text_of(place: int, item: Item) -> str:
         rng = random.Random(f"wrong/{place}")
@@ -265,11 +313,11 @@ def junk_text(place: int, item: Item) -> str:
 
 def _generated(generator: Generator, texts: Sequence[str]) -> dict[str, Adapter | None]:
     made: dict[str, Adapter | None] = {}
-    for text in texts:
+    for told in texts:
         try:
-            made[text] = generator.generate([text])[0].adapter
+            made[told] = generator.generate([told])[0].adapter
         except NotUnderstood:
-            made[text] = None
+            made[told] = None
     return made
 
 

@@ -82,6 +82,9 @@ def build(
     embedder = Embedder.load(config.embedder)
     descriptions = trained_on(tasks)
     tell(f"{len(tasks.every)} tasks, {len(descriptions)} descriptions to read")
+    cut = sum(n > embedder.longest for n in embedder.tokens([d.text for d in descriptions]))
+    if cut:
+        tell(f"{cut} descriptions are longer than the encoder's {embedder.longest} tokens: cut")
     library = Library.of(embedder, descriptions, config.encoder, LOOSE)
     tagger = tagger_for(embedder, tasks, config, training.seed, teller)
     network = new_network(base, tasks, config, embedder.width, training.seed)
@@ -154,12 +157,16 @@ def finished(
 
 
 def calibrated(generator: Generator, tasks: Tasks, unsupported: Sequence[str]) -> Confidence | None:
-    """Fit the confidence: understood or not, on descriptions of validation and unsupported ones."""
+    """Fit the confidence: understood or not, on descriptions of validation and unsupported ones.
+
+    None where too few of them can be told right or wrong, as where tasks share no primitives.
+    """
     rng = random.Random("calibration")
+    trained = {name for task in tasks.of("train") for name in task.primitives}
     pool = [
         (description.text, set(task.primitives))
         for task in tasks.every
-        if task.split != "test"
+        if task.split != "test" and set(task.primitives) <= trained
         for description in task.descriptions
         if description.set == "validation" or (task.split == "validation" and not description.set)
     ]

@@ -1,7 +1,8 @@
 """How sure a hypernetwork may be that it understood a description.
 
 A logistic model over signals that each tell something else: the probability of the primitives that
-were named, agreement under noise, the cosine to the nearest known text, and how sure the tagger is.
+were named, agreement under noise, what the nearest known texts name, how near they are, and how
+sure the tagger is.
 It is fitted on descriptions of validation only, and on sentences that ask for nothing the
 hypernetwork knows. Knows numbers; knows no text.
 """
@@ -15,12 +16,12 @@ from dataclasses import dataclass
 import torch
 
 FEWEST = 5  # of either outcome, below which nothing can be fitted
-SIGNALS = ("named", "agreement", "margin", "similarity", "tagged", "parts")
+SIGNALS = ("named", "agreement", "margin", "similarity", "tagged", "votes", "gap", "parts")
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What is known of one reading; all between 0 and 1 but `parts`."""
+    """What is known of one reading; all between 0 and 1 but `gap` and `parts`."""
 
     named: float
     """Product over the parts of the probability of the primitive named."""
@@ -32,13 +33,19 @@ class Signals:
     """Smallest cosine over the parts to the nearest known text."""
     tagged: float
     """Smallest certainty of the tagger over the parts; 1 without a tagger."""
+    votes: float
+    """Smallest share over the parts of the nearest known texts that name the same."""
+    gap: float
+    """Smallest difference over the parts of the cosines to the nearest known text that names the
+    same and to the nearest that does not."""
     parts: float
     """How many parts were found."""
 
     def row(self) -> list[float]:
         """As features: logits for shares, so that a linear model can weigh them."""
-        shares = (self.named, self.agreement, self.margin, self.tagged)
-        return [*(_logit(share) for share in shares), self.similarity, min(self.parts, 4.0)]
+        shares = (self.named, self.agreement, self.margin, self.tagged, self.votes)
+        plain = (self.similarity, self.gap, min(self.parts, 4.0))
+        return [*(_logit(share) for share in shares), *plain]
 
 
 def _logit(share: float) -> float:

@@ -40,6 +40,8 @@ class Understood:
     description: str
     primitives: tuple[str, ...]
     phrases: tuple[str, ...]
+    ignored: tuple[str, ...]
+    """Words that might name something, too far from all that is known."""
     signals: Signals
     confidence: float
     nearest: tuple[Near, ...]
@@ -56,9 +58,14 @@ class Result:
     @property
     def warning(self) -> Text | str:
         """What to tell the user where the confidence is low; else nothing."""
-        if self.understood.confidence >= SURE:
-            return ""
-        return doubt(self.understood)
+        if self.understood.confidence < SURE:
+            return doubt(self.understood)
+        if self.understood.ignored:
+            words = ", ".join(self.understood.ignored)
+            return text(
+                "nothing known is near these words, they are left out: {words}", words=words
+            )
+        return ""
 
 
 def doubt(understood: Understood) -> Text:
@@ -150,7 +157,7 @@ class Generator:
             strict: refuse a description of which the hypernetwork is not sure.
 
         Raises:
-            HypernetworkError: an empty description.
+            HypernetworkError: a description that is empty or too long.
             NotUnderstood: with `strict`, too low a confidence; without it, a description in which
                 nothing at all was found.
         """
@@ -161,6 +168,7 @@ class Generator:
                     expected=text("a sentence that says what to do"),
                     hint=text('"Answer like a pirate."'),
                 )
+        self._check_length(descriptions)  # loads the encoder, which is not generating
         began = time.perf_counter()
         readings = self._read(descriptions)
         understood = [self._understood(reading) for reading in readings]
@@ -178,8 +186,19 @@ class Generator:
             for row, one in enumerate(understood)
         ]
 
+    def _check_length(self, descriptions: Sequence[str]) -> None:
+        embedder = self.reader.embedder
+        for description, length in zip(descriptions, embedder.tokens(descriptions), strict=True):
+            if length > embedder.longest:
+                raise HypernetworkError(
+                    text("the description is longer than the text encoder reads"),
+                    expected=text("at most {longest} tokens", longest=embedder.longest),
+                    found=str(length),
+                    hint=repr(description[:60]),
+                )
+
     def _read(self, descriptions: Sequence[str]) -> list[Reading]:
-        """Without the stray words that a tagger picks up in a sentence it has not seen."""
+        """Without stray words that a tagger picks up in a sentence it has not seen."""
 
         def is_stray(phrase: str, vector: Tensor) -> bool:
             return len(phrase.split()) <= STRAY_WORDS and self.known.similarity(vector) < STRAY
@@ -199,6 +218,7 @@ class Generator:
             reading.text,
             names,
             tuple(phrase.text for phrase in reading.phrases) if len(reading.vectors) else (),
+            reading.ignored,
             signals,
             round(sure, 4),
             tuple(self._nearest(whole)),
@@ -213,7 +233,7 @@ class Generator:
 
     def _signals(self, reading: Reading) -> tuple[tuple[str, ...], Signals]:
         if not len(reading.vectors):
-            return (), Signals(0, 0, 0, 0, 0, 0)
+            return (), Signals(0, 0, 0, 0, 0, 0, 0, 0)
         naming = self.network.naming
         described = self._described([reading])
         encoded, there = self.network.encoder(described)
@@ -222,26 +242,31 @@ class Generator:
         vectors = reading.vectors.mean(0, keepdim=True) if whole else reading.vectors
         similarity = min(self.known.similarity(vector) for vector in vectors)
         if naming is None:
-            return (), Signals(0.5, 0.5, 0.5, similarity, tagged, len(vectors))
+            return (), Signals(0.5, 0.5, 0.5, similarity, tagged, 0.5, 0.0, len(vectors))
         chosen = naming(encoded)[0][there[0]].softmax(-1)  # (parts, primitives)
-        best = chosen.topk(2)
         copies = Described(
             described.vectors.expand(COPIES, *described.vectors.shape[1:]),
             described.there.expand(COPIES, -1),
         ).noisy(NOISE, torch.Generator().manual_seed(0))
-        voted = naming(self.network.encoder(copies)[0]).argmax(-1)  # (copies, parts)
-        agreed = (voted == best.indices[:, 0]).float().mean(0)
-        if whole:  # all primitives share the one part
-            places = (chosen[0] >= chosen[0].max() / 2).nonzero().flatten().tolist()
-        else:
-            places = best.indices[:, 0].tolist()
-        names = [self.network.primitives[place] for place in places]
-        return tuple(dict.fromkeys(names)), Signals(
-            float(best.values[:, 0].prod()),
+        voted = naming(self.network.encoder(copies)[0])  # (copies, parts, primitives)
+        # all primitives share the one part, or each part has one
+        count = int((chosen[0] >= chosen[0].max() / 2).sum()) if whole else 1
+        best = chosen.topk(min(count + 1, chosen.shape[-1]))
+        places = best.indices[:, :count].sort().values  # (parts, count)
+        agreed = (voted.topk(count).indices.sort().values == places).all(-1).float().mean(0)
+        others = best.values[:, count] if best.values.shape[1] > count else torch.zeros(1)
+        names = [[self.network.primitives[place] for place in part] for part in places.tolist()]
+        support = [
+            self.known.support(vector, own) for vector, own in zip(vectors, names, strict=True)
+        ]
+        return tuple(dict.fromkeys(name for part in names for name in part)), Signals(
+            float(best.values[:, :count].sum(-1).prod()),
             float(agreed.min()),
-            float((best.values[:, 0] - best.values[:, 1]).min()),
+            float((best.values[:, count - 1] - others).min()),
             similarity,
             tagged,
+            min(votes for votes, _ in support),
+            min(gap for _, gap in support),
             len(vectors),
         )
 

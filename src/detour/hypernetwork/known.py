@@ -17,6 +17,8 @@ from detour.hypernetwork.tasks import Description, Task
 from detour.model.embedder import Embedder
 
 MOST = 8192  # texts that are kept
+VOTERS = 12  # nearest texts that speak for or against a name
+AND = " + "  # between the names of a text that has several
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class Known:
     @staticmethod
     def of(embedder: Embedder, tasks: Sequence[Task], kind: EncoderName) -> Known:
         """The phrases of the tasks that train, or whole descriptions where none are marked."""
-        found: dict[str, str] = {}
+        found: dict[str, tuple[str, str]] = {}
         for task in tasks:
             for description in task.of_set():
                 for text, primitive in _told(task, description, kind):
-                    found.setdefault(text, primitive)
+                    found.setdefault(text.casefold(), (text, primitive))
         step = -(-len(found) // MOST)
-        kept = list(found.items())[::step]
+        kept = list(found.values())[::step]
         return Known(
             tuple(text for text, _ in kept),
             tuple(primitive for _, primitive in kept),
@@ -67,6 +69,22 @@ class Known:
                 break
         return list(found.values())
 
+    def support(self, vector: Float[Tensor, " width"], names: Sequence[str]) -> tuple[float, float]:
+        """How much the nearest known texts speak for these names.
+
+        Returns the share of the nearest texts that name just them, weighed by how much nearer they
+        are than the last one (0 … 1), and how much nearer the best of them is than the best of all
+        others (cosine, -2 … 2; 0 where nothing else, or nothing of them, is known).
+        """
+        cosines = self.vectors.float() @ torch.nn.functional.normalize(vector, dim=0)
+        own = torch.tensor([set(p.split(AND)) == set(names) for p in self.primitives])
+        best, places = cosines.topk(min(VOTERS, len(cosines)))
+        weights = (best - best[-1]).clamp(min=0) + 1e-3
+        votes = float((weights * own[places]).sum() / weights.sum())
+        if own.all() or not own.any():
+            return votes, 0.0
+        return votes, float(cosines[own].max() - cosines[~own].max())
+
     def similarity(self, vector: Float[Tensor, " width"]) -> float:
         """The cosine to the nearest of all."""
         return float((self.vectors.float() @ torch.nn.functional.normalize(vector, dim=0)).max())
@@ -75,4 +93,4 @@ class Known:
 def _told(task: Task, description: Description, kind: EncoderName) -> list[tuple[str, str]]:
     if kind == "spans" and description.parts:
         return [(phrase, primitive) for primitive, phrase in description.parts.items()]
-    return [(description.text, " + ".join(task.primitives))]
+    return [(description.text, AND.join(task.primitives))]

@@ -98,6 +98,11 @@ class Hypernetwork(nn.Module):
             for group in places.groups
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return self.depth.weight.device
+
     def forward(self, described: Described) -> Generated:
         """The factors for each description."""
         return self.generate(*self.encoder(described))

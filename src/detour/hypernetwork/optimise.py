@@ -10,18 +10,16 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch import Tensor, nn
 
 from detour.errors import TrainingError
 from detour.hypernetwork.config import SuperviseConfig
-from detour.hypernetwork.encoder import Described
 from detour.hypernetwork.network import Generated, Hypernetwork
 from detour.hypernetwork.state import State, load_state, save_state
 from detour.interrupt import whole_steps
@@ -91,7 +89,7 @@ def optimise(
             KeyboardInterrupt passes between two steps, after a save.
     """
     optimiser = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay
+        _decayed(network, config.weight_decay), config.learning_rate, (0.9, 0.99)
     )
     state = State()
     if run.resume and run.checkpoints:
@@ -126,6 +124,16 @@ def optimise(
     return state
 
 
+def _decayed(network: Hypernetwork, decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and embeddings do not, as they are where a head begins."""
+    matrices = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear)}
+    parameters = list(network.parameters())
+    return [
+        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": decay},
+        {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0},
+    ]
+
+
 def _take(
     network: Hypernetwork,
     optimiser: torch.optim.AdamW,
@@ -146,7 +154,7 @@ def _take(
     if not total.isfinite():
         raise TrainingError(
             text("the loss is no number any more, at step {step}", step=number + 1),
-            found=str(float(total)),
+            found=str(float(total.detach())),
             hint=text("a lower --learning-rate"),
         )
     total.backward()
@@ -180,27 +188,6 @@ def rate_at(step: int, config: SuperviseConfig) -> float:
     return config.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
 
 
-def naming_loss(
-    said: Float[Tensor, "tasks parts primitives"],
-    there: Bool[Tensor, "tasks parts"],
-    wanted: Sequence[tuple[int, ...]],
-) -> Float[Tensor, ""]:
-    """Nats a primitive, of log-probabilities.
-
-    Part by part where a description has one for each primitive; else all primitives of the first.
-    """
-    counts: list[int] = there.sum(1).tolist()
-    places = [
-        (row, part if counts[row] == len(primitives) else 0, primitive)
-        for row, primitives in enumerate(wanted)
-        for part, primitive in enumerate(primitives)
-    ]
-    if not places:
-        return said.new_zeros(())
-    rows, parts, primitives = zip(*places, strict=True)
-    return -said[list(rows), list(parts), list(primitives)].mean()
-
-
 def _mean_square(generated: Generated) -> Tensor:
     return torch.stack(
         [factor.square().mean() for pair in generated.factors.values() for factor in pair]
@@ -215,35 +202,3 @@ def generated_size(generated: Generated) -> float:
         for down, up in generated.factors.values()
     ]
     return float(torch.stack(sizes).mean()) * generated.scale
-
-
-def learn_names(
-    network: Hypernetwork,
-    batch_of: Callable[[random.Random, int], tuple[Described, list[tuple[int, ...]]]],
-    *,
-    steps: int,
-    batch_size: int = 256,
-    seed: int = 0,
-) -> float:
-    """Teach the encoder to name primitives before anything is generated; returns the last loss.
-
-    It costs no base: a thousand descriptions a second instead of a hundred.
-    """
-    if network.naming is None or not steps:
-        return 0.0
-    parameters = [*network.encoder.parameters(), *network.naming.parameters()]
-    optimiser = torch.optim.AdamW(parameters, 2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    last = 0.0
-    network.train()
-    for step in range(steps):
-        rng = random.Random(f"names/{seed}/{step}")
-        described, wanted = batch_of(rng, batch_size)
-        encoded, there = network.encoder(described)
-        loss = naming_loss(log_softmax(network.naming(encoded), -1), there, wanted)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        last = float(loss.detach())
-    return last

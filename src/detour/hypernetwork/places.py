@@ -7,9 +7,13 @@ Layers of one module whose shapes differ form groups of their own. Knows names a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+USUAL = (
+    ("q_proj", "v_proj"), ("query", "value"), ("q", "v"), ("qkv_proj",), ("query_key_value",),
+    ("c_attn",), ("Wqkv",), ("qkv",),
+)  # fmt: skip
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -66,6 +70,15 @@ def places_of(shapes: Mapping[str, tuple[int, int]]) -> Places:
         ),
         len(depths),
     )
+
+
+def usual_targets(names: Iterable[str]) -> tuple[str, ...]:
+    """Queries and values, as published; where a base fuses them, the layer that holds them.
+
+    Empty where none of the known names is there.
+    """
+    last = {name.rsplit(".", 1)[-1] for name in names}
+    return next((targets for targets in USUAL if set(targets) <= last), ())
 
 
 def _numbers(name: str) -> tuple[int, ...]:

@@ -123,6 +123,8 @@ class Reading:
     text: str
     phrases: tuple[Phrase, ...]
     vectors: Float[Tensor, "parts width"]
+    ignored: tuple[str, ...] = ()
+    """Phrases beside them that were dropped."""
 
 
 class Reader:
@@ -157,13 +159,14 @@ class Reader:
         readings: list[Reading] = []
         for t, phrases in zip(texts, found, strict=True):
             own = [(phrase, next(vectors)) for phrase in phrases]
-            kept = [
-                (phrase, vector)
-                for phrase, vector in own
-                if is_stray is None or not is_stray(phrase.text, vector)
-            ] or own
+            stray = [is_stray is not None and is_stray(p.text, vector) for p, vector in own]
+            if all(stray):
+                stray = [False] * len(own)
+            kept = [pair for pair, is_out in zip(own, stray, strict=True) if not is_out]
+            ignored = [pair[0].text for pair, is_out in zip(own, stray, strict=True) if is_out]
             stacked = torch.stack([v for _, v in kept]) if kept else torch.zeros(0, width)
-            readings.append(Reading(t, tuple(phrase for phrase, _ in kept), stacked))
+            phrases = tuple(phrase for phrase, _ in kept)
+            readings.append(Reading(t, phrases, stacked, tuple(ignored)))
         return readings
 
 

@@ -15,20 +15,22 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from detour.adapter.adapter import Adapter
 from detour.errors import HypernetworkError
 from detour.hypernetwork.config import SuperviseConfig
+from detour.hypernetwork.naming import Told, learn_names, named
 from detour.hypernetwork.network import Hypernetwork
-from detour.hypernetwork.optimise import Run, Step, naming_loss, optimise
+from detour.hypernetwork.optimise import Run, Step, optimise
 from detour.hypernetwork.reading import Library
 from detour.hypernetwork.state import State
+from detour.hypernetwork.supervise import primitives_of
 from detour.hypernetwork.tasks import Description, Tasks
 from detour.language.catalogue import text
 
 Pair = tuple[Float[Tensor, "tasks rank in"], Float[Tensor, "tasks rank out"]]
 JUDGED = 512  # descriptions of which the validation error is taken
+TOGETHER = 64  # of them, in one forward
 
 
 def gram_product(one: Pair, other: Pair) -> Float[Tensor, " tasks"]:
@@ -48,7 +50,12 @@ def distance(made: Pair, wanted: Pair) -> tuple[Float[Tensor, " tasks"], Float[T
 class Targets:
     """The factors to be reconstructed, the scale folded into `up`; layers stacked over tasks."""
 
-    def __init__(self, adapters: Mapping[str, Adapter], layers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        adapters: Mapping[str, Adapter],
+        layers: Sequence[str],
+        device: torch.device | None = None,
+    ) -> None:
         """Raises HypernetworkError for an adapter without one of the layers."""
         self.names = list(adapters)
         self.pairs: dict[str, Pair] = {}
@@ -64,7 +71,7 @@ class Targets:
                     )
                 downs.append(update.down.float())
                 ups.append(update.up.float().mT * update.scale)
-            self.pairs[layer] = (_stacked(downs), _stacked(ups))
+            self.pairs[layer] = (_stacked(downs).to(device), _stacked(ups).to(device))
 
     def of(self, layer: str, tasks: Tensor) -> Pair:
         """The factors of some tasks."""
@@ -114,9 +121,9 @@ def train_reconstruction(
     """
     numbers = {id(d): number for number, d in enumerate(descriptions)}
     layers = [layer for group in network.places.groups for layer in group.layers]
-    targets = Targets(adapters, layers)
+    targets = Targets(adapters, layers, network.device)
     places = {name: place for place, name in enumerate(targets.names)}
-    primitives = {name: place for place, name in enumerate(network.primitives)}
+    names = {name: place for place, name in enumerate(network.primitives)}
     learned = [task for task in tasks.of("train") if task.name in places]
     if not learned:
         raise HypernetworkError(
@@ -124,11 +131,8 @@ def train_reconstruction(
             expected=text("adapters named as the tasks"),
             found=", ".join(targets.names[:5]),
         )
-    pool = [
-        (places[t.name], numbers[id(d)], tuple(primitives[p] for p in (d.parts or t.primitives)))
-        for t in learned
-        for d in t.of_set()
-    ]
+    told = [[(numbers[id(d)], primitives_of(d, t, names)) for d in t.of_set()] for t in learned]
+    weights = [task.weight for task in learned]
     judged = [
         (places[t.name], numbers[id(d)])
         for t in tasks.every
@@ -136,27 +140,46 @@ def train_reconstruction(
         for d in t.descriptions
         if d.set == "validation" or (t.split == "validation" and not d.set)
     ]
+    if not judged:
+        raise HypernetworkError(
+            text("none of the adapters belongs to a task that validates"),
+            expected=text("adapters of validation tasks, or descriptions of the set validation"),
+            found=", ".join(targets.names[:5]),
+        )
     judged = random.Random("validation").sample(judged, min(JUDGED, len(judged)))
+    device = network.device
+
+    def drawn_of(rng: random.Random, size: int) -> list[tuple[int, Told]]:
+        tasks = rng.choices(range(len(learned)), weights, k=size)
+        return [(places[learned[task].name], rng.choice(told[task])) for task in tasks]
 
     def step_of(_: int, rng: random.Random) -> Step:
-        drawn = rng.choices(pool, k=config.batch_size)
+        drawn = drawn_of(rng, config.batch_size)
         generator = torch.Generator().manual_seed(rng.randrange(2**31))
-        described = library.picked([number for _, number, _ in drawn])
-        encoded, there = network.encoder(described.noisy(config.noise, generator))
+        described = library.picked([number for _, (number, _) in drawn])
+        encoded, there = network.encoder(described.noisy(config.noise, generator).to(device))
         generated = network.generate(encoded, there)
-        wanted = torch.tensor([place for place, _, _ in drawn])
+        wanted = torch.tensor([place for place, _ in drawn], device=device)
         loss = relative_error(generated.factors, generated.scale, targets, wanted)
-        named = loss.new_zeros(())
-        if network.naming is not None:
-            said = log_softmax(network.naming(encoded), -1)
-            named = naming_loss(said, there, [names for _, _, names in drawn])
-        return Step(loss, named, generated)
+        named_by = [primitives for _, (_, primitives) in drawn]
+        return Step(loss, named(network, encoded, there, named_by), generated)
 
     def judge() -> float:
-        generated = network(library.picked([number for _, number in judged]))
-        tasks_of = torch.tensor([place for place, _ in judged])
-        return float(relative_error(generated.factors, generated.scale, targets, tasks_of))
+        apart = own = 0.0
+        for start in range(0, len(judged), TOGETHER):
+            some = judged[start : start + TOGETHER]
+            described = library.picked([number for _, number in some]).to(device)
+            generated = network(described)
+            wanted = torch.tensor([place for place, _ in some], device=device)
+            errors = distances(generated.factors, generated.scale, targets, wanted)
+            apart, own = apart + float(errors[0]), own + float(errors[1])
+        return apart / own
 
+    if not (run and run.goes_on):
+        learn_names(
+            network, library, lambda rng, size: [told for _, told in drawn_of(rng, size)],
+            steps=config.naming_steps, noise=2 * config.noise, seed=config.seed,
+        )  # fmt: skip
     return optimise(network, config, step_of, judge, run or Run())
 
 
@@ -164,11 +187,17 @@ def relative_error(
     factors: Mapping[str, tuple[Tensor, Tensor]], scale: float, targets: Targets, tasks: Tensor
 ) -> Float[Tensor, ""]:
     """Σ ‖ΔW' − ΔW‖² over Σ ‖ΔW‖², over layers and tasks."""
-    apart, own = zip(
-        *(
-            distance((down, up * scale), targets.of(layer, tasks))
-            for layer, (down, up) in factors.items()
-        ),
-        strict=True,
-    )
-    return torch.stack(apart).sum() / torch.stack(own).sum()
+    apart, own = distances(factors, scale, targets, tasks)
+    return apart / own
+
+
+def distances(
+    factors: Mapping[str, tuple[Tensor, Tensor]], scale: float, targets: Targets, tasks: Tensor
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Σ ‖ΔW' − ΔW‖² and Σ ‖ΔW‖², over layers and tasks."""
+    pairs = [
+        distance((down, up * scale), targets.of(layer, tasks))
+        for layer, (down, up) in factors.items()
+    ]
+    apart, own = zip(*pairs, strict=True)
+    return torch.stack(apart).sum(), torch.stack(own).sum()

@@ -22,7 +22,7 @@ from torch import Tensor
 from detour.adapter.fingerprint import Fingerprint
 from detour.errors import AdapterFormatError, HypernetworkError
 from detour.files import check_writable, replace_folder_atomically
-from detour.hypernetwork.confidence import Confidence
+from detour.hypernetwork.confidence import SIGNALS, Confidence
 from detour.hypernetwork.config import NetworkConfig
 from detour.hypernetwork.encoder import Tagger
 from detour.hypernetwork.generator import Generator
@@ -153,6 +153,8 @@ def _build(
         tensors["known.vectors"],
     )
     fitted = told["confidence"]
+    if fitted is not None and len(fitted["weights"]) != len(SIGNALS):
+        raise ValueError(f"confidence of {len(fitted['weights'])} signals")
     confidence = None if fitted is None else Confidence(tuple(fitted["weights"]), fitted["bias"])
     base = Fingerprint.from_json(told["base"])
     return Generator(

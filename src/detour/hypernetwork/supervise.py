@@ -8,16 +8,16 @@ chains use; the gradient flows through the frozen base into the hypernetwork (Te
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import log_softmax
 
 from detour.hypernetwork.config import SuperviseConfig
 from detour.hypernetwork.encoder import Described
+from detour.hypernetwork.naming import Told, learn_names, named
 from detour.hypernetwork.network import Hypernetwork
-from detour.hypernetwork.optimise import Run, Step, learn_names, naming_loss, optimise
+from detour.hypernetwork.optimise import Run, Step, optimise
 from detour.hypernetwork.reading import Library
 from detour.hypernetwork.state import State
 from detour.hypernetwork.tasks import Description, Task, Tasks
@@ -28,7 +28,6 @@ from detour.model.rows import Encoded, encode, padded
 JUDGED = 384  # rows of which the validation loss is the mean
 TOGETHER = 64  # of them, in one forward
 BUCKET = 4  # steps whose rows are drawn together and sorted by length
-UNLIMITED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,8 @@ class Draws:
     ) -> None:
         places = {name: place for place, name in enumerate(primitives)}
 
-        def told(task: Task, descriptions: Sequence[Description]) -> list[tuple[int, ...]]:
-            return [
-                (numbers[id(d)], *(places[p] for p in (d.parts or task.primitives)))
-                for d in descriptions
-            ]
+        def told(task: Task, descriptions: Sequence[Description]) -> list[Told]:
+            return [(numbers[id(d)], primitives_of(d, task, places)) for d in descriptions]
 
         trained = tasks.of("train")
         self._rows = [_encoded(base, task) for task in trained]
@@ -83,11 +79,10 @@ class Draws:
         """Rows by the tasks' weights."""
         drawn: list[Drawn] = []
         for task in rng.choices(range(len(self._rows)), self._weights, k=size):
-            number, *primitives = rng.choice(self._descriptions[task])
-            drawn.append(Drawn(rng.choice(self._rows[task]), number, tuple(primitives)))
+            drawn.append(Drawn(rng.choice(self._rows[task]), *rng.choice(self._descriptions[task])))
         return drawn
 
-    def told(self, rng: random.Random, size: int) -> list[tuple[int, ...]]:
+    def told(self, rng: random.Random, size: int) -> list[Told]:
         """Descriptions of training tasks, each with what it names."""
         tasks = rng.choices(range(len(self._rows)), self._weights, k=size)
         return [rng.choice(self._descriptions[task]) for task in tasks]
@@ -103,16 +98,21 @@ class Draws:
         drawn: list[Drawn] = []
         for place in range(count):
             rows, descriptions = rng.choice(pools[place % len(pools)])
-            number, *primitives = rng.choice(descriptions)
-            drawn.append(Drawn(rng.choice(rows), number, tuple(primitives)))
+            drawn.append(Drawn(rng.choice(rows), *rng.choice(descriptions)))
         return sorted(drawn, key=lambda row: len(row.encoded.ids))
 
 
 def _encoded(base: Base, task: Task) -> list[Encoded]:
     tokenizer = base.tokenizer
     assert tokenizer is not None  # `build` has refused such a base
-    longest = getattr(base.model.config, "max_position_embeddings", None) or UNLIMITED
-    return encode(tokenizer, task.train, longest)
+    return encode(tokenizer, task.train, base.longest)
+
+
+def primitives_of(
+    description: Description, task: Task, places: Mapping[str, int]
+) -> tuple[int, ...]:
+    """What a description names: part by part in their order, or its whole task's."""
+    return tuple(places[name] for name in (description.parts or task.primitives))
 
 
 def train_supervised(
@@ -160,27 +160,10 @@ def train_supervised(
 
     if not (run and run.goes_on):  # a checkpoint has learned the names already
         learn_names(
-            network,
-            names_of(draws, library, config.noise, base.device),
-            steps=config.naming_steps,
-            seed=config.seed,
-        )
+            network, library, draws.told,
+            steps=config.naming_steps, noise=2 * config.noise, seed=config.seed,
+        )  # fmt: skip
     return optimise(network, config, step_of, judge, run or Run())
-
-
-def names_of(
-    draws: Draws, library: Library, noise: float, device: torch.device
-) -> Callable[[random.Random, int], tuple[Described, list[tuple[int, ...]]]]:
-    """Batches of descriptions and what they name, with twice the noise of the training."""
-
-    def batch_of(rng: random.Random, size: int) -> tuple[Described, list[tuple[int, ...]]]:
-        drawn = draws.told(rng, size)
-        described = library.picked([number for number, *_ in drawn])
-        generator = torch.Generator().manual_seed(rng.randrange(2**31))
-        noisy = described.noisy(2 * noise, generator).to(device)
-        return noisy, [tuple(names) for _, *names in drawn]
-
-    return batch_of
 
 
 def step_on(
@@ -189,15 +172,9 @@ def step_on(
     """The base's loss on the answers (nats a token), each row with its own generated factors."""
     encoded, there = network.encoder(described.to(base.device))
     generated = network.generate(encoded, there)
-    pad = getattr(base.tokenizer, "pad_token_id", None)
-    rows = [row.encoded for row in drawn]
-    batch = padded(rows, pad if isinstance(pad, int) else 0).to(base.device)
+    batch = padded([row.encoded for row in drawn], base.pad_id).to(base.device)
     index = torch.arange(len(drawn), device=base.device)
     with base.hold(generated.contents()), base.slots.rows(index, batch.ids.shape[1]):
         hidden = hidden_states(base.model, batch.ids, batch.mask)
         loss = completion_loss(hidden, base.head, batch.targets)
-    named = loss.new_zeros(())
-    if network.naming is not None:
-        said = log_softmax(network.naming(encoded), -1)  # (tasks, parts, primitives)
-        named = naming_loss(said, there, [row.primitives for row in drawn])
-    return Step(loss, named, generated)
+    return Step(loss, named(network, encoded, there, [row.primitives for row in drawn]), generated)

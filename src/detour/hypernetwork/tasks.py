@@ -201,7 +201,7 @@ def _invalid(path: Path, cause: ValidationError) -> DataError:
 
 def _check_parts(path: Path, description: Description, primitives: Sequence[str]) -> None:
     strange = [name for name in description.parts if name not in primitives]
-    missing = [part for part in description.parts.values() if part not in description.text]
+    missing = [part for part in description.parts.values() if not _stands(part, description.text)]
     if strange or missing:
         raise DataError(
             text("{path}: the parts of a description do not fit it", path=path),
@@ -209,6 +209,16 @@ def _check_parts(path: Path, description: Description, primitives: Sequence[str]
             found=", ".join(map(repr, strange or missing)),
             hint=repr(description.text)[:80],
         )
+
+
+def _stands(part: str, told: str) -> bool:
+    """Whether a phrase stands in a text, and not inside of words."""
+    start = told.find(part)
+    if start < 0 or not part.strip():
+        return False
+    before, after = told[:start][-1:], told[start + len(part) :][:1]
+    inside = (before.isalnum() and part[0].isalnum()) or (after.isalnum() and part[-1].isalnum())
+    return not inside
 
 
 def _check_rows(task: Task, folder: Path) -> None:
@@ -260,15 +270,40 @@ def check(tasks: Tasks) -> None:
                 text("the task {name} has no description to train on", name=task.name),
                 expected=text("at least one without a set"),
             )
-        for description in task.of_set() if task.split != "test" else ():
-            trained.setdefault(normalised(description.text), task.name)
+        if task.split != "test":
+            for description in (*task.of_set(), *task.of_set("validation")):
+                trained.setdefault(normalised(description.text), task.name)
+    _check_combinations(tasks)
     _check_judged(tasks.every, trained)
     _check_phrases(tasks.every)
 
 
+def _check_combinations(tasks: Tasks) -> None:
+    """A task that judges must not be made of the same as one that trains, in the same language."""
+    trained = {_made_of(task): task.name for task in tasks.of("train") if len(task.primitives) > 1}
+    for task in (*tasks.of("validation"), *tasks.of("test")):
+        other = trained.get(_made_of(task))
+        if other is not None:
+            raise DataError(
+                text("{name} is made of the same as {other}, which trains", name=task.name,
+                     other=other),
+                expected=text("combinations that train, or judge, not both"),
+                found=" + ".join(task.primitives),
+            )  # fmt: skip
+
+
+def _made_of(task: Task) -> tuple[frozenset[str], str]:
+    language = next((d.language for d in task.descriptions), "")
+    return frozenset(task.primitives), language
+
+
 def _check_judged(tasks: Iterable[Task], trained: dict[str, str]) -> None:
     for task in tasks:
-        judged = (d for d in task.descriptions if d.set or task.split == "test")
+        judged = (
+            d
+            for d in task.descriptions
+            if d.set not in ("", "validation") or (task.split == "test" and not d.set)
+        )
         for description in judged:
             other = trained.get(normalised(description.text))
             if other is not None:

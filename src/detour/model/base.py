@@ -47,6 +47,7 @@ Prompt: TypeAlias = str | Sequence[Message]
 """One question, or a whole conversation that ends before the assistant's answer."""
 
 _OPTIONS = tuple(SamplingOptions.__annotations__)
+UNLIMITED = 1 << 30  # tokens of a context that no model states
 
 
 class Base:
@@ -133,6 +134,17 @@ class Base:
     def dtype(self) -> torch.dtype:
         """The type of its parameters."""
         return self.model.dtype
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its context; a very great number for a model that states none."""
+        return self.engine.positions or UNLIMITED
+
+    @property
+    def pad_id(self) -> int:
+        """What fills shorter rows; masked, so any id of the vocabulary does."""
+        pad = getattr(self.tokenizer, "pad_token_id", None)
+        return pad if isinstance(pad, int) else 0
 
     @cached_property
     def head(self) -> Head:

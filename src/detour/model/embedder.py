@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from detour.errors import BaseError, MissingExtra
 from detour.language.catalogue import text
@@ -91,7 +92,7 @@ class Embedder:
                 found=str(cause).split("\n", maxsplit=1)[0],
             ) from cause
         digest = _PACKAGE_SHA256 if name == MINILM else _digest(model)
-        _check_pooling(Path(folder), name)
+        _check_pooling(folder, name)
         return Embedder(model, tokenizer, name, digest)
 
     @torch.no_grad()
@@ -113,13 +114,20 @@ class Embedder:
             layers = self.model(**given, output_hidden_states=True).hidden_states
             words, states = layers[0], layers[-1]  # each (texts, tokens, width)
             for row, place in enumerate(chosen):
-                count = int(given["attention_mask"][row].sum())
+                there = given["attention_mask"][row].bool()  # whichever side is padded
                 found[place] = Embedded(
-                    states[row, :count].clone(),
-                    words[row, :count].clone(),
-                    tuple((int(a), int(b)) for a, b in places[row][:count]),
+                    states[row, there],
+                    words[row, there],
+                    tuple((int(a), int(b)) for (a, b), own in zip(places[row], there) if own),  # noqa: B905
                 )
         return [found[place] for place in range(len(texts))]
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """How long every text is, in tokens; what is beyond `longest` is not read."""
+        if not texts:
+            return []
+        told: Any = self.tokenizer(list(texts), return_attention_mask=False)
+        return [len(ids) for ids in told["input_ids"]]
 
     def vectors(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
         """One vector a text, of length 1, so that a product of two is their cosine."""
@@ -149,17 +157,20 @@ def _packaged() -> str:
 def _digest(model: nn.Module) -> str:
     total = sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith("pooler."):  # unused; random where the file has none
+            continue
         total.update(name.encode())
         total.update(tensor.float().cpu().numpy().tobytes())
     return total.hexdigest()
 
 
-def _check_pooling(folder: Path, name: str) -> None:
-    """A folder that says how its vectors are pooled must say: by the mean."""
-    path = folder / "1_Pooling" / "config.json"
-    if not path.exists():
-        return
-    told: dict[str, Any] = json.loads(path.read_text("utf-8"))
+def _check_pooling(folder: str, name: str) -> None:
+    """An encoder that says how its vectors are pooled must say: by the mean."""
+    try:
+        path = cached_file(folder, "1_Pooling/config.json")
+    except OSError:
+        return  # it does not say
+    told: dict[str, Any] = json.loads(Path(str(path)).read_text("utf-8"))
     if not told.get("pooling_mode_mean_tokens", False):
         raise BaseError(
             text("the encoder {name} does not pool by the mean", name=name),

@@ -36,7 +36,6 @@ SAVE_EVERY = 60.0  # seconds between checkpoints
 _OTHERS = frozenset(
     ("name", "validation", "neighbours", "watcher", "teller", "checkpoints", "resume", "card")
 )  # arguments of `train_with` that are no settings
-UNLIMITED = 1 << 30  # context of a model that states none
 
 
 @dataclass(frozen=True)
@@ -146,8 +145,7 @@ def train_with(
         raise BaseError(
             text("{base} has no tokenizer", base=base.name), hint=text("training needs one")
         )
-    longest = getattr(base.model.config, "max_position_embeddings", None) or UNLIMITED
-    pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+    longest, pad = base.longest, base.pad_id
     rows = encode(tokenizer, kept, longest)
     plan = derive(config, base.model.config.get_text_config().hidden_size, len(rows))
     for reason in (*plan.reasons, *(() if held else (text("the loss is taken on training rows"),))):

@@ -26,7 +26,6 @@ from detour.model.rows import encode, padded
 from detour.slots.content import Content, per_row
 
 AT_ONCE = 48  # tasks a batch
-UNLIMITED = 1 << 30
 
 
 def train_many(
@@ -69,14 +68,12 @@ def train_many(
         optimiser = torch.optim.AdamW(
             factors.parameters, learning_rate, (0.9, 0.99), weight_decay=0.0
         )
-        longest = getattr(base.model.config, "max_position_embeddings", None) or UNLIMITED
-        rows = [encode(base.tokenizer, data[name], longest) for name in chunk]
-        pad = base.tokenizer.pad_token_id
+        rows = [encode(base.tokenizer, data[name], base.longest) for name in chunk]
         index = torch.arange(len(chunk), device=base.device).repeat_interleave(rows_per_task)
         for step in range(steps):
             rng = random.Random(f"{seed}/{number}/{step}")
             drawn = [rng.choice(own) for own in rows for _ in range(rows_per_task)]
-            batch = padded(drawn, pad if isinstance(pad, int) else 0).to(base.device)
+            batch = padded(drawn, base.pad_id).to(base.device)
             rate = learning_rate * min(1.0, (step + 1) / 20) * (1 - step / steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
