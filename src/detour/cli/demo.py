@@ -49,7 +49,7 @@ def command(output: Path | None, seed: int, language: str, as_json: bool) -> Non
         print_json({**story.to_json(), **told_json(story.report, t), "report": str(page)})
         return
     say()
-    heading(t("11  Now with your own"))
+    heading(t("12  Now with your own"))
     say(_next(Path(story.report.adapter), page, t))
     say(
         t(

@@ -18,6 +18,7 @@ from detour.adapter.chain import Chain
 from detour.adapter.library import Library
 from detour.evaluate import render
 from detour.evaluate.limits import NotLatent, TenAdapters, not_latent, ten_adapters
+from detour.evaluate.sentence import STYLE, FromSentence, from_sentence
 from detour.evaluate.stacking import (
     LONGEST,
     Asked,
@@ -90,6 +91,7 @@ class Story:
     began: float = field(default_factory=time.monotonic)
     report: SteerReport | None = None
     chain: dict[str, Any] = field(default_factory=lambda: {})
+    sentence: FromSentence | None = None
     impossible: NotLatent | None = None
     crowd: TenAdapters | None = None
     styles: dict[str, Adapter] = field(default_factory=lambda: {})
@@ -106,10 +108,12 @@ class Story:
         assert self.report is not None
         assert self.impossible is not None
         assert self.crowd is not None
+        assert self.sentence is not None
         return {
             **self.report.to_json(),
             "language": self.world.language,
             "chain": self.chain,
+            "sentence": self.sentence.to_json(),
             "markers": self.chain["markers"],
             "limits": {
                 "not_latent": self.impossible.to_json(),
@@ -171,6 +175,7 @@ class Story:
         drawn = [render.dose_text(self.report, t), "", render.trace_text(self.report, t)]
         yield Scene(t("6  Dose and depth"), "\n".join(drawn))
         yield self._stack(edit, adapter)
+        yield self._one_sentence()
         yield self._impossible(edit, watcher)
         yield self._crowd(edit, adapter)
         self.report = replace(self.report, total_seconds=time.monotonic() - self.began)
@@ -269,6 +274,29 @@ class Story:
             ),
         )
 
+    def _one_sentence(self) -> Scene:
+        t = self.t
+        question = SAMPLES[self.world.language][0]
+        made = self.sentence = from_sentence(self.base, self.world, question, self.seed)
+        made.adapter.save(self.folder / made.adapter.name)
+        label = self.world.styles[STYLE].label
+        return Scene(
+            t("8  An adapter from one sentence"),
+            "\n".join(
+                [
+                    f"  {made.sentence}",
+                    t("  no training: {milliseconds:.0f} ms; understood as {names}, confidence "
+                      "{confidence:.2f}", milliseconds=made.milliseconds,
+                      names=" + ".join(made.understood), confidence=made.confidence),
+                    f"    {made.question}\n      {made.answer}",
+                    render.line(label, made.marker, t),
+                    render.line(t("{style}, the base alone", style=label), made.without, t),
+                    f"  {made.elsewhere}",
+                    f"    {made.refusal}",
+                ]
+            ),
+        )  # fmt: skip
+
     def _markers(self, figures: dict[str, Figure]) -> list[str]:
         """One line a style, by the name it has in the story's language."""
         styles = self.world.styles
@@ -286,7 +314,7 @@ class Story:
         self.impossible = tried
         pieces = ", ".join(f"{word} {count}" for word, count in tried.pieces.items())
         return Scene(
-            t("8  A limit: a wish that is not in the model"),
+            t("9  A limit: a wish that is not in the model"),
             "\n".join(
                 [
                     f"  {tried.wish}",
@@ -311,7 +339,7 @@ class Story:
         tried = ten_adapters(self.base, self.world, adapter, styles, self._about(edit)[:CROWDED])
         self.crowd = tried
         return Scene(
-            t("9  A limit: ten adapters at once"),
+            t("10  A limit: ten adapters at once"),
             "\n".join(
                 [
                     f"  {tried.spec}",
@@ -347,7 +375,7 @@ class Story:
             for question, answer in approval(card, self.report, t, card_sentences(lesson))
         ]
         return Scene(
-            t("10  Whose responsibility it is"),
+            t("11  Whose responsibility it is"),
             "\n".join(
                 [
                     t("  The card: {path}", path=folder / "README.md"),
