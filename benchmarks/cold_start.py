@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 RUNS = 5
@@ -21,6 +22,7 @@ COMMANDS = {
     "import a causal model of transformers": ["-c", "from transformers import LlamaForCausalLM"],
     "from detour import Base": ["-c", "from detour import Base"],
     "detour list": ["-m", "detour", "list"],
+    "detour generate": ["-m", "detour", "generate", "Answer like a pirate.", "-o", "{folder}"],
 }
 
 
@@ -28,9 +30,11 @@ def seconds(arguments: list[str]) -> float:
     """Median wall time of one process."""
     times: list[float] = []
     for _ in range(RUNS):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-        times.append(time.perf_counter() - began)
+        with tempfile.TemporaryDirectory() as folder:
+            told = [argument.replace("{folder}", f"{folder}/made") for argument in arguments]
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *told], check=True, capture_output=True)
+            times.append(time.perf_counter() - began)
     return statistics.median(times)
 
 

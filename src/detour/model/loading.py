@@ -227,7 +227,7 @@ def _weights(
     **more: Any,  # noqa: ANN401 - what transformers wants besides for packed weights
 ) -> PreTrainedModel:
     try:
-        with _quietly():
+        with quietly():
             loaded = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
@@ -290,7 +290,7 @@ def _first_line(cause: BaseException) -> str:
 
 
 @contextmanager
-def _quietly() -> Generator[None]:
+def quietly() -> Generator[None]:
     """No progress bar and no loading report on the screen; what is missing is raised instead."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
