@@ -56,7 +56,7 @@ def test_the_scenes_are_told_in_order(detour, stage):
     told = detour("demo", "--seed", 4)
     assert told.code == 0
     places = [told.out.index(t) for t in ("1 Before", "a physicist", "2 After", "seed 4",
-                                          "11 Now with your own")]  # fmt: skip
+                                          "12 Now with your own")]  # fmt: skip
     assert places == sorted(places)
     assert "--chain einstein-hairdresser" in told.out
     assert "61 s, of which 20 s of training" in told.out
@@ -77,7 +77,7 @@ def test_json_is_one_object_and_nothing_else(detour, stage):
 
 def test_the_demo_speaks_german(detour, stage, monkeypatch):
     told = detour("demo", "--lang", "de")
-    assert "11 Jetzt mit deinen eigenen Daten" in told.out
+    assert "12 Jetzt mit deinen eigenen Daten" in told.out
     assert "mein-adapter" in told.out
     assert "61 s, davon 20 s Training" in told.out
     assert "eingefroren" in told.err

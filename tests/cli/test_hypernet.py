@@ -298,6 +298,7 @@ def test_low_confidence_warns_and_strict_refuses(
 
     assert trained(detour, folder).code == 0
     monkeypatch.setattr(generator, "SURE", 1.1)
+    monkeypatch.setattr(generator, "FAR", 0.0)
     given = ("--base", folder / "base", "--hypernet", folder / "net", "-o", folder / "a")
     outcome = detour("generate", SENTENCE, *given, "--strict")
     assert outcome.code == 2

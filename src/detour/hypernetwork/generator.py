@@ -28,6 +28,7 @@ from detour.language.catalogue import Text, text
 from detour.model.embedder import Embedder
 
 SURE = 0.5  # confidence below which a user is warned
+FAR = 0.1  # below which it hardly asks for anything that is known
 STRAY_WORDS, STRAY = 2, 0.6  # so few words, so far from all that is known: no phrase of its own
 COPIES = 16  # noisy copies of a part
 NOISE = 0.5  # length of their noise, as a share of the vector's
@@ -72,6 +73,13 @@ def doubt(understood: Understood) -> Text:
     """What was understood, and a sentence that would be clearer."""
     if not understood.primitives:
         return text("nothing in the description names anything this hypernetwork knows")
+    if understood.confidence < FAR:
+        return text(
+            "this seems to ask for something that this hypernetwork does not know; nearest is "
+            "{names}: {wording!r}",
+            names=" + ".join(understood.primitives),
+            wording=", ".join(near.text for near in understood.nearest[:1]),
+        )
     return text(
         "not sure of the description; understood as {names}; a clearer wording: {wording!r}",
         names=" + ".join(understood.primitives),
@@ -179,11 +187,30 @@ class Generator:
                     found=repr(one.description)[:120],
                     expected=text("a confidence of at least {least}", least=SURE),
                 )
-        generated = self.network(self._described(readings))
+        adapters = self._adapters(readings, understood, strength)
         took = (time.perf_counter() - began) / len(descriptions)
         return [
-            Result(self._adapter(generated.factors, row, one, strength), one, took)
-            for row, one in enumerate(understood)
+            Result(adapter, one, took) for adapter, one in zip(adapters, understood, strict=True)
+        ]
+
+    @torch.no_grad()
+    def adapters(self, descriptions: Sequence[str]) -> list[Adapter | None]:
+        """Adapters of many descriptions at once, for measuring: their cards say nothing of how
+        they were understood. None where nothing was found in a description.
+        """
+        self._check_length(descriptions)
+        readings = self._read(descriptions)
+        found = [reading for reading in readings if len(reading.vectors)]
+        made = iter(self._adapters(found, [None] * len(found), 1.0) if found else ())
+        return [next(made) if len(reading.vectors) else None for reading in readings]
+
+    def _adapters(
+        self, readings: Sequence[Reading], told: Sequence[Understood | None], strength: float
+    ) -> list[Adapter]:
+        generated = self.network(self._described(readings))
+        return [
+            self._adapter(generated.factors, row, reading, one, strength)
+            for row, (reading, one) in enumerate(zip(readings, told, strict=True))
         ]
 
     def _check_length(self, descriptions: Sequence[str]) -> None:
@@ -274,29 +301,32 @@ class Generator:
         self,
         factors: Mapping[str, tuple[Tensor, Tensor]],
         row: int,
-        understood: Understood,
+        reading: Reading,
+        understood: Understood | None,
         strength: float,
     ) -> Adapter:
         scale = self.network.config.scale * strength
-        rank = max(1, len(understood.phrases)) * self.network.config.rank
+        rank = max(1, len(reading.phrases)) * self.network.config.rank
         updates = {
             layer: Update(down[row, :rank].clone(), up[row, :rank].mT.contiguous(), scale)
             for layer, (down, up) in factors.items()
         }
         card = Card(
-            description=understood.description,
+            description=reading.text,
             base_model=self.base.name,
             config={
                 "generated_by": self.name,
                 "hypernetwork_sha256": self.digest,
                 "strength": strength,
             },
-            metrics={
+            metrics={}
+            if understood is None
+            else {
                 "confidence": understood.confidence,
                 "understood_as": list(understood.primitives),
             },
         )
-        return Adapter(updates, _name(understood.description), self.base, card)
+        return Adapter(updates, _name(reading.text), self.base, card)
 
 
 def _name(description: str) -> str:
