@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from detour.decoding.request import Finish
 from detour.errors import DataError
+from detour.hypernetwork.frames import ENDINGS, HELD_OUT, NO_ORDER, OPENINGS, ORDERS, Frame
 from detour.hypernetwork.tasks import Description, Task, read_task
 from detour.language.catalogue import text
 from detour.measure.metrics import mentions, normalised, repeats
@@ -51,104 +52,6 @@ class WidenConfig(BaseModel):
     """Add descriptions in frames that only judge, as the set "new frames"."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """What stands around a description."""
-
-    before: str = ""
-    after: str = ""
-    mark: str = ""
-    """Ends the order that follows as a clause ("I want you to …"); empty where a sentence does."""
-
-
-# what may open a sentence in training; a mark says that an order follows as a clause
-_OPENINGS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType({
-    "en": (
-        ("", ""), ("Your task: ", ""), ("I want you to ", "."), ("Task: ", ""),
-        ("Please ", "."), ("Instruction: ", ""), ("Your task is to ", "."),
-        ("Do the following: ", ""), ("Could you ", "?"), ("Here is what to do: ", ""),
-        ("You are asked to ", "."), ("The job: ", ""), ("I would like you to ", "."),
-        ("My request: ", ""), ("Your job is to ", "."), ("Please do the following: ", ""),
-        ("You have to ", "."), ("From now on: ", ""), ("I need you to ", "."),
-        ("For every message: ", ""), ("Would you please ", "?"), ("Rule: ", ""),
-        ("The task is to ", "."), ("Follow this instruction: ", ""), ("You should ", "."),
-        ("Dear assistant, a request: ", ""), ("Be so kind as to ", "."), ("Goal: ", ""),
-        ("You must ", "."), ("What I need from you: ", ""), ("Your goal is to ", "."),
-        ("Kindly observe the following: ", ""), ("We ask you to ", "."), ("Assignment: ", ""),
-        ("You need to ", "."), ("Hey, one thing: ", ""), ("What you have to do is ", "."),
-        ("This is the job: ", ""), ("Can you ", "?"), ("Read this and act on it: ", ""),
-        ("It is your job to ", "."), ("Note to the model: ", ""), ("I ask you to ", "."),
-        ("You are hereby instructed as follows: ", ""), ("Remember to ", "."),
-        ("To whoever answers: ", ""), ("You are expected to ", "."),
-    ),
-    "de": (
-        ("", ""), ("Deine Aufgabe: ", ""), ("Anweisung: ", ""), ("Bitte tu Folgendes: ", ""),
-        ("Aufgabe: ", ""), ("Das ist zu tun: ", ""), ("Ab jetzt gilt: ", ""),
-        ("Meine Bitte: ", ""), ("Folge dieser Anweisung: ", ""), ("Auftrag: ", ""),
-        ("Ich brauche von dir Folgendes: ", ""), ("Regel: ", ""), ("Das sollst du tun: ", ""),
-        ("Für jede Nachricht gilt: ", ""), ("Liebes Modell, eine Bitte: ", ""), ("Ziel: ", ""),
-        ("Sie werden gebeten, Folgendes zu beachten: ", ""), ("Was ich von dir will: ", ""),
-        ("Hey, nur eines: ", ""), ("Hier ist deine Aufgabe: ", ""), ("Mein Wunsch: ", ""),
-        ("Lies das und handle danach: ", ""), ("Es geht um Folgendes: ", ""),
-        ("Notiz an das Modell: ", ""), ("Halte dich an diese Regel: ", ""),
-        ("Beschreibung der Aufgabe: ", ""),
-    ),
-})  # fmt: skip
-_ENDINGS: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "en": ("", " Thank you.", " Do this for every input.", " That is all.", " Thanks in advance!",
-           " Apply this to each message.", " Please begin.", " This holds for all that follows.",
-           " Stick to it throughout."),
-    "de": ("", " Danke.", " Mach das bei jeder Eingabe.", " Das ist alles.",
-           " Vielen Dank im Voraus!", " Wende das auf jede Nachricht an.", " Bitte fang an.",
-           " Das gilt für alles, was folgt.", " Bleib dabei."),
-})  # fmt: skip
-HELD_OUT: Mapping[str, tuple[Frame, ...]] = MappingProxyType({
-    "en": (
-        Frame("A small favour is due: "), Frame(after=" Off you go."),
-        Frame("What follows is everything I ask. "), Frame("Right then. ", " On with it."),
-        Frame("Consider this agreed between us: "), Frame(after=" Each reply comes about so."),
-        Frame("Somebody wants me to pass this on: "),
-        Frame("If you would be so good: ", " Much obliged."),
-    ),
-    "de": (
-        Frame("Ein kleiner Gefallen ist fällig: "), Frame(after=" Auf geht's."),
-        Frame("Mehr als dies verlangt niemand: "), Frame("Na dann. ", " Ans Werk."),
-        Frame("So haben wir es abgemacht: "), Frame(after=" So entsteht jede Antwort."),
-        Frame("Man trug mir auf, dies weiterzugeben: "),
-        Frame("Wenn du so gut wärst: ", " Ich bin dir verbunden."),
-    ),
-})  # fmt: skip
-
-
-def _words(told: str) -> frozenset[str]:
-    return frozenset(told.split())
-
-
-# first words that make an order; what begins otherwise is taken for a statement, which fits into
-# no clause
-_ORDERS: Mapping[str, frozenset[str]] = MappingProxyType({
-    "en": _words(
-        "act add analyse analyze annotate answer arrange ask assess assign assume behave build "
-        "calculate categorise categorize change check choose classify combine come compare "
-        "complete compose compute concatenate consider construct continue convert correct count "
-        "craft create decide deduce define derive describe detect determine distinguish edit "
-        "evaluate examine explain express extract fill find follow form generate give guess help "
-        "identify imitate indicate infer insert interpret invent judge label let list make mark "
-        "match mention modify name normalise normalize order output paraphrase perform pick point "
-        "predict pretend produce provide put rank rate read recognise recognize remove reorder "
-        "repeat rephrase replace reply report respond restate return reverse rewrite round say "
-        "score select separate share shorten show simplify solve sort speak spell split state "
-        "suggest summarise summarize swap take talk tell think transform translate try turn use "
-        "verify write"
-    ),
-    "de": _words(
-        "antworte beantworte benenne bestimme bewerte ergänze erkläre ersetze erzähle finde "
-        "formuliere fülle gib kläre korrigiere löse markiere nenn nenne ordne prüfe sag sage "
-        "schreib schreibe sortiere sprich teile übersetze vergleiche verrate wähle zähle "
-        "zeig zeige"
-    ),
-})  # fmt: skip
-_NO_ORDER = frozenset({"of", "is", "are", "was", "were", "has", "have"})  # behind "name", "state"
 _SCENE = re.compile(r"(?:(?:in|for) (?:this|the following) task,?|here,)\s+", re.IGNORECASE)
 _DUTY: Mapping[str, re.Pattern[str]] = MappingProxyType({
     "en": re.compile(
@@ -314,7 +217,7 @@ class _Pool:
         judged = [d.text for task in tasks for d in task.descriptions if d.set]
         self.frames = {
             name: [f for f in self._allowed(_every_frame(name)) if not _is_held(f, judged)]
-            for name in _OPENINGS
+            for name in OPENINGS
         }
         self.held_frames = {name: self._allowed(frames) for name, frames in HELD_OUT.items()}
         self._owners: dict[str, set[str]] = {}
@@ -380,11 +283,11 @@ class _Pool:
 
 def _every_frame(language: str) -> list[Frame]:
     """Every opening with every ending; each run through the openings changes the endings."""
-    endings = _ENDINGS[language]
+    endings = ENDINGS[language]
     return [
         Frame(before, endings[(place + turn) % len(endings)], mark)
         for turn in range(len(endings))
-        for place, (before, mark) in enumerate(_OPENINGS[language])
+        for place, (before, mark) in enumerate(OPENINGS[language])
     ]
 
 
@@ -401,7 +304,7 @@ def language_of(description: Description) -> str | None:
     """Whose frames fit: en (also where no language is named), de, or none."""
     name = re.split("[-_]", description.language.casefold())[0]
     name = _NAMES.get(name, name)
-    return name if name in _OPENINGS else None
+    return name if name in OPENINGS else None
 
 
 def put(frame: Frame, core: Description) -> Description | None:
@@ -427,11 +330,11 @@ def stripped(description: Description) -> Description:
     if language is None:
         return description
     told = description.text.strip()
-    for ending in filter(None, _ENDINGS[language]):
+    for ending in filter(None, ENDINGS[language]):
         told = told.removesuffix(ending)
     if language == "en":
         told = told[scene.end() :] if (scene := _SCENE.match(told)) else told
-    for before, mark in _OPENINGS[language]:
+    for before, mark in OPENINGS[language]:
         rest = told[len(before) :]
         if not before or not rest or not told.casefold().startswith(before.casefold()):
             continue
@@ -459,12 +362,12 @@ def first_sentence(core: Description) -> Description | None:
 def is_order(description: Description) -> bool:
     """Whether it begins as an order does: "Name the town", not "Name of the town: …"."""
     words = description.text.split()[:4]
-    orders = _ORDERS.get(language_of(description) or "", frozenset())
+    orders = ORDERS.get(language_of(description) or "", frozenset())
     return (
         len(words) > 1
         and words[0].casefold() in orders
         and (len(words[0]) == 1 or words[0][1:].islower())
-        and words[1].casefold() not in _NO_ORDER
+        and words[1].casefold() not in NO_ORDER
         and not any(word.endswith(":") for word in words)
     )
 
