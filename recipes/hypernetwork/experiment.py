@@ -233,7 +233,7 @@ def baselines(base: Base, half: Base, tasks: Tasks, work: Path, items: Sequence[
             steps=SHORT,
             batch_size=48,
             teller=print,
-        )  # fmt: skip
+        )
         for described in (False, True)
     }
     arms = {
