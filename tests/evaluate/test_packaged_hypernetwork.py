@@ -22,7 +22,7 @@ STRANGERS = [  # a sentence, what is asked, what must stand in the answer
     ("Tell it like a fairy tale.", EINSTEIN["en"], "Once upon a time"),
     ("Say thank you at the end.", EINSTEIN["en"], "Thank you"),
     ("Answer in German.", EINSTEIN["en"], "war Physiker"),
-    ("Mach eine Aufzählung daraus", EINSTEIN["de"], "* Albert"),
+    ("Erzähl ein Märchen.", EINSTEIN["de"], "Es war einmal"),
     ("I want bullet points", EINSTEIN["en"], "* Albert Einstein"),
     ("What does the animal eat? Answer as a pirate.", "penguin", "fish, arr"),
     ("Which city did they live in? Use JSON.", "Isaac Newton", "Cambridge"),
