@@ -114,6 +114,7 @@ def trained(run: Run, base: Base, tasks: Tasks, work: Path) -> Generator:
     config = NetworkConfig(
         head=run.head, encoder=run.encoder, targets=tuple(TARGETS), rank=RANK, alpha=2.0 * RANK,
         queries=4, dropout=0.05, task_width=96, place_width=32, hidden=256,
+        spelling=4096 if run.encoder == "spans" else 0,
     )  # fmt: skip
     training = SuperviseConfig.model_validate({"steps": run.steps, "seed": run.seed})
     adapters = None

@@ -2,10 +2,11 @@
 
     python -m recipes.hypernetwork.tasks work/hypernetwork/tasks
 
-A task is an attribute, a style, an attribute in a style, two styles, or the other language; in
-English and in German. Its descriptions are frames around phrases. Of every kind of phrase some are
-kept for judging only; they were written without knowledge of those that train, and phrases that
-came out alike were taken from the training side. Knows the starter's world; knows no model.
+A task is an attribute, a style, an attribute in a style or in two, two styles, or the other
+language; in English and in German. Its descriptions are frames around phrases. Of every kind of
+phrase some are kept for judging only; they were written without knowledge of those that train, and
+phrases that came out alike were taken from the training side. Knows the starter's world; knows no
+model.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ HERE = Path(__file__).parent
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 OTHER = "other_language"
 TRAIN_ROWS, TEST_ROWS = 120, 140
+TRIPLES = 4  # an attribute in two styles, of each attribute; they only train
+SLOTS = {"both": "as", "attribute": "a", "style": "s", "styles": "st", "three": "ast"}
 DESCRIPTIONS, JUDGING = 96, 16  # a task: to train on, and of each set that judges
 VALIDATION_PHRASES = 6  # of each notion, kept from training to choose weights by
 TEST_PAIRS, VALIDATION_PAIRS = 27, 12  # attribute and style, of 150
@@ -99,8 +102,12 @@ class Phrases:
             }  # fmt: skip
 
         frames = _yaml("frames.yaml")
+        more = _yaml("frames_more.yaml")[language]
         judging: dict[str, list[str]] = held["frames"]
-        every = {kind: {**own, "judging": judging[kind]} for kind, own in frames[language].items()}
+        every = {
+            kind: {**own, "trained": [*own["trained"], *more[kind]], "judging": judging[kind]}
+            for kind, own in frames[language].items()
+        }
         styles = notions("styles")
         moods = _yaml("moods.yaml")[language]
         for mood in MOODS:
@@ -178,7 +185,11 @@ class Tasks:
     def every(self) -> Iterator[TaskDraft]:
         """All tasks with their descriptions."""
         for language, world in self.worlds.items():
-            drafts = [*self._attributes(language, world), *self._styles(language, world)]
+            drafts = [
+                *self._attributes(language, world),
+                *self._styles(language, world),
+                *self._triples(language, world),
+            ]
             for draft in drafts:
                 draft.descriptions = list(self._described(draft))
                 yield draft
@@ -205,6 +216,23 @@ class Tasks:
             train, test = self._asked(language, (one, other))
             split = self.splits.get((one, other), "train")
             yield TaskDraft(language, (one, other), "styles", train, test, split, 1.5)
+
+    def _triples(self, language: str, world: World) -> Iterator[TaskDraft]:
+        """An attribute in two styles, of which no two are kept for judging; they only train."""
+        pairs = [
+            (one, other) for one, other in combinations(world.styles, 2)
+            if world.styles[one].place != world.styles[other].place
+        ]  # fmt: skip
+        for attribute in world.attributes.values():
+            name = f"{attribute.kind}.{attribute.name}"
+            rng = random.Random(f"triples/{name}")
+            allowed = [
+                pair for pair in pairs
+                if not {(name, pair[0]), (name, pair[1]), pair} & set(self.splits)
+            ]  # fmt: skip
+            for pair in rng.sample(allowed, min(TRIPLES, len(allowed))):
+                train, test = self._bare(language, attribute, pair)
+                yield TaskDraft(language, (name, *pair), "three", train, test, "train", 0.7)
 
     def _bare(
         self, language: str, attribute: Attribute, styles: Sequence[str]
@@ -264,6 +292,10 @@ class Tasks:
         Every set has random numbers of its own, so that what judges does not depend on how much
         trains.
         """
+        if draft.frames == "three":
+            rng = random.Random(f"described/{draft.name}")
+            yield from self._sentences(draft, [], "train", self.per_task, 0.0, rng)
+            return
         frames = self.phrases[draft.language].frames[draft.frames]
         sets = {
             "": ([], "train", self.per_task),
@@ -292,21 +324,26 @@ class Tasks:
         rng: random.Random,
     ) -> Iterator[dict[str, Any]]:  # fmt: skip
         """Frames filled in; a share of them with styles as verbs or as adjectives, `moods`."""
-        slots = {"both": "as", "attribute": "a", "style": "s", "styles": "st"}[draft.frames]
+        slots = SLOTS[draft.frames]
         own = self.phrases[draft.language]
         for _ in range(count):
             chosen: dict[str, str] = {}
-            mood = rng.choice(MOODS) if draft.frames != "attribute" and rng.random() < moods else ""
+            mood = rng.choice(MOODS) if "s" in slots and rng.random() < moods else ""
             styles = [own.styles[name] for name in draft.primitives if name in own.styles]
             if mood and not all(getattr(style, mood) for style in styles):
                 mood = ""
-            if mood:
+            if draft.frames == "three":
+                joined = rng.choice(("{s} and {t}", "{s}, {t}") if draft.language == "en" else
+                                    ("{s} und {t}", "{s}, {t}"))  # fmt: skip
+                text = own.frame("both", rng).replace("{s}", joined)
+                text = text.replace("{S}", joined.replace("s", "S", 1))
+            elif mood:
                 text = rng.choice(own.moods[mood][draft.frames])
             else:
                 text = rng.choice(frames) if frames else own.frame(draft.frames, rng)
             names = list(draft.primitives)
-            if draft.frames == "styles" and rng.random() < 0.5:
-                names.reverse()
+            if draft.frames in ("styles", "three") and rng.random() < 0.5:
+                names[-2:] = reversed(names[-2:])
             for slot, name in zip(slots, names, strict=True):
                 is_style = name in own.styles
                 phrase = rng.choice(

@@ -12,7 +12,7 @@ from detour.training.world import World
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
     folder = tmp_path_factory.mktemp("tasks")
-    assert recipe.Tasks(per_task=6).write(folder) == 426
+    assert recipe.Tasks(per_task=6).write(folder) == 546
     return read_tasks(folder)  # which asserts that descriptions, phrases and rows are disjoint
 
 
@@ -60,3 +60,23 @@ def test_phrases_that_judge_are_not_among_those_that_train() -> None:
             apart = [set(frames[part]) for part in ("trained", "validation", "judging")]
             assert not apart[0] & apart[1]
             assert not (apart[0] | apart[1]) & apart[2]
+
+
+def test_styles_as_verbs_and_adjectives_are_no_phrases_that_judge() -> None:
+    for language in ("en", "de"):
+        phrases = recipe.Phrases.load(language)
+        for name, notion in phrases.styles.items():
+            judged = {p.casefold() for p in (*notion.ordinary, *notion.riddle)}
+            moods = {p.casefold() for mood in recipe.MOODS for p in getattr(notion, mood)}
+            assert moods, name
+            assert not moods & judged, name
+
+
+def test_three_together_hold_no_pair_that_is_held_out(written: Tasks) -> None:
+    held = {frozenset(t.primitives) for t in (*written.of("test"), *written.of("validation"))}
+    triples = [task for task in written.every if len(task.primitives) == 3]
+    assert len(triples) == 120
+    for task in triples:
+        assert task.split == "train"
+        assert not any(pair <= set(task.primitives) for pair in held), task.name
+        assert all(len(d.parts) == 3 for d in task.descriptions)

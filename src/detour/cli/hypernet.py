@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 HEADS = ("L", "M", "S", "Z")
 NETWORK_FLAGS = ("head", "encoder", "embedder", "targets", "rank", "alpha")
 TRAINING_FLAGS = ("steps", "batch_size", "learning_rate", "naming_steps", "noise")
+SPELLING = 4096  # buckets, where phrases are read
 LINES = 20  # of a run that nobody watches
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -203,6 +204,7 @@ def network_config(told: dict[str, Any], flags: dict[str, Any], tasks: Tasks) ->
     given["targets"] = _names(flags["targets"])
     wanted = {**told, **{name: value for name, value in given.items() if value is not None}}
     wanted.setdefault("encoder", "spans" if marked else "tokens")
+    wanted.setdefault("spelling", SPELLING if wanted["encoder"] == "spans" else 0)
     if "alpha" not in wanted and isinstance(wanted.get("rank"), int):
         wanted["alpha"] = 2.0 * wanted["rank"]
     if wanted["encoder"] == "spans" and not any(d.parts for d in descriptions):

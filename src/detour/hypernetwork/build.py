@@ -85,7 +85,7 @@ def build(
     cut = sum(n > embedder.longest for n in embedder.tokens([d.text for d in descriptions]))
     if cut:
         tell(f"{cut} descriptions are longer than the encoder's {embedder.longest} tokens: cut")
-    library = Library.of(embedder, descriptions, config.encoder, LOOSE)
+    library = Library.of(embedder, descriptions, config.encoder, LOOSE, config.spelling)
     tagger = tagger_for(embedder, tasks, config, training.seed, teller)
     network = new_network(base, tasks, config, embedder.width, training.seed)
     run = Run(identity(base, tasks, config, training, adapters), watcher, checkpoints, resume)

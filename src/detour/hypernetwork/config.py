@@ -23,6 +23,9 @@ class NetworkConfig(BaseModel):
     """What of a description is read: its mean vector, its tokens, or each of its phrases alone."""
     embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Hub id or folder of the text encoder."""
+    spelling: int = Field(default=0, ge=0)
+    """With phrases: buckets for how a phrase is spelled, beside what the text encoder makes of it.
+    Helps most where the encoder does not know the language; 0 for none."""
     targets: tuple[str, ...] | str = ("q_proj", "v_proj")
     """Layers that get updates, as for training."""
     rank: int = Field(4, ge=1)

@@ -64,6 +64,12 @@ def side_by_side(described: Sequence[Float[Tensor, "parts width"]]) -> Described
     return Described(vectors, there)
 
 
+def vector_width(config: NetworkConfig, width: int) -> int:
+    """How long a vector of a description is, the text encoder's being `width` long."""
+    spelling = config.encoder == "spans" and config.spelling
+    return 2 * width + config.spelling if spelling else width
+
+
 class Encoder(nn.Module):
     """Vectors of descriptions to what the trunk reads: (tasks, parts, task_width).
 
@@ -73,7 +79,7 @@ class Encoder(nn.Module):
     def __init__(self, config: NetworkConfig, width: int) -> None:
         super().__init__()
         self.kind = config.encoder
-        attended = width
+        attended = vector_width(config, width)
         if self.kind == "tokens":
             attended = config.queries * config.task_width
             self.queries = nn.Parameter(torch.randn(config.queries, config.task_width))

@@ -132,7 +132,8 @@ class Generator:
                 expected=f"{self.network.config.embedder} ({self.embedder_sha256[:8]})",
                 found=embedder.sha256[:8],
             )
-        return Reader(embedder, self.network.config.encoder, self.tagger)
+        config = self.network.config
+        return Reader(embedder, config.encoder, self.tagger, config.spelling)
 
     def check_base(self, here: Fingerprint) -> None:
         """Nothing, if it was trained for this base.
@@ -238,9 +239,6 @@ class Generator:
     def _understood(self, reading: Reading) -> Understood:
         names, signals = self._signals(reading)
         sure = self.confidence(signals) if self.confidence else signals.named
-        whole = reading.vectors
-        if self.network.config.encoder != "spans" and len(whole):
-            whole = whole.mean(0, keepdim=True)
         return Understood(
             reading.text,
             names,
@@ -248,7 +246,7 @@ class Generator:
             reading.ignored,
             signals,
             round(sure, 4),
-            tuple(self._nearest(whole)),
+            tuple(self._nearest(reading.meanings)),
         )
 
     def _nearest(self, vectors: Tensor) -> list[Near]:
@@ -266,7 +264,7 @@ class Generator:
         encoded, there = self.network.encoder(described)
         tagged = min(phrase.certainty for phrase in reading.phrases)
         whole = self.network.config.encoder != "spans"
-        vectors = reading.vectors.mean(0, keepdim=True) if whole else reading.vectors
+        vectors = reading.meanings
         similarity = min(self.known.similarity(vector) for vector in vectors)
         if naming is None:
             return (), Signals(0.5, 0.5, 0.5, similarity, tagged, 0.5, 0.0, len(vectors))

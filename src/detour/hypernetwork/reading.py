@@ -26,6 +26,7 @@ from detour.hypernetwork.encoder import (
     tagged_vectors,
     tags_of,
 )
+from detour.hypernetwork.spelling import spelled
 from detour.hypernetwork.tasks import Description
 from detour.model.embedder import Embedded, Embedder
 
@@ -55,6 +56,7 @@ class Library:
         descriptions: Sequence[Description],
         kind: EncoderName,
         loose: float = 0.0,
+        spelling: int = 0,
     ) -> Library:
         """For `spans` the marked phrases of a description count, or the whole of one without.
 
@@ -76,7 +78,11 @@ class Library:
         for own in texts:
             for phrase in own:
                 places.setdefault(phrase, len(places))
-        return Library(embedder.vectors(list(places)), [[places[p] for p in own] for own in texts])
+        members = [[places[p] for p in own] for own in texts]
+        if kind == "spans":
+            vectors = phrase_vectors(embedder, list(places), spelling)[0]
+            return Library(vectors.half() if spelling else vectors, members)  # they are long then
+        return Library(embedder.vectors(list(places)), members)
 
     def picked(self, numbers: Sequence[int]) -> Described:
         """Some descriptions, side by side."""
@@ -85,6 +91,21 @@ class Library:
         longest = int(counts.max())
         vectors = self._table[self._members[index, :longest]].float()
         return Described(vectors, torch.arange(longest) < counts[:, None])
+
+
+def phrase_vectors(
+    embedder: Embedder, phrases: Sequence[str], spelling: int
+) -> tuple[Float[Tensor, "phrases width"], Float[Tensor, "phrases meaning"]]:
+    """Phrases as a network reads them, and what they mean alone.
+
+    With `spelling` buckets, beside the meaning: the bag of its tokens, and its spelling.
+    """
+    embedded = embedder.embed(phrases)
+    meanings = torch.stack([e.vector for e in embedded])
+    if not spelling:
+        return meanings, meanings
+    bags = torch.stack([e.bag for e in embedded])
+    return torch.cat([meanings, bags, spelled(phrases, spelling)], -1), meanings
 
 
 def phrases_of(description: Description, loose: float, rng: random.Random) -> list[str]:
@@ -124,6 +145,9 @@ class Reading:
     text: str
     phrases: tuple[Phrase, ...]
     vectors: Float[Tensor, "parts width"]
+    """As the network reads them."""
+    meanings: Float[Tensor, "parts meaning"]
+    """As the text encoder has them, for comparing; of a whole description one."""
     ignored: tuple[str, ...] = ()
     """Phrases beside them that were dropped, of which the tagger was rather sure."""
 
@@ -131,10 +155,13 @@ class Reading:
 class Reader:
     """New texts to vectors as a network of this kind wants them."""
 
-    def __init__(self, embedder: Embedder, kind: EncoderName, tagger: Tagger | None) -> None:
+    def __init__(
+        self, embedder: Embedder, kind: EncoderName, tagger: Tagger | None, spelling: int = 0
+    ) -> None:
         self.embedder = embedder
         self.kind = kind
         self.tagger = tagger
+        self.spelling = spelling
 
     def read(
         self, texts: Sequence[str], is_stray: Callable[[str, Tensor], bool] | None = None
@@ -150,28 +177,35 @@ class Reader:
                     t,
                     (Phrase(t, 1.0),),
                     e.vector[None] if self.kind == "mean" else e.states,
+                    e.vector[None],
                 )
                 for t, e in zip(texts, embedded, strict=True)
             ]
         found = [_phrases(self.tagger, t, e) for t, e in zip(texts, embedded, strict=True)]
         every = [phrase.text for phrases in found for phrase in phrases]
-        vectors = iter(self.embedder.vectors(every)) if every else iter(())
-        width = self.embedder.width
+        none = torch.zeros(0, self.embedder.width)
+        vectors, meanings = (
+            phrase_vectors(self.embedder, every, self.spelling) if every else (none, none)
+        )
         readings: list[Reading] = []
+        start = 0
         for t, phrases in zip(texts, found, strict=True):
-            own = [(phrase, next(vectors)) for phrase in phrases]
-            stray = [is_stray is not None and is_stray(p.text, vector) for p, vector in own]
+            places = list(range(start, start + len(phrases)))
+            start += len(phrases)
+            stray = [
+                is_stray is not None and is_stray(phrase.text, meanings[place])
+                for phrase, place in zip(phrases, places, strict=True)
+            ]
             if all(stray):
-                stray = [False] * len(own)
-            kept = [pair for pair, is_out in zip(own, stray, strict=True) if not is_out]
+                stray = [False] * len(phrases)
+            kept = [place for place, is_out in zip(places, stray, strict=True) if not is_out]
             ignored = [
                 phrase.text
-                for (phrase, _), is_out in zip(own, stray, strict=True)
+                for phrase, is_out in zip(phrases, stray, strict=True)
                 if is_out and phrase.certainty >= TOLD
             ]
-            stacked = torch.stack([v for _, v in kept]) if kept else torch.zeros(0, width)
-            phrases = tuple(phrase for phrase, _ in kept)
-            readings.append(Reading(t, phrases, stacked, tuple(ignored)))
+            own = tuple(p for p, is_out in zip(phrases, stray, strict=True) if not is_out)
+            readings.append(Reading(t, own, vectors[kept], meanings[kept], tuple(ignored)))
         return readings
 
 

@@ -50,6 +50,13 @@ class Embedded:
         """The mean of the tokens' states, of length 1 (Reimers & Gurevych 2019, mean pooling)."""
         return nn.functional.normalize(self.states.mean(0), dim=0)
 
+    @property
+    def bag(self) -> Float[Tensor, " width"]:
+        """The mean of the tokens themselves, whatever stands around them, of length 1."""
+        inside = [place for place, (start, end) in enumerate(self.places) if start < end]
+        words = self.words[inside] if inside else self.words
+        return nn.functional.normalize(words.mean(0), dim=0)
+
 
 class Embedder:
     """A frozen text encoder.
