@@ -136,6 +136,22 @@ def test_evaluate_beside_everything(detour: Callable[..., Any], folder: Path) ->
     assert "share_of_oracle" in again.json
 
 
+def test_two_networks_never_share_a_column(detour: Callable[..., Any], folder: Path) -> None:
+    assert trained(detour, folder).code == 0
+    (folder / "one").mkdir()
+    for name in ("one/net", "base-line/junk"):
+        shutil.copytree(folder / "net", folder / name)
+    call = ("hypernet", "evaluate", folder / "net", folder / "tasks", "--base", folder / "base",
+            "--items", 1, "--seen", 0, "--json")  # fmt: skip
+    for beside in (("base-line/junk",), ("net", "one/net")):
+        outcome = detour(*call, *(x for name in beside for x in ("--beside", folder / name)))
+        assert outcome.code == 2
+        assert "a column that is there already" in outcome.json["error"]
+    outcome = detour(*call, "--beside", folder / "one" / "net")  # its name is no column yet
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["arms"]["net"] == outcome.json["arms"]["generated"]
+
+
 def test_oracles_of_another_base_are_refused(
     detour: Callable[..., Any], folder: Path, make_model: Callable[..., PreTrainedModel]
 ) -> None:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 HEADS = ("L", "M", "S", "Z")
 NETWORK_FLAGS = ("head", "encoder", "embedder", "targets", "rank", "alpha")
 TRAINING_FLAGS = ("steps", "batch_size", "learning_rate", "naming_steps", "noise")
+ARMS = (
+    "base", "prompt", "few-shot", "generated", "wrong", "junk", "nearest", "mean", "oracle",
+    "all tasks",
+)  # fmt: skip
 SPELLING = 4096  # buckets, where phrases are read
 LINES = 20  # of a run that nobody watches
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -292,6 +296,18 @@ def _watcher() -> Watcher:
     return watch
 
 
+def _check_names(beside: Sequence[str]) -> None:
+    """Raise ConfigError where a column of the table would stand for two things."""
+    taken = [name for name in beside if name in ARMS or beside.count(name) > 1]
+    if taken:
+        raise ConfigError(
+            text("--beside names a column that is there already"),
+            expected=text("folders whose names differ from each other and from {names}",
+                          names=", ".join(ARMS)),
+            found=", ".join(dict.fromkeys(taken)),
+        )  # fmt: skip
+
+
 @group.command("evaluate")
 @click.argument("hypernet", type=click.Path(path_type=Path))
 @click.argument("tasks", type=click.Path(path_type=Path), required=False)
@@ -342,10 +358,10 @@ def evaluate(
     from detour.hypernetwork.tasks import read_tasks
 
     found = read_tasks(tasks, seed)
-    generators = {path.name: load_generator(path) for path in (hypernet, *beside)}
-    generator = generators[hypernet.name]
+    _check_names([path.name for path in beside])
+    generator, *others = [load_generator(path) for path in (hypernet, *beside)]
     base = load_base(base_name, device, dtype, quantize)
-    for one in generators.values():
+    for one in (generator, *others):
         one.check_base(base.fingerprint)
     judged = ways.items_of(found, items, seen, seed)
     arms: dict[str, Arm] = {
@@ -356,7 +372,7 @@ def evaluate(
         "wrong": ways.generated_arm(generator, ways.wrong_text(judged)),
         "junk": ways.generated_arm(generator, ways.junk_text),
     }
-    arms |= {path.name: ways.generated_arm(generators[path.name]) for path in beside}
+    arms |= {path.name: ways.generated_arm(one) for path, one in zip(beside, others, strict=True)}
     config = generator.network.config
     if oracles is not None:
         every = {item.task.name: item.task for item in judged}
