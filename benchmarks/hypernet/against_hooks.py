@@ -80,11 +80,14 @@ class Step:
     def loop(self) -> float:
         """One task after another."""
         generated = self.network(self.described)
+        of_tasks = {
+            layer: list(zip(down.unbind(), up.unbind(), strict=True))
+            for layer, (down, up) in generated.factors.items()
+        }
         total = torch.zeros(())
         for task in range(TASKS):
             contents = {
-                layer: trainable(down[task], up[task], generated.scale)
-                for layer, (down, up) in generated.factors.items()
+                layer: trainable(*pairs[task], generated.scale) for layer, pairs in of_tasks.items()
             }
             with self.base.hold(contents):
                 total = total + self._loss(slice(task, task + 1)) / TASKS

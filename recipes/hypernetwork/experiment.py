@@ -259,8 +259,6 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     given = parser.parse_args()
     half, whole = Base.load("starter", dtype="bfloat16"), Base.load("starter")
-    # the fused attention's backward in bfloat16 takes a third of a step on a CPU, this a twentieth
-    half.model.set_attn_implementation("eager")
     for run in runs():
         path = given.work / "runs" / run.name / "figures.json"
         if path.exists() or (given.names and run.name not in given.names):

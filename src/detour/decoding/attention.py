@@ -8,8 +8,8 @@ without copying the cache. Prompts and everything else stay with transformers.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,14 +27,27 @@ _SMALL = 2**16  # key elements below which torch's kernel is as fast
 @contextmanager
 def one_token_attention(model: PreTrainedModel) -> Generator[None]:
     """Let the model attend this way where it lets the way be chosen, and leaves it to torch now."""
-    if not getattr(model, "_supports_attention_backend", False) or model.device.type != "cpu":
+    with attending(model, _NAME, _attend) if model.device.type == "cpu" else nullcontext():
+        yield
+
+
+@contextmanager
+def attending(
+    model: PreTrainedModel, name: str, attend: Callable[..., tuple[Tensor, None]]
+) -> Generator[None]:
+    """Let the model attend by a function, where it lets that be chosen and leaves it to torch now.
+
+    The function takes and gives what those of transformers do; masks come as torch's kernel
+    wants them.
+    """
+    if not getattr(model, "_supports_attention_backend", False):
         yield
         return
-    AttentionInterface.register(_NAME, _attend)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    AttentionInterface.register(name, attend)
+    AttentionMaskInterface.register(name, sdpa_mask)
     chosen = _configs(model, _TORCH)
     for config in chosen:  # the name's own setter would change the parts of a config as well
-        config._attn_implementation_internal = _NAME
+        config._attn_implementation_internal = name
     try:
         yield
     finally:

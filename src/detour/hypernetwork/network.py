@@ -119,11 +119,8 @@ class Hypernetwork(nn.Module):
             end = start + len(group.layers)
             down, up = head(self.trunk.finish, mixed[:, start:end])
             up = up * there.flatten()[:, None, None, None]
-            for place, layer in enumerate(group.layers):
-                factors[layer] = (
-                    _along_rank(down[:, place], tasks, parts),
-                    _along_rank(up[:, place], tasks, parts),
-                )
+            pairs = zip(_of_layers(down, tasks, parts), _of_layers(up, tasks, parts), strict=True)
+            factors.update(zip(group.layers, pairs, strict=True))
             start = end
         return Generated(factors, self.config.scale)
 
@@ -161,6 +158,12 @@ class Hypernetwork(nn.Module):
         return found
 
 
-def _along_rank(factor: Tensor, tasks: int, parts: int) -> Tensor:
-    """(tasks · parts, rank, features) to (tasks, parts · rank, features)."""
-    return factor.unflatten(0, (tasks, parts)).flatten(1, 2)
+def _of_layers(
+    factors: Float[Tensor, "rows layers rank features"], tasks: int, parts: int
+) -> tuple[Float[Tensor, "tasks wide features"], ...]:
+    """Each layer's factors, a description's parts side by side along the rank.
+
+    All at once: the gradient of a layer that is picked alone is as large as all of them.
+    """
+    told = factors.unflatten(0, (tasks, parts)).movedim(2, 0)  # (layers, tasks, parts, rank, …)
+    return told.flatten(2, 3).unbind()

@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from detour.errors import BaseError, DataError
 from detour.language.catalogue import text
+from detour.model.attention import learning_attention
 
 IGNORED = -100
 """The target of a token that the loss does not count; torch's own convention."""
@@ -39,9 +40,10 @@ def hidden_states(
     `mask` is 1 on real tokens and 0 on padding, (rows, tokens), or whatever (rows, 1, tokens,
     tokens) form the model's attention takes.
     """
-    output = model.base_model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
-    )
+    with learning_attention(model):
+        output = model.base_model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+        )
     return output.last_hidden_state
 
 
