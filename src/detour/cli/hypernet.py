@@ -6,6 +6,7 @@ the two objectives.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -354,6 +355,7 @@ def evaluate(
         return
     from detour.evaluate import hypernet as ways
     from detour.evaluate.baselines import mean_of, one_for_all
+    from detour.evaluate.costs import costs
     from detour.hypernetwork.saved import load_generator
     from detour.hypernetwork.tasks import read_tasks
 
@@ -393,12 +395,17 @@ def evaluate(
         arms["all tasks"] = ways.one_for_all_arm(whole)
     took = ways.milliseconds_per_adapter(generator, [item.description.text for item in judged])
     table = ways.evaluate(base, judged, arms, teller=note, milliseconds=took)
+    spent = costs(
+        base, generator, judged,
+        {name: arms[name] for name in ("base", "prompt", "few-shot", "generated")},
+        steps=oracle_steps,
+    )  # fmt: skip
     if picture is not None:
         from detour.evaluate.weight_space import draw
 
         note(str(draw(generator, found, table, picture)))
     if as_json:
-        print_json(table.to_json())
+        print_json({**table.to_json(), "costs": spent.to_json()})
         return
     from detour.cli.output import print_table
 
@@ -414,3 +421,10 @@ def evaluate(
         share = table.share_of_gain()
         say(f"of what the tasks' own adapters gain, on seen tasks: {share:.2f}")
     say(f"{took:.0f} ms a generated adapter")
+    for name in ("prompt", "few-shot"):
+        if math.isfinite(end := spent.break_even(name)):
+            say(f"cheaper than {name} after {math.ceil(end)} answers (FLOPs)")
+    say(
+        f"training a task's own adapter, {oracle_steps} steps, takes {spent.of_training:.0f} times "
+        "the FLOPs of generating one"
+    )

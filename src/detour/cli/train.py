@@ -22,6 +22,8 @@ if TYPE_CHECKING:
               help="The adapter's new folder.")  # fmt: skip
 @model_options
 @full_option
+@click.option("--start", type=click.Path(path_type=Path),
+              help="An adapter to go on from; rank, alpha and targets are its own.")  # fmt: skip
 @click.option("--config", "config_file", type=click.Path(path_type=Path),
               help="YAML file with settings; flags win over it.")  # fmt: skip
 @click.option("--rank", type=int, help="Rank of every layer's update.  [default: 8]")
@@ -44,6 +46,7 @@ def command(
     dtype: str | None,
     quantize: str | None,
     full: bool,
+    start: Path | None,
     config_file: Path | None,
     licence: str,
     description: str,
@@ -56,12 +59,14 @@ def command(
     from detour.model.examples import read_examples
 
     examples = read_examples(data)
+    from detour.adapter.adapter import Adapter
     from detour.adapter.card import Card
     from detour.adapter.peft_format import check_target
     from detour.training.config import make_config
     from detour.training.loop import train_with
 
     config = make_config(settings)
+    begun = Adapter.load(start) if start else None
     check_target(output)
     unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype, quantize, full)
@@ -71,7 +76,7 @@ def command(
             result = train_with(
                 base, examples, config, name=output.name, watcher=watcher, teller=note,
                 checkpoints=unfinished.state, resume=resume,
-                card=Card(licence=licence, description=description),
+                card=Card(licence=licence, description=description), start=begun,
             )  # fmt: skip
         path = result.adapter.save(output)
     except KeyboardInterrupt as cause:

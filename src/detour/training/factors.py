@@ -44,6 +44,18 @@ class Factors:
             )
             self.pairs[layer] = pair
 
+    def begin_with(self, updates: Mapping[str, Update]) -> None:
+        """Start at the low-rank updates of these layers instead of at the base.
+
+        What they have less of the rank keeps its random `down` and its `up` of zero, as do the
+        other layers, so that at the start the model is exactly what the updates make of it.
+        """
+        with torch.no_grad():
+            for layer, update in updates.items():
+                down, up = self.pairs[layer]
+                down[: update.rank] = update.down.to(down)
+                up[: update.rank] = update.up.mT.to(up) * (update.scale / self.scale)
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """All factors, layer by layer."""
         for pair in self.pairs.values():

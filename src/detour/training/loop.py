@@ -28,13 +28,24 @@ from detour.model.rows import Batch, encode, fixed
 from detour.training.batches import Batches
 from detour.training.checkpoint import State, load_state, save_state
 from detour.training.config import Plan, TrainConfig, derive, make_config, rate_at
-from detour.training.factors import Factors, Snapshot
+from detour.training.factors import Factors
 from detour.training.objective import answer_loss, base_log_probabilities, kl_to_base
 from detour.training.split import split
+from detour.training.start import settled, updates_of
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
 _OTHERS = frozenset(
-    ("name", "validation", "neighbours", "watcher", "teller", "checkpoints", "resume", "card")
+    (
+        "name",
+        "validation",
+        "neighbours",
+        "watcher",
+        "teller",
+        "checkpoints",
+        "resume",
+        "card",
+        "start",
+    )
 )  # arguments of `train_with` that are no settings
 
 
@@ -83,7 +94,8 @@ def train(
     """Train an adapter on conversations (a JSONL file, or rows) and return it.
 
     `more` takes the other fields of `TrainConfig` and the arguments of `train_with` (name,
-    validation, neighbours, watcher, teller, checkpoints, resume, card).
+    validation, neighbours, watcher, teller, checkpoints, resume, card, start). With `start`, a
+    rank, alpha or targets left at their defaults are the start's own.
 
     Raises:
         DataError: the data cannot be used; names file and line.
@@ -98,6 +110,9 @@ def train(
         "rank": rank, "alpha": alpha, "targets": wanted, "steps": steps, "epochs": epochs,
         "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, **more,
     }  # fmt: skip
+    if others.get("start") is not None:
+        defaults = make_config({})
+        settings = {n: v for n, v in settings.items() if v != getattr(defaults, n, None)}
     return train_with(base, data, make_config(settings), **others).adapter
 
 
@@ -114,6 +129,7 @@ def train_with(
     checkpoints: Path | None = None,
     resume: bool = False,
     card: Card | None = None,
+    start: Adapter | None = None,
 ) -> Result:
     """`train` with a ready configuration; tells how it went.
 
@@ -129,12 +145,17 @@ def train_with(
         checkpoints: a folder for the state; an interrupted run leaves one there.
         resume: go on from the state in `checkpoints`.
         card: what to put on the adapter's card besides what is known here.
+        start: an adapter of this base to go on from. Rank, alpha and targets that `config` does
+            not set are the start's own; a higher rank or more targets begin at zero beside it.
 
     Raises:
-        As `train`. KeyboardInterrupt passes through after the state was saved.
+        As `train`; ConfigError, WrongBase: a start that cannot be gone on with.
+        KeyboardInterrupt passes through after the state was saved.
     """
     began = time.monotonic()
     examples = read_examples(data)
+    if start is not None:
+        config = settled(config, start)
     kept, held = (
         (examples, list(validation))
         if validation is not None
@@ -157,10 +178,12 @@ def train_with(
 
     shapes = {layer: base.slots.shapes[layer] for layer in base.slots.named(config.targets)}
     factors = Factors(shapes, config.rank, config.alpha / config.rank, config.seed, base.device)
+    if start is not None:
+        factors.begin_with(updates_of(start, base, config))
     optimiser = torch.optim.AdamW(
         factors.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay
     )
-    run = _identity(config, base, (kept, held, neighbours))
+    run = _identity(config, base, (kept, held, neighbours), start)
     state = load_state(checkpoints, run, factors, optimiser) if resume and checkpoints else None
     told = _Teller(plan.steps, watcher)
     bare = [base_log_probabilities(base.model, base.head, a.to(base.device)) for a in anchors]
@@ -204,7 +227,8 @@ def train_with(
             if checkpoints:
                 save_state(checkpoints, run, factors, optimiser, state)
             raise
-    adapter = _adapter(base, factors, state.best, name, config, plan, kept, card or Card())
+    full = _card(card or Card(), base, config, plan, kept, start)
+    adapter = Adapter(factors.updates(state.best), name, base.fingerprint, full)
     _check_effect(base, adapter, state, judged[0])
     return Result(
         adapter, plan, state.first_loss, state.best_loss, state.best_step,
@@ -228,35 +252,37 @@ def _mean_loss(base: Base, batches: Sequence[Batch]) -> float:
     return total / count
 
 
-def _identity(config: TrainConfig, base: Base, data: Sequence[Sequence[Example]]) -> str:
+def _identity(
+    config: TrainConfig, base: Base, data: Sequence[Sequence[Example]], start: Adapter | None
+) -> str:
     """What must be equal for a checkpoint to fit."""
     parts = [config.model_dump_json(), json.dumps(base.fingerprint.to_json())]
+    parts += [] if start is None else [start.digest()]
     parts += [digest_of(examples) for examples in data]
     return sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _adapter(
+def _card(
+    card: Card,
     base: Base,
-    factors: Factors,
-    best: Snapshot,
-    name: str,
     config: TrainConfig,
     plan: Plan,
     examples: Sequence[Example],
-    card: Card,
-) -> Adapter:
+    start: Adapter | None,
+) -> Card:
     settings = {
         **config.model_dump(mode="json"),
         "learning_rate": plan.learning_rate,
         "steps": plan.steps,
     }
-    full = card.with_(
+    if start is not None:
+        settings["start"] = {"name": start.name, "sha256": start.digest()}
+    return card.with_(
         base_model=base.name,
         data_sha256=digest_of(examples),
         seeds=(config.seed,),
         config=settings,
     )
-    return Adapter(factors.updates(best), name, base.fingerprint, full)
 
 
 def _check_effect(base: Base, adapter: Adapter, state: State, batch: Batch) -> None:
@@ -265,7 +291,8 @@ def _check_effect(base: Base, adapter: Adapter, state: State, batch: Batch) -> N
         raise TrainingError(
             text("the training changed nothing for the better"),
             expected=text(
-                "a validation loss below the base's {first_loss:.4f}", first_loss=state.first_loss
+                "a validation loss below {first_loss:.4f}, where it began",
+                first_loss=state.first_loss,
             ),
             found=text("{best_loss:.4f} at best", best_loss=state.best_loss),
             hint=text("another learning rate, more steps, or rows that the base does not know yet"),
