@@ -37,6 +37,7 @@ from recipes.hypernetwork import tasks as drafts
 HERE = Path(__file__).parent
 STEPS, SHORT = 5000, 2000  # of the hypernetwork that ships; of those that are compared
 ORACLE_STEPS = 300
+UNKNOWN = ("pun", "sportscaster", "city.landmark", "animal.diet")  # held out by `without`
 TARGETS = ["q_proj", "v_proj"]
 RANK = 4
 
@@ -54,6 +55,8 @@ class Run:
     """Of the combinations that train; single attributes and styles always do."""
     phrases: int | None = None
     """At most so many of each notion."""
+    without: tuple[str, ...] = ()
+    """Primitives that no training task may have; what has one is judged as held out."""
     steps: int = STEPS
     items: int = 100
     """Rows of each task, under each set of descriptions."""
@@ -65,11 +68,14 @@ def runs() -> list[Run]:
     few = Run("", steps=SHORT, items=20)
     heads: tuple[HeadName, ...] = ("L", "M", "S", "Z")
     encoders: tuple[EncoderName, ...] = ("tokens", "mean")
-    found += [replace(few, name=f"head-{head}", head=head) for head in heads]
-    found += [replace(few, name=f"encoder-{kind}", encoder=kind) for kind in encoders]
-    found += [replace(few, name=f"recon-{seed}", seed=seed, by="recon") for seed in range(3)]
-    found += [replace(few, name=f"tasks-{share}", share=share) for share in (0.25, 0.5)]
-    found += [replace(few, name=f"phrases-{count}", phrases=count) for count in (5, 15, 30)]
+    for seed in range(3):
+        again = replace(few, seed=seed)
+        found += [replace(again, name=f"head-{head}-{seed}", head=head) for head in heads]
+        found += [replace(again, name=f"encoder-{kind}-{seed}", encoder=kind) for kind in encoders]
+        found += [replace(again, name=f"recon-{seed}", by="recon")]
+        found += [replace(again, name=f"tasks-{s}-{seed}", share=s) for s in (0.25, 0.5)]
+        found += [replace(again, name=f"phrases-{n}-{seed}", phrases=n) for n in (5, 15, 30)]
+        found += [replace(again, name=f"primitives-{seed}", without=UNKNOWN)]
     return found
 
 
@@ -95,7 +101,20 @@ def tasks_of(run: Run, work: Path) -> Tasks:
     def stays(task: Task) -> bool:
         return task.split != "train" or len(task.primitives) == 1 or task.name[3:] in kept
 
-    return Tasks(tuple(task for task in found.every if stays(task)))
+    kept_tasks = tuple(task for task in found.every if stays(task))
+    return held_out(Tasks(kept_tasks), run.without) if run.without else Tasks(kept_tasks)
+
+
+def held_out(tasks: Tasks, primitives: Sequence[str]) -> Tasks:
+    """Only what has one of them is judged as held out; nothing else of it is left."""
+    without = frozenset(primitives)
+    found: list[Task] = []
+    for task in tasks.every:
+        if without.isdisjoint(task.primitives):
+            found += [task] if task.split != "test" else []
+        elif task.split == "train":
+            found.append(replace(task, split="test"))
+    return Tasks(tuple(found))
 
 
 def oracles(base: Base, tasks: Sequence[Task], work: Path) -> dict[str, Adapter]:
