@@ -7,32 +7,41 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 
+@dataclass
+class BetweenSteps:
+    """Called between two steps: raises the Ctrl-C that came meanwhile."""
+
+    asked: bool = False
+
+    def __call__(self) -> None:
+        """Raises KeyboardInterrupt if somebody asked for it."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+
 @contextmanager
-def whole_steps() -> Generator[Callable[[], None]]:
-    """Holds Ctrl-C back until the yielded function is called, which then raises it.
+def whole_steps() -> Generator[BetweenSteps]:
+    """Holds Ctrl-C back until what is yielded is called, which then raises it.
 
     Outside the main thread, or where somebody else handles SIGINT, nothing is held back.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: None
+        yield BetweenSteps()
         return
-    caught: list[int] = []
+    held = BetweenSteps()
 
     def remember(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-
-    def check() -> None:
-        if caught:
-            raise KeyboardInterrupt
+        held.asked = True
 
     signal.signal(signal.SIGINT, remember)
     try:
-        yield check
+        yield held
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)

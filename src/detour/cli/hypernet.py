@@ -116,6 +116,7 @@ def train(
     from detour.hypernetwork.saved import check_output, save_generator
     from detour.hypernetwork.tasks import read_tasks
     from detour.model.examples import read_text
+    from detour.team import assembled
 
     check_output(output)
     seed = int(flags.pop("seed"))
@@ -130,23 +131,29 @@ def train(
         targets = usual_targets(base.slots.linear_names()) or "all-linear"
         config = config.model_copy(update={"targets": targets})
     try:
-        library = None
-        if objective == "recon":
-            wanted = [task for task in found.every if task.split != "test"]
-            library = _oracles(base, wanted, config, oracles, oracle_steps, seed)
-        built = build(
-            base, found, config, training, adapters=library, watcher=_watcher(), teller=note,
-            unsupported=[line for line in strange if line.strip()],
-            checkpoints=unfinished.state, resume=resume,
-        )  # fmt: skip
+        with assembled() as team:
+            library = None
+            if objective == "recon":
+                team.check_alone(text("reconstruction"))
+                wanted = [task for task in found.every if task.split != "test"]
+                library = _oracles(base, wanted, config, oracles, oracle_steps, seed)
+            built = build(
+                base, found, config, training, adapters=library, watcher=_watcher(),
+                teller=note if team.leads else None,
+                unsupported=[line for line in strange if line.strip()],
+                checkpoints=unfinished.state, resume=resume, team=team,
+            )  # fmt: skip
     except KeyboardInterrupt as cause:
         raise unfinished.interrupted() from cause
+    if not team.leads:
+        return
     figures: dict[str, Any] = {
         "by": objective,
         "best_loss": round(built.best_loss, 6),
         "best_step": built.best_step,
         "steps": training.steps,
         "parameters": built.parameters,
+        "processes": team.size,
         "tasks": {split: len(found.of(split)) for split in ("train", "validation", "test")},
         **built.figures,
     }

@@ -34,6 +34,7 @@ from detour.hypernetwork.tasks import Description, Tasks
 from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.model.embedder import Embedder
+from detour.team import ALONE, Team
 
 LOOSE = 0.3  # share of phrases that are taken a word too long or too short
 CALIBRATED = 400  # descriptions that the confidence is fitted on, besides unsupported ones
@@ -62,6 +63,7 @@ def build(
     teller: Callable[[str], None] | None = None,
     checkpoints: Path | None = None,
     resume: bool = False,
+    team: Team = ALONE,
 ) -> Built:
     """Train a hypernetwork on the tasks' rows through the frozen base, or on `adapters`.
 
@@ -69,8 +71,12 @@ def build(
     sentences that ask for nothing the tasks know; the confidence learns from them what not to
     trust.
 
+    With a `team` of several processes each takes a share of every batch; all of them end with the
+    same hypernetwork.
+
     Raises:
         BaseError: the base has no tokenizer.
+        ConfigError: several processes for reconstruction, or more of them than rows in a batch.
         SlotError: targets that name no layer.
         TrainingError: a checkpoint of another run, or a loss that is no number any more.
     """
@@ -86,9 +92,11 @@ def build(
     if cut:
         tell(f"{cut} descriptions are longer than the encoder's {embedder.longest} tokens: cut")
     library = Library.of(embedder, descriptions, config.encoder, LOOSE, config.spelling)
-    tagger = tagger_for(embedder, tasks, config, training.seed, teller)
+    if adapters is not None:
+        team.check_alone(text("reconstruction"))
+    tagger = team.from_leader(lambda: tagger_for(embedder, tasks, config, training.seed, teller))
     network = new_network(base, tasks, config, embedder.width, training.seed)
-    run = Run(identity(base, tasks, config, training, adapters), watcher, checkpoints, resume)
+    run = Run(identity(base, tasks, config, training, adapters), watcher, checkpoints, resume, team)
     figures: dict[str, Any] = {}
     if adapters is None:
         state = train_supervised(base, tasks, network, library, descriptions, training, run)

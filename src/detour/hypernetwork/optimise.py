@@ -25,6 +25,7 @@ from detour.hypernetwork.state import State, load_state, save_state
 from detour.interrupt import whole_steps
 from detour.language.catalogue import text
 from detour.state_file import FILE
+from detour.team import ALONE, Team
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
 
@@ -55,6 +56,8 @@ class Step:
     loss: Tensor
     named: Tensor
     generated: Generated
+    share: float = 1.0
+    """Of the rows, those of this process: `loss` and `named` are its part of the sum over all."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Run:
     watcher: Watcher | None = None
     checkpoints: Path | None = None
     resume: bool = False
+    team: Team = ALONE
+    """The processes that train together; the first of them saves and is watched."""
 
     @property
     def goes_on(self) -> bool:
@@ -94,29 +99,33 @@ def optimise(
     state = State()
     if run.resume and run.checkpoints:
         state = load_state(run.checkpoints, run.identity, network, optimiser) or state
+    run.team.align(network.parameters())
     due = {round(config.steps * (n + 1) / config.validations) for n in range(config.validations)}
     began = saved = time.monotonic()
     first = state.step
+    watcher = run.watcher if run.team.leads else None
+    checkpoints = run.checkpoints if run.team.leads else None
     with whole_steps() as between_steps:
         try:
             while state.step < config.steps:
-                step = _take(network, optimiser, config, state.step, step_of)
+                step = _take(network, optimiser, config, state.step, step_of, run.team)
                 state.step += 1
                 validation = None
                 if state.step in due:
                     validation = _validated(network, judge)
                     state.keep(validation, network)
-                if run.watcher:
+                if watcher:
                     took = (time.monotonic() - began) / (state.step - first)
                     left = took * (config.steps - state.step)
-                    run.watcher(_progress(step, state, config, validation, left))
-                if run.checkpoints and time.monotonic() - saved > SAVE_EVERY:
-                    save_state(run.checkpoints, run.identity, network, optimiser, state)
+                    watcher(_progress(step, state, config, validation, left))
+                if checkpoints and time.monotonic() - saved > SAVE_EVERY:
+                    save_state(checkpoints, run.identity, network, optimiser, state)
                     saved = time.monotonic()
+                between_steps.asked = run.team.any(between_steps.asked, network.device)
                 between_steps()
         except KeyboardInterrupt:
-            if run.checkpoints:
-                save_state(run.checkpoints, run.identity, network, optimiser, state)
+            if checkpoints:
+                save_state(checkpoints, run.identity, network, optimiser, state)
             raise
     if state.best:
         network.load_state_dict(state.best)
@@ -140,24 +149,32 @@ def _take(
     config: SuperviseConfig,
     number: int,
     step_of: Callable[[int, random.Random], Step],
+    team: Team,
 ) -> Step:
     """One step: what it minimises, its gradient clipped by groups, the weights moved."""
     for group in optimiser.param_groups:
         group["lr"] = rate_at(number, config)
     rng = random.Random(f"{config.seed}/{number}")
-    torch.manual_seed(rng.randrange(2**31))  # dropout
+    torch.manual_seed(rng.randrange(2**31) + team.rank)  # dropout
     network.train()
     step = step_of(number, rng)
     total = step.loss + config.identify * step.named
     if config.penalty:
-        total = total + config.penalty * _mean_square(step.generated)
-    if not total.isfinite():
+        total = total + config.penalty * step.share * _mean_square(step.generated)
+    total.backward()
+    whole = total.detach().clone()
+    if team.size > 1:
+        for parameter in network.parameters():  # every process sends as many numbers
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        team.sum([*gradients, whole, step.loss, step.named])
+    if not whole.isfinite():
         raise TrainingError(
             text("the loss is no number any more, at step {step}", step=number + 1),
-            found=str(float(total.detach())),
+            found=str(float(whole)),
             hint=text("a lower --learning-rate"),
         )
-    total.backward()
     for parameters in network.groups().values():
         torch.nn.utils.clip_grad_norm_(parameters, config.clip)
     optimiser.step()

@@ -24,6 +24,7 @@ from detour.hypernetwork.tasks import Description, Task, Tasks
 from detour.model.base import Base
 from detour.model.loss import completion_loss, hidden_states
 from detour.model.rows import Encoded, encode, padded
+from detour.team import ALONE
 
 JUDGED = 384  # rows of which the validation loss is the mean
 TOGETHER = 64  # of them, in one forward
@@ -142,21 +143,23 @@ def train_supervised(
     numbers = {id(d): number for number, d in enumerate(descriptions)}
     draws = Draws(base, tasks, numbers, network.primitives)
     judged = draws.judged(JUDGED)
+    team = run.team if run else ALONE
     _ = base.head  # made while the slots are empty
 
     def step_of(step: int, rng: random.Random) -> Step:
         drawn = draws.batch(config.seed, step, config.batch_size)
         generator = torch.Generator().manual_seed(rng.randrange(2**31))
         described = library.picked([d.description for d in drawn])
-        return step_on(base, network, described.noisy(config.noise, generator), drawn)
+        noisy = described.noisy(config.noise, generator)
+        return step_on(base, network, noisy, drawn, team.share(len(drawn)))
 
     def judge() -> float:
         losses = 0.0
-        for start in range(0, len(judged), TOGETHER):
+        for start in range(team.rank * TOGETHER, len(judged), team.size * TOGETHER):
             rows = judged[start : start + TOGETHER]
             described = library.picked([row.description for row in rows])
             losses += float(step_on(base, network, described, rows).loss) * len(rows)
-        return losses / len(judged)
+        return team.total(losses, base.device) / len(judged)
 
     if not (run and run.goes_on):  # a checkpoint has learned the names already
         learn_names(
@@ -167,14 +170,31 @@ def train_supervised(
 
 
 def step_on(
-    base: Base, network: Hypernetwork, described: Described, drawn: Sequence[Drawn]
+    base: Base,
+    network: Hypernetwork,
+    described: Described,
+    drawn: Sequence[Drawn],
+    share: Sequence[int] | None = None,
 ) -> Step:
-    """The base's loss on the answers (nats a token), each row with its own generated factors."""
+    """The base's loss on the answers (nats a token), each row with its own generated factors.
+
+    With a `share` of the rows, that part of all rows' mean which is theirs.
+    """
+    own = drawn if share is None else [drawn[place] for place in share]
+    if share is not None:
+        described = described.picked(torch.tensor(share))
     encoded, there = network.encoder(described.to(base.device))
     generated = network.generate(encoded, there)
-    batch = padded([row.encoded for row in drawn], base.pad_id).to(base.device)
-    index = torch.arange(len(drawn), device=base.device)
+    batch = padded([row.encoded for row in own], base.pad_id).to(base.device)
+    index = torch.arange(len(own), device=base.device)
     with base.hold(generated.contents()), base.slots.rows(index, batch.ids.shape[1]):
         hidden = hidden_states(base.model, batch.ids, batch.mask)
-        loss = completion_loss(hidden, base.head, batch.targets)
-    return Step(loss, named(network, encoded, there, [row.primitives for row in drawn]), generated)
+        loss = completion_loss(hidden, base.head, batch.targets, divisor=_supervised(drawn))
+    names = named(network, encoded, there, [row.primitives for row in own])
+    part = sum(len(row.primitives) for row in own) / sum(len(row.primitives) for row in drawn)
+    return Step(loss, names * part, generated, len(own) / len(drawn))
+
+
+def _supervised(drawn: Sequence[Drawn]) -> int:
+    """Tokens that the loss counts: the first of a row follows nothing."""
+    return sum(sum(row.encoded.learned[1:]) for row in drawn)
