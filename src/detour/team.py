@@ -101,8 +101,10 @@ ALONE = Team()
 
 
 @contextmanager
-def assembled() -> Generator[Team]:
+def assembled(on_gpu: bool = False) -> Generator[Team]:
     """The team that a launcher started this process for; alone without one.
+
+    With `on_gpu` each process takes a GPU of its own, and they talk by NCCL instead of Gloo.
 
     Raises:
         ConfigError: a launcher's variables that make no sense.
@@ -111,7 +113,6 @@ def assembled() -> Generator[Team]:
     if size == 1:
         yield ALONE
         return
-    on_gpu = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU") != "true"
     if on_gpu:
         torch.cuda.set_device(_number(_LOCAL, 0))
     distributed.init_process_group("nccl" if on_gpu else "gloo")

@@ -104,6 +104,8 @@ def test_train_generate_evaluate(
     for key in ("matched_minus_wrong", "matched_minus_junk"):
         assert {"value", "low", "high"} <= set(table[key])
     assert table["milliseconds_per_adapter"] > 0
+    assert set(table["costs"]["break_even_answers"]) == {"base", "prompt", "few-shot"}
+    assert table["costs"]["training_over_generating"] > 0
 
 
 def test_evaluate_beside_everything(detour: Callable[..., Any], folder: Path) -> None:

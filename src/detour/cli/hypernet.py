@@ -126,12 +126,12 @@ def train(
     training = supervise_config(told.get("training", {}), flags, seed)
     strange = read_text(unsupported, text("a sentence a line")).splitlines() if unsupported else []
     unfinished = Unfinished(output, resume)
-    base = load_base(base_name, device, dtype, quantize, full)
-    if "targets" not in config.model_fields_set:
-        targets = usual_targets(base.slots.linear_names()) or "all-linear"
-        config = config.model_copy(update={"targets": targets})
     try:
-        with assembled() as team:
+        with assembled(device == "cuda") as team:
+            base = load_base(base_name, device, dtype, quantize, full)
+            if "targets" not in config.model_fields_set:
+                targets = usual_targets(base.slots.linear_names()) or "all-linear"
+                config = config.model_copy(update={"targets": targets})
             library = None
             if objective == "recon":
                 team.check_alone(text("reconstruction"))
