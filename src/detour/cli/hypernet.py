@@ -116,7 +116,7 @@ def train(
     from detour.hypernetwork.saved import check_output, save_generator
     from detour.hypernetwork.tasks import read_tasks
     from detour.model.examples import read_text
-    from detour.team import assembled
+    from detour.team import ALONE, assembled
 
     check_output(output)
     seed = int(flags.pop("seed"))
@@ -126,6 +126,7 @@ def train(
     training = supervise_config(told.get("training", {}), flags, seed)
     strange = read_text(unsupported, text("a sentence a line")).splitlines() if unsupported else []
     unfinished = Unfinished(output, resume)
+    team = ALONE
     try:
         with assembled(device == "cuda") as team:
             base = load_base(base_name, device, dtype, quantize, full)
@@ -144,6 +145,8 @@ def train(
                 checkpoints=unfinished.state, resume=resume, team=team,
             )  # fmt: skip
     except KeyboardInterrupt as cause:
+        if not team.leads:
+            raise click.exceptions.Exit(130) from cause  # the first process speaks for all
         raise unfinished.interrupted() from cause
     if not team.leads:
         return
