@@ -37,6 +37,8 @@ BARS = {  # split → least exact match
     "seen tasks, en: new frames": 0.90,
 }
 CONFIDENCE = {"misidentified": 0.85, "far": 0.95}
+OTHERS = ("wrong", "junk", "vague")  # sentences that are not the task's
+MOST = {"wrong": 0.05, "junk": 0.05}  # of exact match on held-out tasks
 
 
 def remade(generator: Generator, tasks: Tasks) -> Generator:
@@ -55,22 +57,17 @@ def remade(generator: Generator, tasks: Tasks) -> Generator:
 def figures_of(work: Path, generator: Generator, base: Base, tasks: Tasks) -> dict[str, Any]:
     """Of every seed and of the one that ships; the spread is that of the seeds."""
     told = strange("test")
-    seeds: dict[str, Mapping[str, float]] = {}
-    for name in SEEDS:
-        path = work / "runs" / name / "figures.json"
-        if path.exists():
-            seeds[name] = by_split(json.loads(path.read_text("utf-8")))
-    own = json.loads((work / "runs" / SEEDS[0] / "figures.json").read_text("utf-8"))
+    paths = [work / "runs" / name / "figures.json" for name in SEEDS]
+    runs = [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
+    own = runs[0]
+    headline = [run["headline"]["arms"] for run in runs]
     confidence = ways.confidence_report(generator, tasks, told["far"], told["near"])
     return {
         "steps": own["run"]["steps"],
-        "splits": {
-            split: {
-                "mean": round(mean(values), 4),
-                "seeds": [round(value, 4) for value in values],
-            }
-            for split in seeds[SEEDS[0]]
-            for values in [[figures[split] for figures in seeds.values()]]
+        "splits": _over([by_split(run) for run in runs]),
+        **{
+            arm: _over([{s: told["exact_match"] for s, told in h[arm].items()} for h in headline])
+            for arm in OTHERS
         },
         "headline": {
             name: own["headline"][name] for name in ("matched_minus_wrong", "matched_minus_junk")
@@ -79,9 +76,26 @@ def figures_of(work: Path, generator: Generator, base: Base, tasks: Tasks) -> di
     }
 
 
+def _over(seeds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """Mean and single figures of every split."""
+    return {
+        split: {
+            "mean": round(mean(one[split] for one in seeds), 4),
+            "seeds": [round(one[split], 4) for one in seeds],
+        }
+        for split in seeds[0]
+    }
+
+
 def missed(figures: Mapping[str, Any]) -> list[str]:
     """The bars that the figures do not reach."""
     found = [split for split, least in BARS.items() if figures["splits"][split]["mean"] < least]
+    found += [
+        f"{arm}: {split}"
+        for arm, most in MOST.items()
+        for split, told in figures[arm].items()
+        if split.startswith("held-out") and told["mean"] >= most
+    ]
     return found + [
         name for name, least in CONFIDENCE.items() if figures["confidence"][name] < least
     ]
