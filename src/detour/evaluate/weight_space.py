@@ -170,7 +170,7 @@ def _picture(
     left.legend(fontsize=7, ncols=2, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     right.scatter([d for d, _ in points.values()], [s for _, s in points.values()], s=18)
     right.set_title(f"held-out tasks (Spearman {drawn.correlation:.2f})")
-    right.set_xlabel("distance to the training descriptions (1 − cosine)")
+    right.set_xlabel("1 − cosine to the nearest training description")
     right.set_ylabel("exact match")
     right.set_ylim(-0.03, 1.03)
     stream = io.BytesIO()
