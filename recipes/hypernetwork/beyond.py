@@ -15,19 +15,25 @@ import argparse
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
+
+from torch.nn.functional import cross_entropy
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
+from detour.errors import TrainingError
 from detour.evaluate import hypernet as ways
-from detour.evaluate.hypernet import Arm, Asked, Item
+from detour.evaluate.hypernet import Arm, Asked, Item, Table
 from detour.files import write_text_atomically
 from detour.hypernetwork.generator import Generator
 from detour.hypernetwork.saved import load_generator, packaged
 from detour.hypernetwork.tasks import Task, Tasks
+from detour.measure.statistics import by_cluster
 from detour.model.base import Base
+from detour.model.loss import IGNORED
+from detour.model.rows import encode, padded
 from detour.training.config import make_config
 from detour.training.loop import Progress, train_with
 from recipes.hypernetwork.experiment import TARGETS, Run, oracles, tasks_of
@@ -36,6 +42,7 @@ STEPS, EVERY = 60, 3  # of a warm start and of its rival; steps between looks at
 TASKS = 10  # held-out tasks that are learned
 ROWS = 20  # of each task, where chains answer
 SET = "new frames"
+Links = Mapping[tuple[str, str], Sequence[Adapter | None]]  # language and primitive to adapters
 
 
 def sentence_of(task: Task) -> str:
@@ -52,8 +59,18 @@ def curve(base: Base, task: Task, start: Adapter | None, **settings: Any) -> lis
             found.append(progress.validation)
 
     config = make_config({"steps": STEPS, "validations": STEPS // EVERY, **settings})
-    result = train_with(base, task.train, config, validation=task.test, start=start, watcher=watch)
-    return [result.first_loss, *found]
+    first = loss_on(base, task, start)
+    with suppress(TrainingError):  # a start that nothing made better is what is asked for here
+        train_with(base, task.train, config, validation=task.test, start=start, watcher=watch)
+    return [first, *found]
+
+
+def loss_on(base: Base, task: Task, chain: Adapter | None) -> float:
+    """Nats a token on the task's test rows."""
+    assert base.tokenizer is not None
+    batch = padded(encode(base.tokenizer, task.test, base.longest), base.pad_id)
+    logits = base.logits(batch.ids, chain, batch.mask)
+    return float(cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED))
 
 
 def warm_starts(base: Base, generator: Generator, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -74,28 +91,30 @@ def warm_starts(base: Base, generator: Generator, tasks: Sequence[Task]) -> dict
         "every": EVERY,
         "tasks": told,
         "steps_to_the_end_of": {
-            rival: spread([reached(c["warm"], c[rival][-1]) for c in told.values()])
+            rival: counted([reached(c["warm"], c[rival][-1]) for c in told.values()])
             for rival in rivals
         },
         "steps_to_where_warm_begins": {
-            rival: spread([reached(c[rival], c["warm"][0]) for c in told.values()])
+            rival: counted([reached(c[rival], c["warm"][0]) for c in told.values()])
             for rival in rivals
         },
     }
 
 
-def reached(losses: Sequence[float], level: float) -> int:
-    """The first step at which a curve is as low as `level`; beyond its end where it never is."""
-    for place, loss in enumerate(losses):
-        if loss <= level:
-            return place * EVERY
-    return len(losses) * EVERY
+def reached(losses: Sequence[float], level: float) -> int | None:
+    """The first step at which a curve is as low as `level`; None where it never is."""
+    return next((place * EVERY for place, loss in enumerate(losses) if loss <= level), None)
 
 
-def spread(values: Sequence[int]) -> dict[str, float]:
-    """Median and quartiles."""
-    low, _, high = quantiles(values, n=4)
-    return {"median": median(values), "low": low, "high": high, "n": len(values)}
+def counted(steps: Sequence[int | None]) -> dict[str, int]:
+    """How often at once, within ten steps, within all, never."""
+    there = [step for step in steps if step is not None]
+    return {
+        "at once": sum(step == 0 for step in there),
+        "within 10 steps": sum(step <= 10 for step in there),
+        "later": sum(step > 10 for step in there),
+        "never": steps.count(None),
+    }
 
 
 def chained(base: Base, half: Base, generator: Generator, tasks: Tasks, work: Path) -> Any:  # noqa: ANN401 - JSON
@@ -109,34 +128,47 @@ def chained(base: Base, half: Base, generator: Generator, tasks: Tasks, work: Pa
     own = oracles(half, list(single.values()), work)
     items = [item for item in ways.items_of(tasks, ROWS, seen=0)
              if item.task.name in whole and item.split.endswith(f": {SET}")]  # fmt: skip
-    sentences = {
-        pair: task.of_set(SET)[0].text for pair, task in single.items() if task.of_set(SET)
+    made = {
+        pair: generator.adapters([told.text for told in task.of_set(SET)])
+        for pair, task in single.items()
+        if task.of_set(SET)
     }
-    made = dict(zip(sentences, generator.adapters(list(sentences.values())), strict=True))
 
-    def arm(*sources: Mapping[Any, Adapter | None]) -> Arm:
-        """A link a primitive; with two sources, each primitive's from its own."""
+    def arm(first: Links, second: Links) -> Arm:
+        """A link a primitive, each primitive's from its own source; another sentence a row."""
 
-        def asked(item: Item) -> Asked:
-            names = [(item.task.name[:2], name) for name in item.task.primitives]
+        def asked(place: int, item: Item) -> Asked:
             links = [
-                source[name]
-                for name, source in zip(names, [*sources, sources[-1]][: len(names)], strict=True)
+                of[place % len(of)]
+                for name, source in zip(item.task.primitives, (first, second), strict=True)
+                for of in [source[item.task.name[:2], name]]
             ]
             terms = [Chain.of(link) for link in links if link is not None]
             return Asked(ways.bare(item), sum(terms[1:], terms[0]) if terms else None)
 
-        return lambda chosen: [asked(item) for item in chosen]
+        return lambda chosen: [asked(place, item) for place, item in enumerate(chosen)]
 
-    trained = {pair: own[task.name] for pair, task in single.items()}
+    trained: Links = {pair: [own[task.name]] for pair, task in single.items()}
     arms: dict[str, Arm] = {
         "one sentence": ways.generated_arm(generator),
-        "two generated": arm(made),
+        "two generated": arm(made, made),
         "trained + generated": arm(trained, made),
         "generated + trained": arm(made, trained),
-        "two trained": arm(trained),
+        "two trained": arm(trained, trained),
     }
-    return ways.evaluate(base, items, arms, teller=print).to_json()["arms"]
+    table = ways.evaluate(base, items, arms, teller=print)
+    return {name: by_kind(table, name) for name in arms}
+
+
+def by_kind(table: Table, arm: str) -> dict[str, Any]:
+    """By language, an attribute in a style apart from two styles; bootstrapped over tasks."""
+    found: dict[str, tuple[list[float], list[str]]] = {}
+    for item, hit in zip(table.items, table.hits[arm], strict=True):
+        kind = "attribute, style" if "." in item.task.primitives[0] else "two styles"
+        values, clusters = found.setdefault(f"{item.task.name[:2]}: {kind}", ([], []))
+        values.append(float(hit))
+        clusters.append(item.task.name)
+    return {name: by_cluster(*pair).to_json() for name, pair in found.items()}
 
 
 def main() -> None:
@@ -146,8 +178,10 @@ def main() -> None:
     parser.add_argument("--hypernet", type=Path, default=packaged())
     given = parser.parse_args()
     path = given.work / "beyond.json"
-    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     generator = load_generator(given.hypernet)
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if found.get("hypernetwork") != generator.digest:  # figures of another one
+        found = {"hypernetwork": generator.digest}
     base, half = Base.load("starter"), Base.load("starter", dtype="bfloat16")
     tasks = tasks_of(Run("beyond"), given.work)
     held = [t for t in tasks.of("test") if len(t.primitives) == 2 and t.of_set(SET)]
@@ -159,8 +193,7 @@ def main() -> None:
     for name, part in parts.items():
         if name not in found:
             found[name] = part()
-            told = {"hypernetwork": generator.digest, **found}
-            write_text_atomically(path, json.dumps(told, indent=1, ensure_ascii=False))
+            write_text_atomically(path, json.dumps(found, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

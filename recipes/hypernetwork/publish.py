@@ -56,12 +56,16 @@ def remade(generator: Generator, tasks: Tasks) -> Generator:
 
 def figures_of(work: Path, generator: Generator, base: Base, tasks: Tasks) -> dict[str, Any]:
     """Of every seed and of the one that ships; the spread is that of the seeds."""
-    told = strange("test")
+    unsupported = strange("test")
     paths = [work / "runs" / name / "figures.json" for name in SEEDS]
-    runs = [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
-    own = runs[0]
+    own, *others = [
+        json.loads(path.read_text("utf-8"))
+        for path in paths
+        if path == paths[0] or path.exists()  # that of the one that ships must be there
+    ]
+    runs = [own, *others]
     headline = [run["headline"]["arms"] for run in runs]
-    confidence = ways.confidence_report(generator, tasks, told["far"], told["near"])
+    confidence = ways.confidence_report(generator, tasks, unsupported["far"], unsupported["near"])
     return {
         "steps": own["run"]["steps"],
         "splits": _over([by_split(run) for run in runs]),
@@ -72,6 +76,13 @@ def figures_of(work: Path, generator: Generator, base: Base, tasks: Tasks) -> di
         "headline": {
             name: own["headline"][name] for name in ("matched_minus_wrong", "matched_minus_junk")
         },
+        "of_other_seeds": [
+            {
+                "confidence": run["confidence"],
+                **{n: run["headline"][n] for n in ("matched_minus_wrong", "matched_minus_junk")},
+            }
+            for run in others
+        ],
         "confidence": {k: round(v, 4) for k, v in asdict(confidence).items()},
     }
 

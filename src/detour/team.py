@@ -22,6 +22,7 @@ from detour.language.catalogue import text
 
 T = TypeVar("T")
 _SIZE, _RANK, _LOCAL = "WORLD_SIZE", "RANK", "LOCAL_RANK"
+_MEETING = ("MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class Team:
             for tensor in tensors:
                 distributed.broadcast(tensor.detach(), 0)
 
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            distributed.barrier()
+
     def total(self, value: float, device: torch.device) -> float:
         """The sum of a number over all processes."""
         if self.size == 1:
@@ -113,6 +119,14 @@ def assembled(on_gpu: bool = False) -> Generator[Team]:
     if size == 1:
         yield ALONE
         return
+    missing = [name for name in (_RANK, *_MEETING) if not os.environ.get(name)]
+    if size < 1 or missing:
+        raise ConfigError(
+            text("{name} of the launcher stands alone or makes no sense", name=_SIZE),
+            expected=text("what accelerate launch or torchrun sets"),
+            found=f"{_SIZE}={size}" + (f", no {', '.join(missing)}" if missing else ""),
+            hint=text("unset it to train in one process"),
+        )
     if on_gpu:
         torch.cuda.set_device(_number(_LOCAL, 0))
     distributed.init_process_group("nccl" if on_gpu else "gloo")

@@ -316,3 +316,23 @@ def in_terminal(command):
             pieces.append(piece)
     os.close(ours)
     return b"".join(pieces).decode(), process.wait()
+
+
+def test_a_training_goes_on_from_an_adapter(detour, data, tiny_folder):
+    fast = ("--base", tiny_folder, "--steps", 6, "--learning-rate", 0.005, "--batch-size", 2)
+    first = detour("train", data, "-o", "one", *fast, "--rank", 2, "--targets", "q_proj", "--json")
+    told = detour("train", data, "-o", "two", *fast, "--start", "one", "--json")
+    assert told.code == 0, told.err
+    assert told.json["first_loss"] == pytest.approx(first.json["best_loss"], rel=1e-4)
+    one, two = Adapter.load("one"), Adapter.load("two")
+    assert two.rank == 2
+    assert two.updates.keys() == one.updates.keys()
+    assert two.card.config["start"]["sha256"] == one.digest()
+
+    low = detour("train", data, "-o", "three", *fast, "--start", "one", "--rank", 1)
+    assert low.code != 0
+    assert "one does not fit into this rank" in low.err
+    missing = detour("train", data, "-o", "three", *fast, "--start", "nowhere")
+    assert missing.code != 0
+    assert "nowhere" in missing.err
+    assert not (data.parent / "three").exists()

@@ -9,6 +9,7 @@ from tests.hypernetwork.tiny_tasks import WIDTH, WordEmbedder
 
 from detour.hypernetwork.build import new_network, trained_on
 from detour.hypernetwork.config import NetworkConfig
+from detour.hypernetwork.optimise import _mean_square
 from detour.hypernetwork.reading import Library
 from detour.hypernetwork.supervise import BUCKET, Draws, step_on
 from detour.hypernetwork.tasks import Tasks
@@ -73,9 +74,10 @@ def test_shares_of_a_step_add_up_to_it(base: Base, tasks: Tasks) -> None:
         network.zero_grad()
         steps = [step_on(base, network, described, drawn, share) for share in shares]
         for step in steps:
-            (step.loss + step.named).backward()
+            penalty = step.fraction * _mean_square(step.generated)
+            (step.loss + step.named + penalty).backward()
         found = [p.grad.clone() for p in network.parameters() if p.grad is not None]
-        assert sum(step.share for step in steps) == pytest.approx(1)
+        assert sum(step.fraction for step in steps) == pytest.approx(1)
         return sum(float((step.loss + step.named).detach()) for step in steps), found
 
     whole, expected = gradients(None)

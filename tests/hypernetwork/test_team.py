@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,17 +32,51 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def command_of(folder: Path, output: str, launch: tuple[str, ...]) -> list[str]:
+    return [
+        sys.executable, *launch, "-m", "detour", "hypernet", "train", str(folder / "tasks"),
+        "-o", str(folder / output), "--steps", "5", "--batch-size", "7", "--rank", "2",
+        "--config", str(folder / "settings.yaml"), "--json",
+    ]  # fmt: skip
+
+
 def train(
     folder: Path, output: str, *more: object, launch: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable, *launch, "-m", "detour", "hypernet", "train", str(folder / "tasks"),
-        "-o", str(folder / output), "--steps", "5", "--batch-size", "7", "--rank", "2",
-        "--config", str(folder / "settings.yaml"), "--json", *map(str, more),
-    ]  # fmt: skip
+    command = [*command_of(folder, output, launch), *map(str, more)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def interrupt(folder: Path, output: str) -> None:
+    """Start a long training of two processes, and send all of them Ctrl-C in its middle."""
+    command = [*command_of(folder, output, LAUNCH), "--steps", "400"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("hypernetwork"):
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.stderr.read()
+        process.wait(timeout=120)
+    assert told.count("detour: stopped; the state is saved") == 1, told
+    assert "nothing of this run is saved" not in told
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Between two networks; what reads sentences is made alike in any case."""
+    return (
+        sum(
+            float((tensor.float() - other[name].float()).square().sum())
+            for name, tensor in one.items()
+            if name.startswith("network.")
+        )
+        ** 0.5
     )
 
 
@@ -57,12 +92,20 @@ def test_two_processes_make_what_one_makes(folder: Path) -> None:
     assert (one["processes"], two["processes"]) == (1, 2)
     assert two["best_loss"] == pytest.approx(one["best_loss"], rel=1e-4)
     assert two["best_step"] == one["best_step"]
-    apart = travelled = 0.0
-    for a, b in zip(weights(folder, "one").values(), weights(folder, "two").values(), strict=True):
-        apart += float((a.float() - b.float()).square().sum())
-        travelled += float(a.float().square().sum())
-    # Adam's first steps are as long for the smallest gradients, of which only rounding is left
-    assert apart**0.5 < 1e-2 * travelled**0.5
+    apart = distance(weights(folder, "one"), weights(folder, "two"))
+    # the same length of training on other rows: what gradients that are not summed would end like
+    other = train(folder, "other", "--batch-size", 4)
+    assert other.returncode == 0, other.stderr
+    assert apart < 0.2 * distance(weights(folder, "one"), weights(folder, "other"))
+
+
+def test_a_team_goes_on_where_it_was_interrupted(folder: Path) -> None:
+    interrupt(folder, "stopped")
+    assert (folder / ".stopped.training").is_dir()
+    again = train(folder, "stopped", "--steps", 400, "--resume", launch=LAUNCH)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["processes"] == 2
+    assert not (folder / ".stopped.training").exists()
 
 
 def test_reconstruction_and_too_many_processes_are_refused(folder: Path) -> None:
@@ -101,6 +144,8 @@ def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with assembled() as team:
         assert team is ALONE
-    monkeypatch.setenv("WORLD_SIZE", "many")
-    with pytest.raises(ConfigError, match="WORLD_SIZE"), assembled():
-        pass
+    for size in ("many", "0", "-2", "2"):  # the last one without anywhere to meet
+        monkeypatch.setenv("WORLD_SIZE", size)
+        monkeypatch.delenv("MASTER_ADDR", raising=False)
+        with pytest.raises(ConfigError, match="WORLD_SIZE"), assembled():
+            pass

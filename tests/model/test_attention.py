@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch.nn import functional
@@ -10,6 +12,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from detour.decoding.attention import torch_attention
 from detour.model import attention as module
 from detour.model.attention import attention, learning_attention
 from detour.model.loss import completion_loss, hidden_states
@@ -59,6 +62,30 @@ def test_a_token_that_may_look_at_nothing_stays_finite():
     found.sum().backward()
     torch.testing.assert_close(found[0, 0, 0], value[0, 0].mean(0))
     assert all(torch.isfinite(t.grad).all() for t in (query, key, value))
+    # what it looked for changed nothing, so no gradient goes there
+    assert query.grad[0, 0, 0].abs().max() == 0
+
+
+def test_one_long_row_is_left_to_torch(monkeypatch):
+    monkeypatch.setattr(module, "_LARGEST", 8 * 20 * 20 - 1)
+    count = calls_of(monkeypatch)
+    ids = torch.randint(0, 64, (2, 20))
+    hidden_states(llama(), ids)
+    assert count == [0]
+    hidden_states(llama(), ids[:, :19])
+    assert count == [3]
+
+
+def test_attention_is_as_before_after_an_error_and_in_copies_made_meanwhile():
+    model = llama()
+    with learning_attention(model):
+        assert model.config._attn_implementation == "detour_learning"
+        copied = copy.deepcopy(model)
+    torch_attention(copied)
+    assert copied.config._attn_implementation == "sdpa"
+    with pytest.raises(IndexError):  # inside of it: no such token
+        hidden_states(model, torch.tensor([[64]]))
+    assert model.config._attn_implementation == "sdpa"
 
 
 def llama(dtype=torch.bfloat16):

@@ -3,7 +3,7 @@ import torch
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.update import Update
-from detour.errors import ConfigError, TrainingError, WrongBase
+from detour.errors import ConfigError, SlotError, TrainingError, WrongBase
 from detour.model.base import Base
 from detour.model.examples import pair
 from detour.training.config import make_config
@@ -124,3 +124,15 @@ def test_resuming_with_another_start_is_refused(base, start, tmp_path):
     whole = train(base, ROWS, start=start, resume=True, **options)
     straight = train(base, ROWS, start=start, **SETTINGS)
     assert whole.digest() == straight.digest()
+
+
+def test_layers_that_other_versions_nest_otherwise_are_found(base, start):
+    renamed = {layer.replace("layers", "blocks"): u for layer, u in start.updates.items()}
+    found = train(base, ROWS, start=Adapter(renamed, "odd", start.base), **SETTINGS)
+    assert found.updates.keys() == start.updates.keys()
+
+
+def test_an_adapter_without_layers_is_refused(base, start):
+    table = Update(torch.randn(2, 7), torch.randn(5, 2), 1.0, lookup=True)
+    with pytest.raises(SlotError):
+        train(base, ROWS, start=Adapter({"model.embed_tokens": table}, "e", start.base), **SETTINGS)

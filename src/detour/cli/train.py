@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @model_options
 @full_option
 @click.option("--start", type=click.Path(path_type=Path),
-              help="An adapter to go on from; rank, alpha and targets are its own.")  # fmt: skip
+              help="Go on from an adapter; by default with its rank and targets.")  # fmt: skip
 @click.option("--config", "config_file", type=click.Path(path_type=Path),
               help="YAML file with settings; flags win over it.")  # fmt: skip
 @click.option("--rank", type=int, help="Rank of every layer's update.  [default: 8]")

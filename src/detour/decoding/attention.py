@@ -8,7 +8,7 @@ without copying the cache. Prompts and everything else stay with transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -20,14 +20,15 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-_NAME, _TORCH = "detour_one_token", "sdpa"
+_TORCH = "sdpa"
+ONE_TOKEN, LEARNING = OURS = ("detour_one_token", "detour_learning")
 _SMALL = 2**16  # key elements below which torch's kernel is as fast
 
 
 @contextmanager
 def one_token_attention(model: PreTrainedModel) -> Generator[None]:
     """Let the model attend this way where it lets the way be chosen, and leaves it to torch now."""
-    with attending(model, _NAME, _attend) if model.device.type == "cpu" else nullcontext():
+    with attending(model, ONE_TOKEN, _attend) if model.device.type == "cpu" else nullcontext():
         yield
 
 
@@ -37,8 +38,8 @@ def attending(
 ) -> Generator[None]:
     """Let the model attend by a function, where it lets that be chosen and leaves it to torch now.
 
-    The function takes and gives what those of transformers do; masks come as torch's kernel
-    wants them.
+    `name` is one of `OURS`. The function takes and gives what those of transformers do; masks come
+    as torch's kernel wants them.
     """
     if not getattr(model, "_supports_attention_backend", False):
         yield
@@ -56,9 +57,17 @@ def attending(
 
 
 def torch_attention(model: PreTrainedModel) -> None:
-    """Undo `one_token_attention` on a copy that was made meanwhile."""
-    for config in _configs(model, _NAME):
-        config._attn_implementation_internal = _TORCH
+    """Undo `attending` on a copy that was made meanwhile, by whatever function."""
+    for name in OURS:
+        for config in _configs(model, name):
+            config._attn_implementation_internal = _TORCH
+
+
+def is_plain(attention_mask: Tensor | None, more: Mapping[str, Any]) -> bool:
+    """Whether a model asks for nothing but masked attention: no bias, softcap or sinks."""
+    unknown = ("position_bias", "cache", "softcap", "s_aux")
+    masked = attention_mask is None or attention_mask.dtype == torch.bool
+    return masked and all(more.get(name) is None for name in unknown)
 
 
 def _configs(model: PreTrainedModel, attention: str) -> list[Any]:
@@ -78,13 +87,10 @@ def _attend(
     **more: Any,  # noqa: ANN401  (what a model hands to whatever attention was chosen)
 ) -> tuple[Tensor, None]:
     """What transformers calls; `one_token` where it can be."""
-    unknown = any(
-        more.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux")
+    plain = is_plain(attention_mask, more) and (
+        attention_mask is None or attention_mask.shape[1:3] == (1, 1)
     )
-    plain = attention_mask is None or (
-        attention_mask.dtype == torch.bool and attention_mask.shape[1:3] == (1, 1)
-    )
-    if query.shape[2] != 1 or unknown or not plain or torch.is_grad_enabled():
+    if query.shape[2] != 1 or not plain or torch.is_grad_enabled():
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **more
         )

@@ -84,6 +84,10 @@ def build(
         raise BaseError(
             text("{base} has no tokenizer", base=base.name), hint=text("training needs one")
         )
+    if adapters is None:
+        team.share(training.batch_size)
+    else:
+        team.check_alone(text("reconstruction"))
     tell = teller or (lambda _: None)
     embedder = Embedder.load(config.embedder)
     descriptions = trained_on(tasks)
@@ -92,8 +96,6 @@ def build(
     if cut:
         tell(f"{cut} descriptions are longer than the encoder's {embedder.longest} tokens: cut")
     library = Library.of(embedder, descriptions, config.encoder, LOOSE, config.spelling)
-    if adapters is not None:
-        team.check_alone(text("reconstruction"))
     tagger = team.from_leader(lambda: tagger_for(embedder, tasks, config, training.seed, teller))
     network = new_network(base, tasks, config, embedder.width, training.seed)
     run = Run(identity(base, tasks, config, training, adapters), watcher, checkpoints, resume, team)

@@ -39,6 +39,11 @@ class Described:
         parts = max(int(there.sum(1).max()), 1)
         return Described(self.vectors[index, :parts], there[:, :parts])
 
+    def rows(self, places: Sequence[int]) -> Described:
+        """Some of the descriptions, as they lie: nothing is left out."""
+        index = list(places)
+        return Described(self.vectors[index], self.there[index])
+
     def noisy(self, share: float, generator: torch.Generator) -> Described:
         """With noise whose length is, on average, a share of each vector's own."""
         if share == 0:

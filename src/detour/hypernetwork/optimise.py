@@ -56,8 +56,8 @@ class Step:
     loss: Tensor
     named: Tensor
     generated: Generated
-    share: float = 1.0
-    """Of the rows, those of this process: `loss` and `named` are its part of the sum over all."""
+    fraction: float = 1.0
+    """Share of the batch's rows that are this process's; the losses add up to the batch's."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,14 @@ def optimise(
                 if checkpoints and time.monotonic() - saved > SAVE_EVERY:
                     save_state(checkpoints, run.identity, network, optimiser, state)
                     saved = time.monotonic()
-                between_steps.asked = run.team.any(between_steps.asked, network.device)
+                if run.team.any(between_steps.asked, network.device):
+                    between_steps.asked = True
                 between_steps()
         except KeyboardInterrupt:
             if checkpoints:
                 save_state(checkpoints, run.identity, network, optimiser, state)
+            if between_steps.asked:  # so all are here; who leaves first has the others ended
+                run.team.wait()
             raise
     if state.best:
         network.load_state_dict(state.best)
@@ -160,7 +163,7 @@ def _take(
     step = step_of(number, rng)
     total = step.loss + config.identify * step.named
     if config.penalty:
-        total = total + config.penalty * step.share * _mean_square(step.generated)
+        total = total + config.penalty * step.fraction * _mean_square(step.generated)
     total.backward()
     whole = total.detach().clone()
     if team.size > 1:

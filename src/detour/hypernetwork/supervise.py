@@ -174,15 +174,15 @@ def step_on(
     network: Hypernetwork,
     described: Described,
     drawn: Sequence[Drawn],
-    share: Sequence[int] | None = None,
+    places: Sequence[int] | None = None,
 ) -> Step:
     """The base's loss on the answers (nats a token), each row with its own generated factors.
 
-    With a `share` of the rows, that part of all rows' mean which is theirs.
+    With `places`, of those rows only: their part of the whole batch's mean.
     """
-    own = drawn if share is None else [drawn[place] for place in share]
-    if share is not None:
-        described = described.picked(torch.tensor(share))
+    own = drawn if places is None else [drawn[place] for place in places]
+    if places is not None:
+        described = described.rows(places)
     encoded, there = network.encoder(described.to(base.device))
     generated = network.generate(encoded, there)
     batch = padded([row.encoded for row in own], base.pad_id).to(base.device)
@@ -191,7 +191,8 @@ def step_on(
         hidden = hidden_states(base.model, batch.ids, batch.mask)
         loss = completion_loss(hidden, base.head, batch.targets, divisor=_supervised(drawn))
     names = named(network, encoded, there, [row.primitives for row in own])
-    part = sum(len(row.primitives) for row in own) / sum(len(row.primitives) for row in drawn)
+    every = sum(len(row.primitives) for row in drawn)
+    part = sum(len(row.primitives) for row in own) / every if every else 0.0
     return Step(loss, names * part, generated, len(own) / len(drawn))
 
 

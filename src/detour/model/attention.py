@@ -1,8 +1,8 @@
-"""Attention for learning in bfloat16 on a CPU: forward and backward as plain products.
+"""Attention for learning in half precision on a CPU: forward and backward as plain products.
 
-torch's own kernel is slow there in its backward: 20 ms a layer for 8 rows of 64 tokens and 16 heads
-of 128, of the 34 that all of the layer's products take (one core of an AMD EPYC). Here the softmax
-is made again in the backward, so that nothing of tokens × tokens is kept. Knows tensors and how
+In bfloat16 torch's own kernel is slow there in its backward: 20 ms a layer, for 8 rows of 64 tokens
+and 16 heads of 128 on one core of an AMD EPYC; this takes 7 ms for both directions. The softmax is
+made again in the backward, so that nothing of tokens × tokens is kept. Knows tensors and how
 transformers models choose their attention.
 """
 
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from detour.decoding.attention import attending
+from detour.decoding.attention import LEARNING, attending, is_plain
 
-_TOGETHER = 2**20  # scores that exist at once
+_TOGETHER = 2**20  # scores of several rows that exist at once
+_LARGEST = 2**24  # scores of one row above which torch's kernel, which lays out none, is taken
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def learning_attention(model: PreTrainedModel) -> Generator[None]:
     if not wanted:
         yield
         return
-    with attending(model, "detour_learning", _attend):
+    with attending(model, LEARNING, _attend):
         yield
 
 
@@ -55,11 +56,8 @@ def _attend(
     **more: Any,  # noqa: ANN401  (what a model hands to whatever attention was chosen)
 ) -> tuple[Tensor, None]:
     """What transformers calls; `attention` where it can be."""
-    unknown = any(
-        more.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux")
-    )
-    masked = attention_mask is not None
-    if dropout or unknown or (masked and attention_mask.dtype != torch.bool):
+    large = query.shape[1] * query.shape[2] * key.shape[2] > _LARGEST
+    if dropout or large or not is_plain(attention_mask, more):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **more
         )
@@ -81,7 +79,8 @@ def attention(
 ) -> Float[Tensor, "rows heads tokens value_width"]:
     """softmax(scale · q kᵀ) v with its gradient; heads share keys in groups, in their order.
 
-    `mask` is true where a key counts; where none does, all count alike. The softmax runs in fp32.
+    `mask` is true where a key counts; where none does, the mean of all values comes out. The
+    softmax runs in fp32.
     """
     return cast(Tensor, _Attention.apply(query, key, value, mask, scale))
 
@@ -103,7 +102,8 @@ class _Attention(torch.autograd.Function):
         out = query.new_empty(*query.shape[:-1], value.shape[-1])
         for rows in _parts(query, key):
             q, k, v = _grouped(query[rows], key), key[rows], value[rows]
-            weights = _weights(q, k, _of(mask, rows), query.shape[2], scale)
+            own = None if mask is None else _of(mask, rows)
+            weights = _weights(q, k, own, query.shape[2], scale)
             out[rows] = (weights @ v).view(out[rows].shape)
         return out
 
@@ -117,12 +117,15 @@ class _Attention(torch.autograd.Function):
         for rows in _parts(query, key):
             q, k, v = _grouped(query[rows], key), key[rows], value[rows]
             d = _grouped(upstream[rows], key)
-            weights = _weights(q, k, _of(mask, rows), query.shape[2], ctx.scale)
+            own = None if mask is None else _of(mask, rows)
+            weights = _weights(q, k, own, query.shape[2], ctx.scale)
             to_value[rows] = weights.mT @ d
             # of the softmax p: p · (dp − Σ p dp), in fp32
-            weighed = (d @ v.mT).float().mul_(weights)
-            inner = weighed.sub_(weights * weighed.sum(-1, keepdim=True))
-            scores = inner.mul_(ctx.scale).to(query.dtype)
+            slope = (d @ v.mT).float().mul_(weights)
+            slope.sub_(weights * slope.sum(-1, keepdim=True)).mul_(ctx.scale)
+            if own is not None:  # only where a token may look at nothing is that not 0 already
+                _by_heads(slope, query.shape[2]).masked_fill_(~own, 0.0)
+            scores = slope.to(query.dtype)
             to_query[rows] = (scores @ k).view(to_query[rows].shape)
             to_key[rows] = scores.mT @ q
         return to_query, to_key, to_value, None, None
@@ -140,8 +143,14 @@ def _grouped(heads: Tensor, key: Tensor) -> Tensor:
     return heads.reshape(rows, key.shape[1], -1, width)
 
 
-def _of(mask: Tensor | None, rows: slice) -> Tensor | None:
-    return mask if mask is None or len(mask) == 1 else mask[rows]
+def _of(mask: Tensor, rows: slice) -> Tensor:
+    return mask if len(mask) == 1 else mask[rows]
+
+
+def _by_heads(scores: Tensor, tokens: int) -> Tensor:
+    """(rows, groups, heads a group · tokens, keys) as (rows, heads, tokens, keys), in place."""
+    rows, _, _, keys = scores.shape
+    return scores.view(rows, -1, tokens, keys)
 
 
 def _weights(
@@ -153,8 +162,5 @@ def _weights(
 ) -> Float[Tensor, "rows groups more keys"]:
     scores = (q @ k.mT).float().mul_(scale)
     if mask is not None:
-        rows, groups, more, keys = scores.shape
-        lowest = torch.finfo(torch.float32).min
-        each = scores.view(rows, groups * (more // tokens), tokens, keys)  # by heads
-        each.masked_fill_(~mask, lowest)
+        _by_heads(scores, tokens).masked_fill_(~mask, torch.finfo(torch.float32).min)
     return scores.softmax(-1).to(q.dtype)

@@ -31,7 +31,7 @@ from detour.training.config import Plan, TrainConfig, derive, make_config, rate_
 from detour.training.factors import Factors
 from detour.training.objective import answer_loss, base_log_probabilities, kl_to_base
 from detour.training.split import split
-from detour.training.start import settled, updates_of
+from detour.training.start import of_base, settled, updates_of
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
 _OTHERS = frozenset(
@@ -154,8 +154,10 @@ def train_with(
     """
     began = time.monotonic()
     examples = read_examples(data)
+    begun: Adapter | None = None
     if start is not None:
-        config = settled(config, start)
+        begun = of_base(start, base)
+        config = settled(config, begun)
     kept, held = (
         (examples, list(validation))
         if validation is not None
@@ -178,8 +180,8 @@ def train_with(
 
     shapes = {layer: base.slots.shapes[layer] for layer in base.slots.named(config.targets)}
     factors = Factors(shapes, config.rank, config.alpha / config.rank, config.seed, base.device)
-    if start is not None:
-        factors.begin_with(updates_of(start, base, config))
+    if begun is not None:
+        factors.begin_with(updates_of(begun, base, config))
     optimiser = torch.optim.AdamW(
         factors.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay
     )

@@ -16,6 +16,26 @@ from detour.model.base import Base
 from detour.training.config import TrainConfig
 
 
+def of_base(start: Adapter, base: Base) -> Adapter:
+    """The adapter with this base's names, known to belong to it and fit to go on with.
+
+    Raises:
+        WrongBase, SlotError, AdapterWeightsError: as `Base.bind`.
+        ConfigError: it changes more than low-rank factors can go on with.
+    """
+    (term,) = base.bind(start).terms
+    for layer, update in term.adapter.updates.items():
+        more = update.row_scale is not None or update.bias_delta is not None
+        if more or update.lookup or update.down.ndim != 2 or not update.is_low_rank:
+            raise ConfigError(
+                text("{adapter} cannot be gone on with", adapter=start.name),
+                expected=text("plain low-rank changes of linear layers"),
+                found=text("another kind of change in {layer}", layer=layer),
+                hint=text("train without --start and put the two into a chain"),
+            )
+    return term.adapter
+
+
 def settled(config: TrainConfig, start: Adapter) -> TrainConfig:
     """`config` with the adapter's rank, scale and layers where nobody set them.
 
@@ -41,30 +61,17 @@ def settled(config: TrainConfig, start: Adapter) -> TrainConfig:
 
 
 def updates_of(start: Adapter, base: Base, config: TrainConfig) -> Mapping[str, Update]:
-    """The adapter's updates for this base, found fit to go on with.
+    """The updates of an adapter that `of_base` gave, all of them among the targets.
 
     Raises:
-        WrongBase, SlotError: it is not an adapter of this base.
-        ConfigError: it changes more than low-rank factors can go on with, or layers that the
-            settings leave out.
+        ConfigError: it acts on layers that the settings leave out.
     """
-    (term,) = base.bind(start).terms
-    updates = term.adapter.updates
-    for layer, update in updates.items():
-        more = update.row_scale is not None or update.bias_delta is not None
-        if more or update.lookup or update.down.ndim != 2 or not update.is_low_rank:
-            raise ConfigError(
-                text("{adapter} cannot be gone on with", adapter=start.name),
-                expected=text("plain low-rank changes of linear layers"),
-                found=text("another kind of change in {layer}", layer=layer),
-                hint=text("train without --start and put the two into a chain"),
-            )
     kept = set(base.slots.named(config.targets))
-    if missing := [layer for layer in updates if layer not in kept]:
+    if missing := [layer for layer in start.updates if layer not in kept]:
         raise ConfigError(
             text("{adapter} acts on layers that the targets leave out", adapter=start.name),
             expected=text("targets that include {layer}", layer=missing[0]),
             found=str(config.targets),
             hint=text("leave --targets away: they are the adapter's then"),
         )
-    return updates
+    return start.updates
