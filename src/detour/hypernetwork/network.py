@@ -115,10 +115,12 @@ class Hypernetwork(nn.Module):
         mixed = self.trunk.mix(self._placed(encoded.flatten(0, 1)))
         factors: dict[str, tuple[Tensor, Tensor]] = {}
         start = 0
+        padded = not bool(there.all())
         for group, head in zip(self.places.groups, self.heads, strict=True):
             end = start + len(group.layers)
             down, up = head(self.trunk.finish, mixed[:, start:end])
-            up = up * there.flatten()[:, None, None, None]
+            if padded:
+                up = up * there.flatten()[:, None, None, None]
             pairs = zip(_of_layers(down, tasks, parts), _of_layers(up, tasks, parts), strict=True)
             factors.update(zip(group.layers, pairs, strict=True))
             start = end
