@@ -6,6 +6,7 @@ The step: 8 tasks, a row each, generated rank-8 updates, forward and backward th
 base (bf16, random weights) into the hypernetwork. Beside slots stand the way of the reference
 implementation of Text-to-LoRA, told in our own words (hooks that repeat A and B for every token),
 and a loop over the tasks. Generation: all layers and modules in one pass, against one at a time.
+The base alone, its rows at once and in turn, says how much a loop can lose at all.
 """
 
 from __future__ import annotations
@@ -92,6 +93,16 @@ class Step:
             with self.base.hold(contents):
                 total = total + self._loss(slice(task, task + 1)) / TASKS
         return self._finish(total)
+
+    @torch.no_grad()
+    def base_at_once(self) -> float:
+        """The frozen base alone, all rows together: what no way of adapting it can be rid of."""
+        return float(self._loss(slice(None)))
+
+    @torch.no_grad()
+    def base_in_turn(self) -> float:
+        """The frozen base alone, a row at a time."""
+        return sum(float(self._loss(slice(task, task + 1))) for task in range(TASKS)) / TASKS
 
     def _loss(self, rows: slice) -> Tensor:
         hidden = hidden_states(self.base.model, self.ids[rows], self.mask[rows])
@@ -201,6 +212,10 @@ def main() -> None:
             print(f"  gradient norms agree: {ours:.6g} {theirs:.6g}")
             found.append((name, compare(step.slots, other, given.pairs)))
             print(f"  {name}: {found[-1][1]}", flush=True)
+    if wanted("the base alone: a loop"):
+        ratio = compare(step.base_at_once, step.base_in_turn, given.pairs)
+        found.append(("the base alone: a loop", ratio))
+        print(f"  {found[-1][0]}: {ratio}", flush=True)
     shapes = {name: base.slots.shapes[name] for name in base.slots.linear_names()}
     for dtype in (torch.float32, torch.bfloat16):
         name = f"generation of {len(shapes)} updates, {dtype}".replace("torch.", "")
@@ -211,8 +226,8 @@ def main() -> None:
     if given.out:
         with given.out.open("a") as stream:
             for name, ratio in found:
-                told = {"name": name, "targets": given.targets, **vars(ratio)}
-                stream.write(json.dumps(told) + "\n")
+                measured = {"targets": given.targets, "tokens": given.tokens, **vars(ratio)}
+                stream.write(json.dumps({"name": name, **measured}) + "\n")
 
 
 if __name__ == "__main__":

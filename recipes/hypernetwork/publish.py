@@ -68,9 +68,11 @@ def figures_of(work: Path, generator: Generator, base: Base, tasks: Tasks) -> di
     confidence = ways.confidence_report(generator, tasks, unsupported["far"], unsupported["near"])
     return {
         "steps": own["run"]["steps"],
-        "splits": _over([by_split(run) for run in runs]),
+        "splits": over_seeds([by_split(run) for run in runs]),
         **{
-            arm: _over([{s: told["exact_match"] for s, told in h[arm].items()} for h in headline])
+            arm: over_seeds(
+                [{s: told["exact_match"] for s, told in h[arm].items()} for h in headline]
+            )
             for arm in OTHERS
         },
         "headline": {
@@ -87,7 +89,7 @@ def figures_of(work: Path, generator: Generator, base: Base, tasks: Tasks) -> di
     }
 
 
-def _over(seeds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+def over_seeds(seeds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
     """Mean and single figures of every split."""
     return {
         split: {

@@ -1,8 +1,10 @@
 """The starter's task folders: what trains and what judges is kept apart, in both languages."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
+from recipes.hypernetwork import beyond, experiment, publish, tables
 from recipes.hypernetwork import tasks as recipe
 
 from detour.hypernetwork.tasks import Tasks, read_tasks
@@ -80,3 +82,70 @@ def test_three_together_hold_no_pair_that_is_held_out(written: Tasks) -> None:
         assert task.split == "train"
         assert not any(pair <= set(task.primitives) for pair in held), task.name
         assert all(len(d.parts) == 3 for d in task.descriptions)
+
+
+def test_a_notion_held_out_is_judged_and_nowhere_trained(written: Tasks) -> None:
+    left = experiment.held_out(written, experiment.UNKNOWN)
+    unknown = set(experiment.UNKNOWN)
+    assert unknown <= set(written.primitives)
+    assert left.of("train")
+    assert left.of("validation")
+    for task in (*left.of("train"), *left.of("validation")):
+        assert not unknown & set(task.primitives), task.name
+    judged = left.of("test")
+    assert all(unknown & set(task.primitives) for task in judged)
+    assert {name for task in judged for name in task.primitives} >= unknown
+    trained = {task.name for task in written.of("train") if unknown & set(task.primitives)}
+    assert trained == {task.name for task in judged} & trained  # what trained is judged now
+
+
+def figures(low: str | None = None) -> dict[str, Any]:
+    """Figures that hold every bar, but the one that is named."""
+    splits = {name: {"mean": bar, "seeds": [bar]} for name, bar in publish.BARS.items()}
+    others = {
+        arm: {"held-out tasks of 2, en: new frames": {"mean": most - 0.01, "seeds": [most]}}
+        for arm, most in publish.MOST.items()
+    }
+    confidence = dict(publish.CONFIDENCE)
+    if low in splits:
+        splits[low]["mean"] -= 0.001
+    elif low in others:
+        for told in others[low].values():
+            told["mean"] += 0.01
+    elif low in confidence:
+        confidence[low] -= 0.001
+    return {"splits": splits, "confidence": confidence, **others}
+
+
+def test_every_bar_is_seen_to_be_missed() -> None:
+    assert publish.missed(figures()) == []
+    for bar in (*publish.BARS, *publish.CONFIDENCE):
+        assert publish.missed(figures(bar)) == [bar]
+    for arm in publish.MOST:
+        assert publish.missed(figures(arm)) == [f"{arm}: held-out tasks of 2, en: new frames"]
+
+
+def test_figures_of_seeds_are_their_mean_and_themselves() -> None:
+    told = publish.over_seeds([{"a": 0.5, "b": 1.0}, {"a": 0.7, "b": 0.0}])
+    assert told == {
+        "a": {"mean": 0.6, "seeds": [0.5, 0.7]},
+        "b": {"mean": 0.5, "seeds": [1.0, 0.0]},
+    }
+
+
+def test_steps_to_a_loss_are_counted_from_the_first_look() -> None:
+    losses = [2.0, 1.5, 1.0, 1.2]
+    assert beyond.reached(losses, 2.5) == 0
+    assert beyond.reached(losses, 1.5) == beyond.EVERY
+    assert beyond.reached(losses, 1.1) == 2 * beyond.EVERY
+    assert beyond.reached(losses, 0.9) is None
+    assert beyond.counted([0, 3, 12, None, None]) == {
+        "at once": 1, "within 10 steps": 2, "later": 1, "never": 2,
+    }  # fmt: skip
+
+
+def test_cells_tell_the_mean_and_the_spread() -> None:
+    assert tables.cell([]) == "–"
+    assert tables.cell([0.5]) == ".50"
+    assert tables.cell([0.7, 0.72, 0.74]) == ".72 [.70, .74]"
+    assert tables.cell([1.0, 1.0]) == "1.00 [1.00, 1.00]"
