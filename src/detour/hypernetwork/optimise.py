@@ -105,6 +105,7 @@ def optimise(
     first = state.step
     watcher = run.watcher if run.team.leads else None
     checkpoints = run.checkpoints if run.team.leads else None
+    stopped = False
     with whole_steps() as between_steps:
         try:
             while state.step < config.steps:
@@ -121,13 +122,14 @@ def optimise(
                 if checkpoints and time.monotonic() - saved > SAVE_EVERY:
                     save_state(checkpoints, run.identity, network, optimiser, state)
                     saved = time.monotonic()
-                if run.team.any(between_steps.asked, network.device):
-                    between_steps.asked = True
-                between_steps()
+                # one that comes after the others were asked waits until they are asked again
+                stopped = run.team.any(between_steps.asked, network.device)
+                if stopped:
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             if checkpoints:
                 save_state(checkpoints, run.identity, network, optimiser, state)
-            if between_steps.asked:  # so all are here; who leaves first has the others ended
+            if stopped:  # so all are here; who leaves first has the others ended
                 run.team.wait()
             raise
     if state.best:
