@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +24,7 @@ import yaml
 from detour.adapter.adapter import Adapter
 from detour.evaluate import hypernet as ways
 from detour.evaluate.baselines import mean_of, one_for_all, task_adapters
-from detour.evaluate.hypernet import Item, Table
+from detour.evaluate.hypernet import Arm, Item, Table
 from detour.files import write_text_atomically
 from detour.hypernetwork.build import build
 from detour.hypernetwork.config import EncoderName, HeadName, NetworkConfig, SuperviseConfig
@@ -32,6 +33,7 @@ from detour.hypernetwork.optimise import Progress
 from detour.hypernetwork.saved import load_generator, save_generator
 from detour.hypernetwork.tasks import Task, Tasks, read_tasks
 from detour.model.base import Base
+from detour.model.examples import Example
 from recipes.hypernetwork import tasks as drafts
 
 HERE = Path(__file__).parent
@@ -57,6 +59,8 @@ class Run:
     """At most so many of each notion."""
     without: tuple[str, ...] = ()
     """Primitives that no training task may have; what has one is judged as held out."""
+    describing: bool = False
+    """The prompt says the task too, in training and where it is judged."""
     steps: int = STEPS
     items: int = 100
     """Rows of each task, under each set of descriptions."""
@@ -76,6 +80,7 @@ def runs() -> list[Run]:
         found += [replace(again, name=f"tasks-{s}-{seed}", share=s) for s in (0.25, 0.5)]
         found += [replace(again, name=f"phrases-{n}-{seed}", phrases=n) for n in (5, 15, 30)]
         found += [replace(again, name=f"primitives-{seed}", without=UNKNOWN)]
+        found += [replace(again, name=f"describing-{seed}", describing=True)]
     return found
 
 
@@ -101,8 +106,26 @@ def tasks_of(run: Run, work: Path) -> Tasks:
     def stays(task: Task) -> bool:
         return task.split != "train" or len(task.primitives) == 1 or task.name[3:] in kept
 
-    kept_tasks = tuple(task for task in found.every if stays(task))
-    return held_out(Tasks(kept_tasks), run.without) if run.without else Tasks(kept_tasks)
+    kept_tasks = Tasks(tuple(task for task in found.every if stays(task)))
+    if run.without:
+        return held_out(kept_tasks, run.without)
+    return self_describing(kept_tasks) if run.describing else kept_tasks
+
+
+def self_describing(tasks: Tasks) -> Tasks:
+    """Every row to learn says its task, in a wording that trains, in the system turn."""
+
+    def said(task: Task) -> tuple[Example, ...]:
+        if task.split == "test":
+            return task.train
+        texts = [description.text for description in task.of_set()]
+        rng = random.Random(f"self-describing/{task.name}")
+        return tuple(
+            replace(row, messages=tuple(ways.described(row.messages, rng.choice(texts))))
+            for row in task.train
+        )
+
+    return Tasks(tuple(replace(task, train=said(task)) for task in tasks.every))
 
 
 def held_out(tasks: Tasks, primitives: Sequence[str]) -> Tasks:
@@ -166,15 +189,20 @@ def judged(run: Run, generator: Generator, base: Base, tasks: Tasks) -> dict[str
     items = ways.items_of(tasks, run.items)
     texts = [item.description.text for item in items]
     took = ways.milliseconds_per_adapter(generator, texts)
-    matched = {"generated": ways.generated_arm(generator)}
+    matched: dict[str, Arm] = {"generated": ways.generated_arm(generator)}
+    if run.describing:
+        matched = {name: ways.prompt_arm(base, arm) for name, arm in matched.items()}
     table = ways.evaluate(base, items, matched, teller=print, milliseconds=took)
     framed = [item for item in items if item.split.endswith(": new frames")]
-    arms = {
-        **matched,
+    others: dict[str, Arm] = {
         "wrong": ways.generated_arm(generator, ways.wrong_text(framed)),
         "junk": ways.generated_arm(generator, ways.junk_text),
         "vague": ways.generated_arm(generator, vague_text),
     }
+    if run.describing:  # the prompt stays right: does it matter what the adapter was made from?
+        others = {name: ways.prompt_arm(base, arm) for name, arm in others.items()}
+        others |= {"prompt alone": ways.prompt_arm(base), "hidden": ways.generated_arm(generator)}
+    arms = {**matched, **others}
     headline = ways.evaluate(base, framed, arms, teller=print)
     told = strange("test")
     confidence = ways.confidence_report(generator, tasks, told["far"], told["near"])

@@ -99,6 +99,20 @@ def test_a_notion_held_out_is_judged_and_nowhere_trained(written: Tasks) -> None
     assert trained == {task.name for task in judged} & trained  # what trained is judged now
 
 
+def test_self_describing_rows_say_their_task_in_words_that_train(written: Tasks) -> None:
+    told = experiment.self_describing(written)
+    for before, after in zip(written.every, told.every, strict=True):
+        texts = {description.text for description in before.of_set()}
+        assert after.test == before.test
+        if before.split == "test":
+            assert after.train == before.train
+            continue
+        for bare, row in zip(before.train, after.train, strict=True):
+            assert row.messages[0]["role"] == "system"
+            assert row.messages[0]["content"] in texts
+            assert row.messages[1:] == tuple(m for m in bare.messages if m["role"] != "system")
+
+
 def figures(low: str | None = None) -> dict[str, Any]:
     """Figures that hold every bar, but the one that is named."""
     splits = {name: {"mean": bar, "seeds": [bar]} for name, bar in publish.BARS.items()}

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detour.adapter.adapter import Adapter
@@ -196,14 +196,17 @@ def base_arm(items: Sequence[Item]) -> list[Asked]:
     return [Asked(bare(item)) for item in items]
 
 
-def prompt_arm(base: Base) -> Arm:
+def prompt_arm(base: Base, before: Arm = base_arm) -> Arm:
     """The base, told the description: in the system turn, or before the user's words where its
-    chat template knows no such turn.
+    chat template knows no such turn. With `before`, another arm is told it besides.
     """
     has_system = _has_system_turn(base)
 
     def arm(items: Sequence[Item]) -> list[Asked]:
-        return [Asked(_described(bare(i), i.description.text, has_system)) for i in items]
+        return [
+            replace(asked, messages=described(asked.messages, item.description.text, has_system))
+            for asked, item in zip(before(items), items, strict=True)
+        ]
 
     return arm
 
@@ -216,7 +219,8 @@ def _has_system_turn(base: Base) -> bool:
     return True
 
 
-def _described(messages: list[Message], told: str, has_system: bool) -> list[Message]:
+def described(messages: Sequence[Message], told: str, has_system: bool = True) -> list[Message]:
+    """The messages after a system turn that tells it; or told before the first words."""
     kept = [message for message in messages if message["role"] != "system"]
     if has_system:
         return [{"role": "system", "content": told}, *kept]
