@@ -89,6 +89,26 @@ def of_primitives(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return table([f"never trained: {', '.join(UNKNOWN)}", "language", "exact match"], rows)
 
 
+def of_regimes(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Tasks that the prompt hides, beside tasks that it says: what the sentence is worth."""
+    lines = {
+        "hidden: adapter from the right sentence": ("head-L", "generated"),
+        "hidden: from a wrong one": ("head-L", "wrong"),
+        "hidden: from junk": ("head-L", "junk"),
+        "said: the base, no adapter": ("describing", "prompt alone"),
+        "said: adapter from the right sentence": ("describing", "generated"),
+        "said: from a wrong one": ("describing", "wrong"),
+        "said: from junk": ("describing", "junk"),
+        "trained where it is said, then hidden": ("describing", "hidden"),
+    }
+    splits = [f"held-out tasks of 2, {language}: new frames" for language in ("en", "de")]
+    rows: list[list[str]] = []
+    for line, (name, arm) in lines.items():
+        told = [one["headline"]["arms"].get(arm, {}) for one in found.get(name, ())]
+        rows.append([line, *(cell([t[s]["exact_match"] for t in told if s in t]) for s in splits)])
+    return table(["the prompt and the adapter", "English", "German"], rows)
+
+
 def of_baselines(work: Path) -> str:
     """What needs no hypernetwork, with the bootstrap interval of each figure."""
     path = work / "baselines.json"
@@ -146,7 +166,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
     found = read(given.work)
-    print(of_runs(found), of_primitives(found), of_baselines(given.work), sep="\n\n")
+    parts = (of_runs(found), of_primitives(found), of_regimes(found), of_baselines(given.work))
+    print(*parts, sep="\n\n")
     if given.picture:
         write_bytes_atomically(given.picture, curves(found))
 
