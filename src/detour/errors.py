@@ -102,6 +102,10 @@ class DataError(UserError):
     http_status = 422
 
 
+class NoSupervision(DataError):
+    """A row in which nothing would be learned: no answer, or an empty one."""
+
+
 class ConfigError(UserError):
     """An option or a configuration key is unknown or out of range."""
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from detour.errors import StorageError
 from detour.language.catalogue import text
@@ -40,23 +41,34 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
+    replace_file_atomically(path, lambda stream: stream.buffer.write(data))
+
+
+def replace_file_atomically(path: Path, fill: Callable[[TextIO], object]) -> None:
+    """Write UTF-8 text with `fill` under a temporary name, then put it in place of `path`.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written; `path` is as it was. What
+        `fill` raises passes, with `path` as it was too.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            fill(stream)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
         _fsync(path.parent)
     except OSError as cause:
+        raise _storage_error(path, cause) from cause
+    finally:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        raise _storage_error(path, cause) from cause
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -48,6 +48,7 @@ VERBS = {
     "demo": Verb("detour.cli.demo:command", "Change one fact while you watch, and prove it."),
     "ask": Verb("detour.cli.ask:command", "Ask a model, with or without a chain of adapters."),
     "teach": Verb("detour.cli.teach:command", "Change a fact, then measure what else changed."),
+    "check": Verb("detour.cli.check:command", "Look at data before you train on them."),
     "train": Verb("detour.cli.train:command", "Train an adapter on conversations of yours."),
     "generate": Verb("detour.cli.generate:command", "Make an adapter from one sentence."),
     "hypernet": Verb("detour.cli.hypernet:group", "Train networks that make adapters."),

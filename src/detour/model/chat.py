@@ -14,7 +14,7 @@ from typing import TypeAlias
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from detour.errors import BaseError, DataError
+from detour.errors import BaseError, DataError, NoSupervision
 from detour.language.catalogue import text
 
 Message: TypeAlias = Mapping[str, str]
@@ -109,7 +109,7 @@ def supervised(
             start, end = _turn(tokenizer, messages, turn, ids)
             mask[start:end] = [True] * (end - start)
     if not any(mask):
-        raise DataError(
+        raise NoSupervision(
             text("a conversation has nothing to learn from"),
             expected=text("an assistant message"),
             found=", ".join(message["role"] for message in messages),

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from detour.errors import DataError
+from detour.errors import DataError, NoSupervision
 from detour.language.catalogue import text
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -166,7 +166,7 @@ def example_of(row: Mapping[str, Any], source: str) -> Example:
         return Example(_messages(row["messages"], source), source)
     if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
         if not row["completion"].strip():
-            raise DataError(
+            raise NoSupervision(
                 text("{source} has an empty completion", source=source),
                 expected=text("an answer to learn"),
             )
@@ -189,7 +189,7 @@ def _messages(value: object, source: str) -> tuple[Mapping[str, str], ...]:
         )
     turns = [_message(turn, number, source) for number, turn in enumerate(value, start=1)]
     if turns[-1]["role"] != "assistant" or not turns[-1]["content"].strip():
-        raise DataError(
+        raise NoSupervision(
             text("{source} ends without an answer", source=source),
             expected=text("a last message of the assistant, not empty"),
             found=text("a last message of the {role}", role=turns[-1]["role"]),

@@ -301,3 +301,15 @@ def quietly() -> Generator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase | None, int | None]:
+    """A base's tokenizer and the tokens of its context, without its weights.
+
+    Raises:
+        BaseError: there is no such base, or its tokenizer cannot be read.
+    """
+    folder = _find(name)
+    config = _config(folder).get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    return _tokenizer(folder), positions if isinstance(positions, int) else None

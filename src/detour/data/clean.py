@@ -1,0 +1,212 @@
+"""A cleaned or converted copy of a table: never in place, written whole or not at all.
+
+A second pass over the rows. Dropped is what cannot be read, what teaches nothing, what repeats an
+earlier row of its split, and what a test or validation part shares with training; mended is damage
+of decoding and misspelled classes; personal data are replaced if asked. Knows rows; no models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from detour.data.damage import repaired
+from detour.data.formats import Format
+from detour.data.labels import likely_typos
+from detour.data.personal import redacted
+from detour.data.records import Labelled, Plain, Record, Valued, input_of, text_of
+from detour.data.table import Raw, Split, Table
+from detour.errors import ConfigError, DataError
+from detour.files import check_writable, replace_file_atomically, replace_folder_atomically
+from detour.language.catalogue import text
+from detour.measure.metrics import normalised
+from detour.model.examples import Example
+
+TARGETS: Final = ("messages", "prompt_completion", "openai")
+FILE_OF: Final[Mapping[Split, str]] = {
+    "train": "train.jsonl", "validation": "valid.jsonl", "test": "test.jsonl",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What is done to the rows on their way."""
+
+    fix: bool = True
+    """Drop and mend; without it rows are only converted, and one that cannot be read is an error."""
+    redact: bool = False
+    names: bool = False
+    to: str | None = None
+    """`messages`, `prompt_completion` or `openai`; by default the form that `detour train` reads."""
+
+
+@dataclass
+class Cleaned:
+    """What became of the rows."""
+
+    kept: Counter[Split] = field(default_factory=lambda: Counter[Split]())
+    dropped: Counter[str] = field(default_factory=lambda: Counter[str]())
+    mended: Counter[str] = field(default_factory=lambda: Counter[str]())
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts by split, by reason, and by what was mended."""
+        return {
+            "kept": dict(self.kept),
+            "dropped": dict(self.dropped),
+            "mended": dict(self.mended),
+        }
+
+
+def write_cleaned(
+    table: Table, format: Format, labels: Mapping[str, int], output: Path, cleaning: Cleaning
+) -> Cleaned:
+    """Write the copy: one JSONL file, or a folder where the table has several splits.
+
+    Args:
+        labels: rows of each class, as the report counted them.
+
+    Raises:
+        ConfigError: the output is there already, or what is converted has no such form.
+        DataError: without `fix`, a row that cannot be read; or nothing is left.
+        StorageError: it cannot be written.
+    """
+    if output.exists():
+        raise ConfigError(
+            text("{path} is there already", path=output),
+            hint=text("another name; a cleaned copy never replaces a file"),
+        )
+    if cleaning.to is not None and (cleaning.to not in TARGETS or format.kind != "chat"):
+        raise ConfigError(
+            text("{name} rows cannot be written as {form}", name=format.name, form=cleaning.to),
+            expected=text("one of {names}, from rows that are conversations",
+                          names=", ".join(TARGETS)),
+        )  # fmt: skip
+    check_writable(output)
+    work = _Work(table, format, likely_typos(labels) if cleaning.fix else {}, cleaning)
+    if len(table.splits) == 1:
+        replace_file_atomically(output, lambda stream: work.write(table.splits[0], stream))
+    else:
+        replace_folder_atomically(output, work.write_all)
+    return work.told
+
+
+class _Work:
+    """One copying; what is seen of training decides what may stay in the other splits."""
+
+    def __init__(
+        self, table: Table, format: Format, typos: Mapping[str, str], cleaning: Cleaning
+    ) -> None:
+        self.table = table
+        self.format = format
+        self.typos = typos
+        self.cleaning = cleaning
+        self.told = Cleaned()
+        self._trained: set[bytes] = set()
+
+    def write_all(self, folder: Path) -> None:
+        for split in self.table.splits:  # training first
+            with (folder / FILE_OF[split]).open("w", encoding="utf-8") as stream:
+                self.write(split, stream)
+
+    def write(self, split: Split, stream: TextIO) -> None:
+        for record in self._records(split):
+            stream.write(json.dumps(row_of(record, self.cleaning.to), ensure_ascii=False) + "\n")
+            self.told.kept[split] += 1
+        if not self.told.kept[split]:
+            raise DataError(
+                text("nothing of {split} is left", split=split),
+                expected=text("at least one row that can be used"),
+                found=", ".join(f"{why} {n}" for why, n in self.told.dropped.items()),
+            )
+
+    def _records(self, split: Split) -> Iterator[Record]:
+        seen: set[bytes] = set()
+        for row in self.table.rows(split) if self.cleaning.fix else self.table.strictly(split):
+            if not isinstance(row, Raw):
+                self.told.dropped["unreadable"] += 1
+                continue
+            try:
+                record = self._mended(self.format.record(row))
+            except DataError:
+                if not self.cleaning.fix:
+                    raise
+                self.told.dropped["unreadable"] += 1
+                continue
+            if self.cleaning.fix and self._drops(record, split, seen):
+                continue
+            yield record
+
+    def _drops(self, record: Record, split: Split, seen: set[bytes]) -> bool:
+        told = text_of(record) + (f"\0{record.label}" if isinstance(record, Labelled) else "")
+        whole, asked = _digest(told), _digest(input_of(record))
+        if split == "train":
+            self._trained.add(asked)
+        elif asked in self._trained:
+            self.told.dropped["leakage"] += 1
+            return True
+        if whole in seen:
+            self.told.dropped["exact_duplicates"] += 1
+            return True
+        seen.add(whole)
+        return False
+
+    def _mended(self, record: Record) -> Record:
+        if self.cleaning.fix:
+            record = self._changed(record, "encoding", repaired)
+            if isinstance(record, Labelled) and record.label in self.typos:
+                self.told.mended["label_typo"] += 1
+                record = replace(record, label=self.typos[record.label])
+        if self.cleaning.redact:
+            names = self.cleaning.names
+            record = self._changed(record, "personal_data", lambda told: redacted(told, names))
+        return record
+
+    def _changed(self, record: Record, why: str, change: Callable[[str], str]) -> Record:
+        if isinstance(record, Example):
+            turns = tuple({**m, "content": change(m["content"])} for m in record.messages)
+            new: Record = replace(record, messages=turns)
+        else:
+            new = replace(record, text=change(record.text))
+        if new != record:
+            self.told.mended[why] += 1
+        return new
+
+
+def row_of(record: Record, to: str | None = None) -> dict[str, Any]:
+    """One row as JSON: conversations as `messages`, or as told.
+
+    Raises:
+        DataError: a conversation that the form cannot hold.
+    """
+    if isinstance(record, Plain):
+        return {"text": record.text}
+    if isinstance(record, Labelled):
+        return {"text": record.text, "label": record.label}
+    if isinstance(record, Valued):
+        return {"text": record.text, "value": record.value}
+    turns = [dict(message) for message in record.messages]
+    if to == "prompt_completion":
+        if [turn["role"] for turn in turns] != ["user", "assistant"]:
+            raise DataError(
+                text("{source} is more than one question and its answer", source=record.source),
+                expected="user, assistant",
+                found=", ".join(turn["role"] for turn in turns),
+                hint=text("--to messages holds whole conversations"),
+            )
+        return {"prompt": turns[0]["content"], "completion": turns[1]["content"]}
+    if to == "openai" and any(turn["role"] == "tool" for turn in turns):
+        raise DataError(
+            text("{source} has turns of tools, which need their calls beside them",
+                 source=record.source),
+            expected="system, user, assistant",
+        )  # fmt: skip
+    return {"messages": turns}
+
+
+def _digest(told: str) -> bytes:
+    return blake2b(normalised(told).encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -1,0 +1,72 @@
+"""What a look at data found, how bad it is, and the verdict that follows.
+
+Knows counts and names of findings; reads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from detour.data.records import Kind
+from detour.language.catalogue import Text, text
+
+Severity: TypeAlias = Literal["error", "warning", "info"]
+Verdict: TypeAlias = Literal["ready", "dirty", "too_few", "unusable"]
+
+FEWEST: dict[Kind, int] = {"chat": 50, "text": 20, "classification": 50, "regression": 50}
+A_CLASS = 10  # rows
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of trouble, in how many rows, and what to do about it."""
+
+    code: str
+    severity: Severity
+    rows: int
+    advice: str
+    where: tuple[str, ...] = ()
+    """The first few places."""
+
+    def to_json(self) -> dict[str, object]:
+        """As `detour check --json` prints it."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "rows": self.rows,
+            "advice": str(self.advice),
+            "where": list(self.where),
+        }
+
+
+def verdict_of(findings: Sequence[Finding], usable: int, kind: Kind | None) -> Verdict:
+    """Nothing to learn from at all; too little of it; something to clean; or ready."""
+    fatal = {"one_class", "no_supervision"}
+    if kind is None or not usable:
+        return "unusable"
+    if any(f.code in fatal and f.severity == "error" for f in findings):
+        return "unusable"
+    if any(finding.code == "too_few" for finding in findings):
+        return "too_few"
+    dirty = any(finding.severity != "info" for finding in findings)
+    return "dirty" if dirty else "ready"
+
+
+def advice_for(verdict: Verdict, kind: Kind | None) -> Text:
+    """What to do next, also where that is not to train."""
+    if verdict == "ready":
+        return text("train on it")
+    if verdict == "dirty":
+        return text("clean it first: detour check --fix, or the advice beside each finding")
+    if verdict == "unusable":
+        return text("nothing can be trained on this; see the findings")
+    if kind == "chat":
+        return text(
+            "too little to train on: put the rows into the prompt as examples (few-shot); "
+            "change a single fact with detour teach; describe the task to detour generate"
+        )
+    if kind == "text":
+        return text("too little to train on: put the text into the prompt, or search in it")
+    return text("too little to train on: put the rows into the prompt as examples (few-shot)")

@@ -1,0 +1,120 @@
+"""Personal data in texts: e-mail addresses, phone numbers, IBANs, German tax numbers, names.
+
+Numbers count only if their check digits are right, so that a long number is not taken for a bank
+account. Nothing here is certain: names are found by the title before them only. Knows text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+KINDS = ("email", "phone", "iban", "tax_id", "name")
+LONGEST_IBAN = 34  # ISO 13616
+_IBAN_LENGTHS: Final = {
+    "AT": 20, "BE": 16, "BG": 22, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "EE": 20,
+    "ES": 24, "FI": 18, "FR": 27, "GB": 22, "GR": 27, "HR": 21, "HU": 28, "IE": 22, "IS": 26,
+    "IT": 27, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MT": 31, "NL": 18, "NO": 15, "PL": 28,
+    "PT": 25, "RO": 24, "SE": 24, "SI": 19, "SK": 24,
+}  # fmt: skip
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?!\w)")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
+_TAX = re.compile(r"(?<!\d)\d{2}[ ]?\d{3}[ ]?\d{3}[ ]?\d{3}(?!\d)")
+_PHONE = re.compile(
+    r"(?<![\w.,-])(?:\+\d{1,3}|00\d{1,3}|0)[ /-]?(?:\(0?\d{1,5}\)[ /-]?)?\d{1,6}(?:[ /-]?\d{2,8}){1,5}"
+    r"(?![\w]|[.,]\d)"
+)
+_NAME = re.compile(
+    r"\b(?:Herr|Herrn|Frau|Mr\.?|Mrs\.?|Ms\.?|Dr\.|Prof\.)(?:[ ](?:Dr|Prof)\.)?"
+    r"(?:[ ][A-ZÄÖÜ][\w'-]+){1,3}"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One of them and where it stands."""
+
+    kind: str
+    start: int
+    end: int
+
+
+def personal_data(text: str, names: bool = False) -> list[Found]:
+    """All that a text holds, from left to right, without overlaps.
+
+    IBANs by ISO 13616 (remainder 1 modulo 97), tax numbers (Steuer-ID) by ISO 7064, MOD 11,10.
+    """
+    found: list[Found] = []
+    for one in sorted(_candidates(text, names), key=lambda one: (one.start, -one.end)):
+        if not found or one.start >= found[-1].end:
+            found.append(one)
+    return found
+
+
+def redacted(text: str, names: bool = False) -> str:
+    """The text with each of them replaced by its kind, such as `[IBAN]`."""
+    parts: list[str] = []
+    place = 0
+    for one in personal_data(text, names):
+        parts += [text[place : one.start], f"[{one.kind.upper()}]"]
+        place = one.end
+    return "".join((*parts, text[place:]))
+
+
+def _candidates(text: str, names: bool) -> Iterator[Found]:
+    if "@" in text:
+        yield from (Found("email", *m.span()) for m in _EMAIL.finditer(text))
+    if any(character.isdigit() for character in text):
+        for kind, pattern, right in _NUMBERS:
+            for match in pattern.finditer(text):
+                length = right(match[0])
+                if length:
+                    yield Found(kind, match.start(), match.start() + length)
+    if names:
+        yield from (Found("name", *m.span()) for m in _NAME.finditer(text))
+
+
+def _iban(told: str) -> int:
+    """How many characters of what may be more than an IBAN are one; 0 for none."""
+    wanted = _IBAN_LENGTHS.get(told[:2])
+    taken, place = "", 0
+    for place, character in enumerate(told, start=1):
+        if character != " ":
+            taken += character
+        if len(taken) == wanted:
+            break
+    if wanted is None:
+        taken, place = told.replace(" ", ""), len(told)
+    if len(taken) != (wanted or len(taken)) or not 15 <= len(taken) <= LONGEST_IBAN:
+        return 0
+    digits = "".join(str(int(character, 36)) for character in taken[4:] + taken[:4])
+    return place if int(digits) % 97 == 1 else 0
+
+
+def _tax_id(told: str) -> int:
+    """Eleven digits; the last checks the others, of which one stands there two or three times."""
+    digits = [int(character) for character in told if character != " "]
+    most = max(digits[:-1].count(digit) for digit in set(digits[:-1]))
+    if digits[0] == 0 or most not in (2, 3):
+        return 0
+    product = 10
+    for digit in digits[:-1]:
+        total = (digit + product) % 10 or 10
+        product = total * 2 % 11
+    return len(told) if (11 - product) % 10 == digits[-1] else 0
+
+
+def _phone(told: str) -> int:
+    count = sum(character.isdigit() for character in told)
+    # digits without any sign between them are numbers of anything, unless a + says otherwise
+    separated = told[0] == "+" or any(sign in told for sign in " /-(")
+    return len(told) if 7 <= count <= 15 and separated else 0
+
+
+_NUMBERS: Final[tuple[tuple[str, re.Pattern[str], Callable[[str], int]], ...]] = (
+    ("iban", _IBAN, _iban),
+    ("tax_id", _TAX, _tax_id),
+    ("phone", _PHONE, _phone),
+)

@@ -1,0 +1,63 @@
+"""What a row of training data can be: a conversation, a text, a text with a class or a number.
+
+Knows values only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from detour.model.examples import Example
+
+Kind: TypeAlias = Literal["chat", "text", "classification", "regression"]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A text to go on writing like: every token is learned."""
+
+    text: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A text and the name of its class."""
+
+    text: str
+    label: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Valued:
+    """A text and a number."""
+
+    text: str
+    value: float
+    source: str = ""
+
+
+Record: TypeAlias = Example | Plain | Labelled | Valued
+
+
+def text_of(record: Record) -> str:
+    """All that stands in a record, for whatever looks at texts."""
+    if isinstance(record, Example):
+        return "\n".join(message["content"] for message in record.messages)
+    return record.text
+
+
+def input_of(record: Record) -> str:
+    """What is asked, without the answer: what splits and leakage go by."""
+    return record.prompt if isinstance(record, Example) else record.text
+
+
+def answer_of(record: Record) -> str:
+    """What is learned of it, as text."""
+    if isinstance(record, Example):
+        return record.messages[-1]["content"]
+    if isinstance(record, Labelled):
+        return record.label
+    return record.text if isinstance(record, Plain) else repr(record.value)

@@ -1,0 +1,501 @@
+"""Rows of whatever file people bring, one after another, each with its place: JSONL, JSON, CSV,
+Parquet, plain text, a folder of them, or a dataset of the Hugging Face Hub.
+
+A row that cannot be read becomes a `Fault` and the next one is read, so that a report can count
+them; `strictly` raises the first. Nothing but JSON arrays is held in memory whole. Knows files;
+does not know what a row means.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+from detour.errors import DataError
+from detour.extras import require
+from detour.language.catalogue import text
+
+Split: TypeAlias = str
+"""`train`, `validation` or `test`."""
+Watch: TypeAlias = Callable[[int, int], None]
+"""Told how many bytes of how many were read."""
+
+SUFFIXES: Final[Mapping[str, str]] = {
+    ".jsonl": "JSONL", ".ndjson": "JSONL", ".json": "JSON", ".csv": "CSV", ".tsv": "CSV",
+    ".parquet": "Parquet", ".txt": "text", ".md": "text",
+}  # fmt: skip
+SPLITS: Final[Mapping[Split, tuple[str, ...]]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval"),
+}
+DELIMITERS = (",", ";", "\t", "|")
+LARGEST_ARRAY = 256 * 2**20  # bytes of a JSON array, which is read whole
+PARQUET_ROWS = 1000  # at a time
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One row as it stands in the file."""
+
+    values: Mapping[str, Any]
+    source: str
+    """Such as `rows.csv:17`."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row that cannot be read, and why."""
+
+    error: DataError
+    source: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Files of one form, by split."""
+
+    name: str
+    form: str
+    """JSONL, JSON, CSV, Parquet, text, or a dataset of the Hub."""
+    parts: Mapping[Split, tuple[Path, ...]]
+    told: str = ""
+    """How its rows are taken apart, such as "separated by ;"."""
+    hub: Mapping[Split, Any] = field(default_factory=lambda: {}, repr=False)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Those that are there, training first."""
+        return tuple(split for split in SPLITS if self.parts.get(split) or split in self.hub)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files; 0 for what lies on the Hub."""
+        return sum(path.stat().st_size for paths in self.parts.values() for path in paths)
+
+    def rows(self, split: Split = "train", watch: Watch | None = None) -> Iterator[Raw | Fault]:
+        """All rows of a split. Raises DataError where a file as a whole cannot be read."""
+        if split in self.hub:
+            for number, values in enumerate(self.hub[split], start=1):
+                yield Raw(values, f"{self.name}[{split}], row {number}")
+            return
+        paths = self.parts.get(split, ())
+        total = sum(path.stat().st_size for path in paths)
+        done = 0
+        for path in paths:
+            began = done
+
+            def so_far(read: int, _: int, began: int = began) -> None:
+                if watch:
+                    watch(began + read, total)
+
+            yield from _READERS[self.form](path, so_far)
+            done += path.stat().st_size
+
+    def strictly(self, split: Split = "train") -> Iterator[Raw]:
+        """All rows of a split. Raises DataError at the first that cannot be read."""
+        for row in self.rows(split):
+            if isinstance(row, Fault):
+                raise row.error
+            yield row
+
+
+def open_table(data: str | Path) -> Table:
+    """What `data` names: a file, a folder with train/validation/test, or `org/name[@revision]`.
+
+    Raises:
+        DataError: nothing is there, nothing in it can be read, or its form is unknown.
+        MissingExtra: Parquet or the Hub without the extra `data`.
+    """
+    path = Path(data)
+    if path.is_dir():
+        return _folder(path)
+    if path.exists():
+        return _one(path)
+    if _HUB.fullmatch(str(data)) and not path.suffix:
+        return _from_hub(str(data))
+    raise DataError(
+        text("{path} does not exist", path=path),
+        expected=text("a file, a folder, or org/name of a dataset on the Hub"),
+        hint=text("check the path"),
+    )
+
+
+def _one(path: Path) -> Table:
+    form = _form(path)
+    told = ""
+    if form == "CSV":
+        delimiter = _delimiter(path)
+        name = {"\t": "TAB"}.get(delimiter, delimiter)
+        told = text("columns separated by {name}", name=name)
+    return Table(path.name, form, {"train": (path,)}, told)
+
+
+def _form(path: Path) -> str:
+    form = SUFFIXES.get(path.suffix.lower())
+    if form is None:
+        raise DataError(
+            text("{path} has an ending that says nothing about its form", path=path),
+            expected=", ".join(SUFFIXES),
+            found=path.suffix or text("none"),
+            hint=text("rename the file"),
+        )
+    return form
+
+
+def _folder(folder: Path) -> Table:
+    """`train.jsonl`, `valid-00000-of-00002.parquet`, `data/test.csv`, ...; or one file alone."""
+    files = sorted(
+        path
+        for place in (folder, folder / "data")
+        for path in (place.iterdir() if place.is_dir() else ())
+        if path.suffix.lower() in SUFFIXES and path.is_file() and path.suffix.lower() != ".md"
+    )
+    parts: dict[Split, tuple[Path, ...]] = {}
+    for split, names in SPLITS.items():
+        found = [p for p in files if re.split(r"[-._]", p.name.lower())[0] in names]
+        if found:
+            parts[split] = tuple(found)
+    if not parts and len(files) == 1:
+        return _one(files[0])
+    if "train" not in parts:
+        raise DataError(
+            text("{folder} has no file to train on", folder=folder),
+            expected=text("train.jsonl, and perhaps valid.jsonl and test.jsonl"),
+            found=", ".join(path.name for path in files[:8]) or text("none"),
+            hint=text("name one of the files itself"),
+        )
+    forms = sorted({_form(path) for paths in parts.values() for path in paths})
+    if len(forms) > 1:
+        raise DataError(
+            text("{folder} mixes forms of files", folder=folder),
+            expected=text("one form"), found=", ".join(forms),
+        )  # fmt: skip
+    return Table(folder.name, forms[0], parts)
+
+
+def _from_hub(name: str) -> Table:
+    datasets = require("datasets", "data")
+    repository, _, revision = name.partition("@")
+    try:
+        found = datasets.load_dataset(repository, revision=revision or None)
+    except Exception as cause:  # whatever the library meets: no network, no such dataset, no right
+        raise DataError(
+            text(
+                "{name} is no file here, and no dataset that can be loaded from the Hub", name=name
+            ),
+            expected=text("a path that exists, or org/name"),
+            found=str(cause).split("\n")[0][:200],
+            hint=text("check the path; HF_HOME holds what was fetched before"),
+        ) from cause
+    splits = {
+        split: found[key]
+        for split, names in SPLITS.items()
+        for key in found
+        if re.split(r"[-._]", key.lower())[0] in names
+    }
+    if "train" not in splits:
+        raise DataError(
+            text("{name} has no split to train on", name=name),
+            expected="train", found=", ".join(map(str, found)),
+        )  # fmt: skip
+    return Table(repository, "Hub", {}, revision, splits)
+
+
+# ---- one form each ---------------------------------------------------------------------------
+
+
+def _jsonl(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
+    size = path.stat().st_size
+    rows = 0
+    with path.open("rb") as stream:
+        read = 0
+        for number, line in enumerate(stream, start=1):
+            read += len(line)
+            if number % 1000 == 1:
+                watch(read, size)
+            if number == 1:
+                _check_start(path, line)
+            if not line.strip():
+                continue
+            rows += 1
+            yield _parsed(line, number, path)
+    if not rows:
+        raise _empty(path)
+    watch(size, size)
+
+
+def _parsed(line: bytes, number: int, path: Path) -> Raw | Fault:
+    source = f"{path}:{number}"
+    try:
+        value = json.loads(_decoded(line, source, first=number == 1))
+    except DataError as error:
+        return Fault(error, source)
+    except json.JSONDecodeError as cause:
+        told = text("{message} at column {column}", message=cause.msg, column=cause.colno)
+        return Fault(_not_json(source, told), source)
+    except (ValueError, RecursionError) as cause:  # a number of 5,000 digits, 10,000 brackets
+        return Fault(_not_json(source, str(cause)), source)
+    return _as_row(value, source)
+
+
+def _as_row(value: object, source: str) -> Raw | Fault:
+    if isinstance(value, dict):
+        return Raw(cast("dict[str, Any]", value), source)
+    error = DataError(
+        text("{source} is not a JSON object", source=source), found=type(value).__name__
+    )
+    return Fault(error, source)
+
+
+def _json(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
+    """A list of objects; an object that holds one; or a task of Super-NaturalInstructions."""
+    size = path.stat().st_size
+    if size > LARGEST_ARRAY:
+        raise DataError(
+            text("{path} is one JSON value, and too large to read whole", path=path),
+            expected=text("at most {limit} MB", limit=LARGEST_ARRAY // 2**20),
+            found=f"{size // 2**20} MB",
+            hint=text("one object per line (JSONL) has no such limit"),
+        )
+    told = _read_whole(path)
+    try:
+        value = json.loads(told)
+    except (ValueError, RecursionError) as cause:
+        if told.lstrip().startswith("{") and "\n" in told.strip():
+            yield from _jsonl(path, watch)  # one object per line under another name
+            return
+        raise DataError(
+            text("{path} is not JSON", path=path),
+            expected=text("a list of objects"),
+            found=str(cause),
+        ) from cause
+    rows = value if isinstance(value, list) else _list_in(value)
+    if rows is None:
+        raise DataError(
+            text("{path} holds no list of rows", path=path),
+            expected=text("a list of objects"),
+            found=", ".join(map(repr, list(value)[:8])) if isinstance(value, dict) else repr(value),
+        )
+    if not rows:
+        raise _empty(path)
+    for number, row in enumerate(cast("list[object]", rows), start=1):
+        if number % 1000 == 1:
+            watch(size * number // len(rows), size)
+        yield _as_row(row, f"{path}, row {number}")
+
+
+def _list_in(value: object) -> list[object] | None:
+    if not isinstance(value, dict):
+        return None
+    held = cast("dict[str, Any]", value)
+    if isinstance(held.get("Instances"), list):  # Super-NaturalInstructions
+        return [
+            {"sni_input": one.get("input"), "sni_output": one.get("output")}
+            if isinstance(one, dict) else one
+            for one in held["Instances"]
+        ]  # fmt: skip
+    lists = [held[key] for key in ("data", "rows", "examples", "train") if key in held]
+    return lists[0] if len(lists) == 1 and isinstance(lists[0], list) else None
+
+
+def _csv(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
+    size = path.stat().st_size
+    delimiter = _delimiter(path)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, delimiter=delimiter, strict=True)
+        try:
+            head = [name.strip() for name in next(reader)]
+            _check_head(path, head, delimiter)
+            rows = 0
+            line = reader.line_num + 1
+            for cells in reader:
+                source, line = f"{path}:{line}", reader.line_num + 1
+                if not cells:
+                    continue
+                rows += 1
+                if rows % 1000 == 1:
+                    watch(stream.buffer.tell(), size)
+                if len(cells) == len(head):
+                    yield Raw(dict(zip(head, cells, strict=True)), source)
+                else:
+                    yield Fault(_other_width(source, head, cells, delimiter), source)
+        except csv.Error as cause:
+            raise DataError(
+                text("{path}:{line} is no row of a CSV file", path=path, line=reader.line_num),
+                expected=text("quotes in pairs, and at most 131,072 characters a cell"),
+                found=str(cause),
+            ) from cause
+        except UnicodeDecodeError as cause:
+            raise _not_utf8(path) from cause
+    if not rows:
+        raise _empty(path)
+    watch(size, size)
+
+
+def _check_head(path: Path, head: list[str], delimiter: str) -> None:
+    twice = sorted({name for name in head if head.count(name) > 1})
+    if twice or not all(head):
+        raise DataError(
+            text("{path} has a first line that does not name its columns", path=path),
+            expected=text("different names, separated by {delimiter!r}", delimiter=delimiter),
+            found=", ".join(map(repr, head))[:200],
+            hint=text("write a line of names above the rows"),
+        )
+
+
+def _other_width(source: str, head: list[str], cells: list[str], delimiter: str) -> DataError:
+    return DataError(
+        text("{source} has another number of columns than the first line", source=source),
+        expected=text("{count}: {names}", count=len(head), names=", ".join(head)),
+        found=str(len(cells)),
+        hint=text("put quotes around a cell that holds {delimiter!r}", delimiter=delimiter),
+    )
+
+
+def _delimiter(path: Path) -> str:
+    """The one that takes the first lines into the same number of columns, the most of them."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    with path.open("rb") as stream:
+        start = stream.read(65536)
+    _check_start(path, start)
+    if not start.strip():
+        raise _empty(path)
+    lines = start.decode("utf-8-sig", errors="replace").splitlines()[:20]
+    best = ","
+    most = 1
+    for delimiter in DELIMITERS:
+        try:
+            widths = [len(row) for row in csv.reader(lines, delimiter=delimiter) if row]
+        except csv.Error:
+            continue
+        same = sum(width == widths[0] for width in widths)
+        if widths[0] > most and same >= 0.8 * (len(widths) - 1):
+            best, most = delimiter, widths[0]
+    return best
+
+
+def _parquet(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
+    parquet = require("pyarrow.parquet", "data")
+    size = path.stat().st_size
+    try:
+        file = parquet.ParquetFile(path)
+    except Exception as cause:  # pyarrow has many names for a damaged file
+        raise DataError(
+            text("{path} is no Parquet file", path=path), found=str(cause).split("\n")[0][:200]
+        ) from cause
+    total = file.metadata.num_rows
+    if not total:
+        raise _empty(path)
+    number = 0
+    for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+        for values in batch.to_pylist():
+            number += 1
+            yield Raw(values, f"{path}, row {number}")
+        watch(size * number // total, size)
+
+
+def _text(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
+    """Paragraphs: what stands between empty lines."""
+    lines: list[str] = []
+    begun = 1
+    size, read, rows = path.stat().st_size, 0, 0
+    with path.open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            if number == 1:
+                _check_start(path, raw)
+            read += len(raw)
+            line = _decoded(raw, f"{path}:{number}", first=number == 1).rstrip("\r\n")
+            if line.strip():
+                begun = begun if lines else number
+                lines.append(line)
+            elif lines:
+                rows += 1
+                yield Raw({"text": "\n".join(lines)}, f"{path}:{begun}")
+                lines = []
+            if number % 1000 == 1:
+                watch(read, size)
+    if lines:
+        rows += 1
+        yield Raw({"text": "\n".join(lines)}, f"{path}:{begun}")
+    if not rows:
+        raise _empty(path)
+    watch(size, size)
+
+
+_READERS: Final[Mapping[str, Callable[[Path, Watch], Iterator[Raw | Fault]]]] = {
+    "JSONL": _jsonl, "JSON": _json, "CSV": _csv, "Parquet": _parquet, "text": _text,
+}  # fmt: skip
+
+
+# ---- encodings -------------------------------------------------------------------------------
+
+
+def _read_whole(path: Path) -> str:
+    raw = path.read_bytes()
+    _check_start(path, raw[:4096])
+    if not raw.strip():
+        raise _empty(path)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise _not_utf8(path) from cause
+
+
+def _check_start(path: Path, start: bytes) -> None:
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(
+            text("{path} is encoded in UTF-16", path=path),
+            expected="UTF-8",
+            hint=f"iconv -f UTF-16 -t UTF-8 {path} > {path.stem}.utf8{path.suffix}",
+        )
+    if b"\x00" in start:
+        raise DataError(text("{path} is a binary file", path=path), expected=text("UTF-8 text"))
+
+
+def _decoded(line: bytes, source: str, first: bool) -> str:
+    try:
+        return line.decode("utf-8-sig" if first else "utf-8")
+    except UnicodeDecodeError as cause:
+        raise DataError(
+            text("{source} is not UTF-8", source=source),
+            expected="UTF-8",
+            found=text("byte 0x{byte:02x}", byte=line[cause.start]),
+            hint=_recoded(source.rpartition(":")[0]),
+        ) from cause
+
+
+def _not_utf8(path: Path) -> DataError:
+    """The error that names the first line that is none; for a file in which there is one."""
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                _decoded(line, f"{path}:{number}", first=number == 1)
+            except DataError as error:
+                return error
+    return DataError(text("{path} is not UTF-8", path=path), expected="UTF-8")
+
+
+def _recoded(path: str) -> str:
+    """Where bytes are not UTF-8, they are nearly always the Windows code page."""
+    given = Path(path)
+    return f"iconv -f WINDOWS-1252 -t UTF-8 {given} > {given.stem}.utf8{given.suffix}"
+
+
+def _empty(path: Path) -> DataError:
+    return DataError(text("{path} holds no row", path=path), expected=text("at least one row"))
+
+
+def _not_json(source: str, found: str) -> DataError:
+    return DataError(
+        text("{source} is not JSON", source=source),
+        expected=text("one JSON object per line"),
+        found=found,
+    )
