@@ -6,25 +6,34 @@ Knows Click; the looking is `data/report.py`'s.
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import base_option, json_option
-from detour.cli.output import console, heading, is_terminal, one_line, print_json, print_table, say
+from detour.cli.options import base_option, json_option, lang_option
+from detour.cli.output import (
+    console,
+    heading,
+    is_terminal,
+    one_line,
+    plain,
+    print_json,
+    print_table,
+    say,
+)
 from detour.errors import ConfigError
-from detour.language.catalogue import text
+from detour.language.catalogue import Catalogue, text
 
 if TYPE_CHECKING:
     from detour.data.clean import Cleaned
     from detour.data.report import DataReport, Decoded, Watch
 
-COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
 VERDICTS = {"ready": "green", "dirty": "yellow", "too_few": "yellow", "unusable": "red"}
 LONGEST_EXAMPLE = 600  # characters shown of a decoded row
+COUNTS = 12  # labels, languages or licences that are told
 _PATH = click.Path(path_type=Path)
 
 
@@ -55,6 +64,7 @@ def data_options(command: Any) -> Any:  # noqa: ANN401 - any command
 )
 @click.option("--convert", type=_PATH, metavar="OUT", help="Write a copy without cleaning it.")
 @click.option("--html", type=_PATH, metavar="FILE", help="Write the report as a page.")
+@lang_option
 @json_option
 def command(
     data: str,
@@ -69,6 +79,7 @@ def command(
     to: str | None,
     convert: Path | None,
     html: Path | None,
+    language: str,
     as_json: bool,
 ) -> None:
     """Look at DATA before training: a JSONL, JSON, CSV, Parquet or text file, a folder with
@@ -93,14 +104,15 @@ def command(
         from detour.data.page import page
         from detour.files import write_text_atomically
 
-        write_text_atomically(html, page(report))
+        write_text_atomically(html, page(report, Catalogue.load(language)))
     if as_json:
         told = report.to_json()
         print_json({**told, **({"cleaned": cleaned.to_json()} if cleaned else {})})
         return
-    _say(report)
+    t = Catalogue.load(language)
+    _say(report, t)
     if cleaned and output:
-        _say_cleaned(cleaned, output)
+        _say_cleaned(cleaned, output, t)
 
 
 def roles(columns: tuple[str, ...]) -> dict[str, str]:
@@ -148,43 +160,51 @@ def _watched() -> Generator[Watch | None]:
         yield watch
 
 
-def _say(report: DataReport) -> None:
+def _say(report: DataReport, t: Catalogue) -> None:
     rows = ", ".join(f"{split} {count}" for split, count in report.rows.items())
-    heading(f"{report.name}: {report.form}, {rows} rows")
-    say(f"{report.told}")
-    tokens = report.tokens
-    if tokens:
-        say(
-            f"tokens a row: median {tokens.median:.0f}, most {tokens.most} of {tokens.limit}; "
-            f"learned: median {tokens.supervised_median:.0f}, least {tokens.supervised_least}; "
-            f"{tokens.total} tokens in all"
-            + (f" (counted on {tokens.rows} rows)" if tokens.rows < report.usable else "")
-        )
-    for name, counts in (("labels", report.labels), ("languages", report.languages),
-                         ("licences", report.licences)):  # fmt: skip
+    heading(t("{name}: {form}, rows: {rows}", name=report.name, form=report.form, rows=rows))
+    say(t.say(report.told))
+    _say_tokens(report, t)
+    for name, counts in ((t("labels"), report.labels), (t("languages"), report.languages),
+                         (t("licences"), report.licences)):  # fmt: skip
         if counts:
-            told = ", ".join(f"{one_line(key)} {count}" for key, count in list(counts.items())[:12])
-            say(f"{name}: {told}" + (f" and {len(counts) - 12} more" if len(counts) > 12 else ""))
+            told = ", ".join(f"{one_line(key)} {n}" for key, n in list(counts.items())[:COUNTS])
+            say(f"{name}: {told}" + (", …" if len(counts) > COUNTS else ""))
     if report.example:
         say()
-        _say_example(report.example)
+        _say_example(report.example, t)
     if report.findings:
         say()
-        rows_of = [
-            (finding.severity, finding.code, str(finding.rows), str(finding.advice))
-            for finding in report.findings
-        ]
-        print_table(("", "finding", "rows", "what to do"), rows_of)
+        print_table(
+            ("", t("finding"), t("rows"), t("what to do")),
+            [(f.severity, f.code, str(f.rows), t.say(f.advice)) for f in report.findings],
+        )
         for finding in report.findings:
             if finding.where:
                 say(f"{finding.code}: {', '.join(finding.where)}")
     say()
-    click.secho(f"{report.verdict}: {one_line(str(report.advice))}", fg=VERDICTS[report.verdict])
+    told = f"{report.verdict}: {one_line(t.say(report.advice))}"
+    click.secho(told, fg=VERDICTS[report.verdict])
 
 
-def _say_example(example: Decoded) -> None:
+def _say_tokens(report: DataReport, t: Catalogue) -> None:
+    if not (tokens := report.tokens):
+        return
+    say(
+        t(
+            "tokens a row: median {median:.0f}, most {most}; learned: median {learned:.0f}, least "
+            "{least}; in all {total}",
+            median=tokens.median, most=tokens.most, learned=tokens.supervised_median,
+            least=tokens.supervised_least, total=tokens.total,
+        )
+    )  # fmt: skip
+    if tokens.rows < report.usable:
+        say(t("looked at closely: {count} of {all} rows", count=tokens.rows, all=report.usable))
+
+
+def _say_example(example: Decoded, t: Catalogue) -> None:
     """What is learned stands out: in colour, or between double brackets where there is none."""
-    say(f"as the model sees {example.source} (what is learned is marked):")
+    say(t("as the model sees {source}; what is learned is marked", source=example.source))
     left = LONGEST_EXAMPLE
     for piece, learned in example.pieces:
         shown = piece if len(piece) <= left else piece[:left] + " …"
@@ -192,7 +212,7 @@ def _say_example(example: Decoded) -> None:
         if not learned:
             say(shown, end="")
         elif is_terminal(sys.stdout):
-            click.secho(shown, fg="green", nl=False)
+            click.secho(plain(shown), fg="green", nl=False)
         else:
             say(f"[[{shown}]]", end="")
         if left <= 0:
@@ -200,9 +220,12 @@ def _say_example(example: Decoded) -> None:
     say()
 
 
-def _say_cleaned(cleaned: Cleaned, output: Path) -> None:
-    kept = ", ".join(f"{split} {count}" for split, count in cleaned.kept.items())
-    say(f"{output}: {kept} rows")
-    for name, counts in (("dropped", cleaned.dropped), ("mended", cleaned.mended)):
-        if counts:
-            say(f"{name}: {', '.join(f'{why} {count}' for why, count in counts.items())}")
+def _say_cleaned(cleaned: Cleaned, output: Path, t: Catalogue) -> None:
+    def told(counts: Mapping[str, int]) -> str:
+        return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+    say(t("{path}: rows written: {rows}", path=output, rows=told(cleaned.kept)))
+    if cleaned.dropped:
+        say(t("dropped: {counts}", counts=told(cleaned.dropped)))
+    if cleaned.mended:
+        say(t("mended: {counts}", counts=told(cleaned.mended)))

@@ -38,11 +38,11 @@ class Cleaning:
     """What is done to the rows on their way."""
 
     fix: bool = True
-    """Drop and mend; without it rows are only converted, and one that cannot be read is an error."""
+    """Drop and mend; without it one that cannot be read is an error."""
     redact: bool = False
     names: bool = False
     to: str | None = None
-    """`messages`, `prompt_completion` or `openai`; by default the form that `detour train` reads."""
+    """`messages`, `prompt_completion` or `openai`; by default what `detour train` reads."""
 
 
 @dataclass
@@ -67,8 +67,7 @@ def write_cleaned(
 ) -> Cleaned:
     """Write the copy: one JSONL file, or a folder where the table has several splits.
 
-    Args:
-        labels: rows of each class, as the report counted them.
+    `labels` counts the rows of each class, as the report did.
 
     Raises:
         ConfigError: the output is there already, or what is converted has no such form.

@@ -9,8 +9,11 @@ import re
 
 REPLACEMENT = "\ufffd"
 # UTF-8 of Latin letters and of typographic signs, read as Windows-1252 or Latin-1
-_SIGNS = re.compile("[ÂÃÄÅ][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6"
-                    "\u02dc\u2013-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]|â€|â\x80")  # fmt: skip
+_SECOND = (
+    "\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
+    "\u2013-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122"
+)
+_SIGNS = re.compile(f"[ÂÃÄÅ][{_SECOND}]|â€|â\x80")
 
 
 def is_damaged(text: str) -> bool:

@@ -115,10 +115,9 @@ def detect(rows: Sequence[Raw], columns: Columns | None = None, name: str | None
         needed = NEEDED[candidate]
         if not all(role in found for role in needed):
             continue
-        if candidate == "classification" and name is None and "label" not in chosen:
-            if _are_numbers(row.values.get(found["label"]) for row in rows):
-                value = {"text": found["text"], "value": found["label"]}
-                return Format("regression", value)
+        by_name = candidate == "classification" and name is None and "label" not in chosen
+        if by_name and _are_numbers(row.values.get(found["label"]) for row in rows):
+            return Format("regression", {"text": found["text"], "value": found["label"]})
         wanted = (*needed, *(r for r in OPTIONAL.get(candidate, ()) if r in found))
         used = {role: found[role] for role in wanted}
         if len(set(used.values())) == len(used):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 KINDS = ("email", "phone", "iban", "tax_id", "name")
-LONGEST_IBAN = 34  # ISO 13616
+SHORTEST_IBAN, LONGEST_IBAN = 15, 34  # ISO 13616
 _IBAN_LENGTHS: Final = {
     "AT": 20, "BE": 16, "BG": 22, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "EE": 20,
     "ES": 24, "FI": 18, "FR": 27, "GB": 22, "GR": 27, "HR": 21, "HU": 28, "IE": 22, "IS": 26,
@@ -23,8 +23,8 @@ _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
 _TAX = re.compile(r"(?<!\d)\d{2}[ ]?\d{3}[ ]?\d{3}[ ]?\d{3}(?!\d)")
 _PHONE = re.compile(
-    r"(?<![\w.,-])(?:\+\d{1,3}|00\d{1,3}|0)[ /-]?(?:\(0?\d{1,5}\)[ /-]?)?\d{1,6}(?:[ /-]?\d{2,8}){1,5}"
-    r"(?![\w]|[.,]\d)"
+    r"(?<![\w.,-])(?:\+\d{1,3}|00\d{1,3}|0)[ /-]?(?:\(0?\d{1,5}\)[ /-]?)?"
+    r"\d{1,6}(?:[ /-]?\d{2,8}){1,5}(?![\w]|[.,]\d)"
 )
 _NAME = re.compile(
     r"\b(?:Herr|Herrn|Frau|Mr\.?|Mrs\.?|Ms\.?|Dr\.|Prof\.)(?:[ ](?:Dr|Prof)\.)?"
@@ -78,19 +78,13 @@ def _candidates(text: str, names: bool) -> Iterator[Found]:
 
 def _iban(told: str) -> int:
     """How many characters of what may be more than an IBAN are one; 0 for none."""
-    wanted = _IBAN_LENGTHS.get(told[:2])
-    taken, place = "", 0
-    for place, character in enumerate(told, start=1):
-        if character != " ":
-            taken += character
-        if len(taken) == wanted:
-            break
-    if wanted is None:
-        taken, place = told.replace(" ", ""), len(told)
-    if len(taken) != (wanted or len(taken)) or not 15 <= len(taken) <= LONGEST_IBAN:
+    wanted = _IBAN_LENGTHS.get(told[:2], len(told.replace(" ", "")))
+    places = [place for place, character in enumerate(told) if character != " "][:wanted]
+    taken = "".join(told[place] for place in places)
+    if len(taken) != wanted or not SHORTEST_IBAN <= wanted <= LONGEST_IBAN:
         return 0
     digits = "".join(str(int(character, 36)) for character in taken[4:] + taken[:4])
-    return place if int(digits) % 97 == 1 else 0
+    return places[-1] + 1 if int(digits) % 97 == 1 else 0
 
 
 def _tax_id(told: str) -> int:

@@ -151,9 +151,8 @@ def look_at(
 ) -> DataReport:
     """Read all rows once and say what is there.
 
-    Args:
-        tokenizer: of the base that is to be trained; without one no tokens are counted.
-        limit: tokens of the base's context.
+    The tokenizer is that of the base that is to be trained, `limit` the tokens of its context;
+    without a tokenizer no tokens are counted.
 
     Raises:
         DataError: a file as a whole cannot be read. ConfigError: columns or a format that are not
