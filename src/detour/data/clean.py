@@ -21,7 +21,7 @@ from detour.data.labels import likely_typos
 from detour.data.personal import redacted
 from detour.data.records import Labelled, Plain, Record, Valued, input_of, text_of
 from detour.data.table import Raw, Split, Table
-from detour.errors import ConfigError, DataError
+from detour.errors import ConfigError, DataError, NoSupervision
 from detour.files import check_writable, replace_file_atomically, replace_folder_atomically
 from detour.language.catalogue import text
 from detour.measure.metrics import normalised
@@ -131,10 +131,11 @@ class _Work:
                 continue
             try:
                 record = self._mended(self.format.record(row))
-            except DataError:
+            except DataError as error:
                 if not self.cleaning.fix:
                     raise
-                self.told.dropped["unreadable"] += 1
+                why = "no_supervision" if isinstance(error, NoSupervision) else "unreadable"
+                self.told.dropped[why] += 1
                 continue
             if self.cleaning.fix and self._drops(record, split, seen):
                 continue

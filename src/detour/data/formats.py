@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from detour.data.records import Kind, Labelled, Plain, Record, Valued
 from detour.data.table import Raw
-from detour.errors import ConfigError, DataError
+from detour.errors import ConfigError, DataError, NoSupervision
 from detour.language.catalogue import Text, joined, text
 from detour.model.examples import Example, example_of, pair
 
@@ -236,7 +236,7 @@ def _prompt_completion(raw: Raw, columns: Columns) -> Record:
 
 def _pair(raw: Raw, asked: str, answer: str, columns: Columns) -> Example:
     system = raw.values.get(columns.get("system", ""))
-    told = pair(asked, _text(raw, answer), system if isinstance(system, str) else "")
+    told = pair(asked, _answer(raw, answer), system if isinstance(system, str) else "")
     return example_of({"messages": told.messages}, raw.source)
 
 
@@ -266,6 +266,18 @@ def _valued(raw: Raw, columns: Columns) -> Record:
 
 def _plain(raw: Raw, columns: Columns) -> Record:
     return Plain(_text(raw, columns["text"]), raw.source)
+
+
+def _answer(raw: Raw, column: str) -> str:
+    """As `_text`, but without one there is nothing to learn."""
+    value = raw.values.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise NoSupervision(
+            text("{source} has no answer: column {column!r}", source=raw.source, column=column),
+            expected=text("an answer to learn"),
+            found=text("nothing"),
+        )
+    return _text(raw, column)
 
 
 def _text(raw: Raw, column: str) -> str:

@@ -312,7 +312,7 @@ class _Survey:
         if self.counts["unreadable"]:
             yield Finding(
                 "unreadable", "error", self.counts["unreadable"],
-                text("mend or drop them; the first: {fault}", fault=self.first_fault or ""),
+                text("mend or drop them; the first: {fault}", fault=self.first_fault.message if self.first_fault else ""),
                 tuple(self.trouble["unreadable"]),
             )  # fmt: skip
 

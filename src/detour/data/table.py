@@ -9,10 +9,12 @@ does not know what a row means.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -368,12 +370,13 @@ def _delimiter(path: Path) -> str:
     _check_start(path, start)
     if not start.strip():
         raise _empty(path)
-    lines = start.decode("utf-8-sig", errors="replace").splitlines()[:20]
+    told = start.decode("utf-8-sig", errors="replace")
     best = ","
     most = 1
     for delimiter in DELIMITERS:
         try:
-            widths = [len(row) for row in csv.reader(lines, delimiter=delimiter) if row]
+            rows = islice(csv.reader(io.StringIO(told, newline=""), delimiter=delimiter), 20)
+            widths = [len(row) for row in rows if row]
         except csv.Error:
             continue
         same = sum(width == widths[0] for width in widths)

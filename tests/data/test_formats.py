@@ -1,0 +1,145 @@
+"""What rows mean is told from their columns, and said; what cannot be told is asked for."""
+
+from typing import Any
+
+import pytest
+
+from detour.data.formats import detect, number_of
+from detour.data.records import Labelled, Plain, Record, Valued
+from detour.data.table import Raw
+from detour.errors import ConfigError, DataError, NoSupervision
+from detour.model.examples import Example
+
+CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+
+
+def raws(*rows: dict[str, Any]) -> list[Raw]:
+    return [Raw(row, f"a.jsonl:{number}") for number, row in enumerate(rows, start=1)]
+
+
+def read(row: dict[str, Any], **settings: Any) -> tuple[str, Record]:
+    rows = raws(row)
+    found = detect(rows, **settings)
+    return found.name, found.record(rows[0])
+
+
+def turns(record: Record) -> list[tuple[str, str]]:
+    assert isinstance(record, Example)
+    return [(message["role"], message["content"]) for message in record.messages]
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"messages": CHAT}, "messages"),
+        ({"id": 7, "conversations": [{"from": "human", "value": "Hi"},
+                                     {"from": "gpt", "value": "Ho"}]}, "sharegpt"),
+        ({"instruction": "Hi", "input": "", "output": "Ho"}, "alpaca"),
+        ({"prompt": "Hi", "completion": "Ho"}, "prompt_completion"),
+        ({"Frage": "Hi", "Antwort": "Ho", "Nr": 3}, "prompt_completion"),
+        ({"input": "Hi", "output": "Ho"}, "prompt_completion"),
+        ({"question": "Hi", "response": "Ho"}, "prompt_completion"),
+        ({"sni_input": "Hi", "sni_output": ["Ho", "Hoho"]}, "sni"),
+    ],
+)  # fmt: skip
+def test_conversations_by_any_name(row: dict[str, Any], name: str) -> None:
+    told, record = read(row)
+    assert told == name
+    assert turns(record) == [("user", "Hi"), ("assistant", "Ho")]
+
+
+def test_alpaca_puts_the_input_behind_the_instruction_and_the_system_before() -> None:
+    row = {"system": "Be brief.", "instruction": "Add.", "input": "1 1", "output": "2"}
+    assert turns(read(row)[1]) == [
+        ("system", "Be brief."), ("user", "Add.\n\n1 1"), ("assistant", "2"),
+    ]  # fmt: skip
+
+
+def test_texts_with_a_class_a_number_or_nothing() -> None:
+    assert read({"text": "good", "label": "pos"}) == (
+        "classification", Labelled("good", "pos", "a.jsonl:1"),
+    )  # fmt: skip
+    assert read({"text": "good", "label": 3})[1] == Labelled("good", "3", "a.jsonl:1")
+    assert read({"text": "good", "value": "3,5"})[1] == Valued("good", 3.5, "a.jsonl:1")
+    assert read({"text": "good", "score": 2})[0] == "regression"
+    assert read({"review": "good"}) == ("text", Plain("good", "a.jsonl:1"))
+
+
+def test_measured_labels_are_numbers_and_counted_ones_are_classes() -> None:
+    measured = detect(raws({"text": "a", "label": 0.25}, {"text": "b", "label": 3}))
+    assert (measured.name, measured.columns) == (
+        "regression", {"text": "text", "value": "label"},
+    )  # fmt: skip
+    assert detect(raws({"text": "a", "label": 0}, {"text": "b", "label": 1})).kind == (
+        "classification"
+    )
+
+
+def test_columns_can_be_named_and_are_said() -> None:
+    rows = raws({"Anliegen": "Hi", "Reaktion": "Ho"})
+    found = detect(rows, {"prompt": "Anliegen", "completion": "Reaktion"})
+    assert turns(found.record(rows[0])) == [("user", "Hi"), ("assistant", "Ho")]
+    assert str(found.told) == (
+        "format prompt_completion: 'Anliegen' is the prompt, 'Reaktion' is the completion"
+    )
+
+
+def test_a_named_column_wins_over_a_name_that_is_known() -> None:
+    rows = raws({"text": "Hi", "label": "x", "kind": "y"})
+    assert detect(rows, {"label": "kind"}).record(rows[0]) == Labelled("Hi", "y", "a.jsonl:1")
+    assert detect(rows, name="text").record(rows[0]) == Plain("Hi", "a.jsonl:1")
+
+
+def test_what_is_not_there_is_named() -> None:
+    rows = raws({"frage": "Hi", "reaktion": "Ho"})
+    with pytest.raises(ConfigError, match="no column 'Reaktion'") as wrong:
+        detect(rows, {"completion": "Reaktion"})
+    assert "reaktion" in wrong.value.hint
+    with pytest.raises(ConfigError, match="no column can be the 'answers'"):
+        detect(rows, {"answers": "reaktion"})
+    with pytest.raises(ConfigError, match="unknown format"):
+        detect(rows, name="parquet")
+    with pytest.raises(DataError, match="the columns do not say") as unknown:
+        detect(rows)
+    assert unknown.value.found == "'frage', 'reaktion'"
+    assert "--column" in unknown.value.hint
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"prompt": "", "completion": "x"}, "column 'prompt'"),
+        ({"prompt": "x", "completion": None}, "column 'completion'"),
+        ({"prompt": "x", "completion": "\ud800"}, "column 'completion'"),
+        ({"text": "x", "label": None}, "column 'label'"),
+        ({"text": "x", "value": "many"}, "column 'value'"),
+        ({"text": "x", "value": "nan"}, "column 'value'"),
+        ({"conversations": [{"from": "alien", "value": "x"}]}, "unknown speaker"),
+        ({"conversations": []}, "column 'conversations'"),
+    ],
+)
+def test_rows_that_lack_something_are_named(row: dict[str, Any], told: str) -> None:
+    with pytest.raises(DataError, match=told) as wrong:
+        read(row)
+    assert "a.jsonl:1" in str(wrong.value)
+
+
+def test_an_answer_that_is_missing_teaches_nothing() -> None:
+    with pytest.raises(NoSupervision, match="column 'antwort'"):
+        read({"frage": "Hi", "antwort": None})
+    with pytest.raises(NoSupervision):
+        read({"messages": CHAT[:1]})
+    with pytest.raises(NoSupervision):
+        read({"conversations": [{"from": "human", "value": "Hi"}]})
+
+
+@pytest.mark.parametrize(
+    ("given", "number"),
+    [
+        ("3,14", 3.14), ("1.234,5", 1234.5), ("-0,5", -0.5), ("1e3", 1000.0), (" 7 ", 7.0),
+        (2, 2.0), ("1,2,3", None), ("", None), (True, None), (None, None), ("inf", None),
+        ([1], None), (10**400, None),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_with_either_comma(given: object, number: float | None) -> None:
+    assert number_of(given) == number

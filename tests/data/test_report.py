@@ -1,0 +1,228 @@
+"""What a look at data finds, and the verdict; every finding has a file that brings it about."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detour.data.clean import Cleaning, write_cleaned
+from detour.data.page import page
+from detour.data.report import DataReport, Look, look_at
+from detour.data.table import open_table
+from detour.errors import ConfigError, DataError, StorageError
+from detour.language.catalogue import Catalogue
+from detour.model.loading import load_tokenizer
+
+WORDS = "river stone copper lantern meadow signal harbour violin orchard granite".split()
+
+
+def chat(number: int) -> dict[str, Any]:
+    rng = random.Random(number)
+    told = " ".join(rng.choices(WORDS, k=12))
+    return {"prompt": f"What is {told} {number}?", "completion": f"It is {number}."}
+
+
+def labelled(number: int) -> dict[str, Any]:
+    told = " ".join(random.Random(number).choices(WORDS, k=12))
+    return {"text": told, "label": ("positive", "negative")[number % 2]}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return load_tokenizer("starter")
+
+
+def look(path: Path, tokenizer: Any, **settings: Any) -> DataReport:
+    return look_at(open_table(path), *tokenizer, look=Look(**settings))
+
+
+def codes(report: DataReport) -> dict[str, int]:
+    return {finding.code: finding.rows for finding in report.findings}
+
+
+def test_sixty_clean_rows_are_ready(tmp_path: Path, tokenizer: Any) -> None:
+    report = look(write(tmp_path / "a.jsonl", [chat(n) for n in range(60)]), tokenizer)
+    assert (report.verdict, report.findings) == ("ready", ())
+    assert report.languages == {"en": 60}
+    told = report.to_json()
+    assert (told["format"], told["rows"], told["verdict"]) == ("prompt_completion", 60, "ready")
+    assert 0 < told["supervised_tokens"]["least"] <= told["supervised_tokens"]["median"]
+    assert told["tokens"]["total"] > 60 * told["supervised_tokens"]["least"]
+    assert report.example
+    learned = "".join(piece for piece, marked in report.example.pieces if marked)
+    assert "It is 0." in learned
+    assert "What is" not in learned
+
+
+@pytest.mark.parametrize(
+    ("more", "finding", "verdict"),
+    [
+        ([chat(3), chat(4)], {"exact_duplicates": 2}, "dirty"),
+        ([{**chat(3), "prompt": chat(3)["prompt"] + "?"}], {"near_duplicates": 1}, "dirty"),
+        ([{"prompt": "Mail a@b.de?", "completion": "x"}], {"personal_data": 1}, "dirty"),
+        ([{"prompt": "GrÃ¶ÃŸe?", "completion": "x"}], {"encoding": 1}, "dirty"),
+        ([{"prompt": "empty", "completion": " "}], {"no_supervision": 1}, "dirty"),
+        ([{"prompt": 7, "completion": "x"}], {"unreadable": 1}, "dirty"),
+        ([{"prompt": "x", "completion": 7}], {"unreadable": 1}, "dirty"),
+        ([{"prompt": "long " * 1100, "completion": "x"}], {"truncated": 1}, "dirty"),
+    ],
+)
+def test_each_kind_of_trouble_is_found(
+    tmp_path: Path, tokenizer: Any, more: list[dict[str, Any]], finding: dict[str, int],
+    verdict: str,
+) -> None:  # fmt: skip
+    report = look(write(tmp_path / "a.jsonl", [*map(chat, range(60)), *more]), tokenizer)
+    assert codes(report) == finding
+    assert report.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "verdict"),
+    [
+        ([chat(n) for n in range(3)], "too_few", "too_few"),
+        ([{"text": " ".join(WORDS), "label": "positive"}], "one_class", "unusable"),
+        ([{"prompt": f"{n}", "completion": ""} for n in range(60)], "no_supervision", "unusable"),
+        ([*map(labelled, range(60)), {"text": "river", "label": "postive"}], "label_typo", "dirty"),
+        ([*map(labelled, range(60)), {"text": "river", "label": "odd"}], "small_classes", "dirty"),
+        ([*map(labelled, range(60)), {**labelled(4), "label": "negative"}], "contradictions", "dirty"),
+    ],
+)
+def test_verdicts(
+    tmp_path: Path, tokenizer: Any, rows: list[dict[str, Any]], code: str, verdict: str
+) -> None:
+    report = look(write(tmp_path / "a.jsonl", rows), tokenizer)
+    assert code in codes(report)
+    assert report.verdict == verdict
+
+
+def test_rows_of_the_test_part_that_train_are_leakage(tmp_path: Path, tokenizer: Any) -> None:
+    write(tmp_path / "train.jsonl", [chat(n) for n in range(60)])
+    near = {**chat(7), "prompt": chat(7)["prompt"].replace("What", "Whats")}
+    write(tmp_path / "test.jsonl", [chat(5), near, chat(100)])
+    report = look(tmp_path, tokenizer)
+    assert codes(report) == {"leakage": 2}
+    assert report.rows == {"train": 60, "test": 3}
+    assert codes(look(tmp_path, tokenizer, near=False)) == {"leakage": 1}
+
+
+def test_a_sample_is_counted_and_scaled(tmp_path: Path, tokenizer: Any) -> None:
+    path = write(tmp_path / "a.jsonl", [chat(n) for n in range(300)])
+    whole, part = look(path, tokenizer), look(path, tokenizer, sample=60)
+    assert whole.tokens
+    assert part.tokens
+    assert (whole.tokens.rows, part.tokens.rows) == (300, 60)
+    assert part.tokens.total == pytest.approx(whole.tokens.total, rel=0.05)
+    assert part.sampled == 60
+
+
+def test_a_planted_account_is_found_in_any_row_of_a_large_file(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    rows = [chat(n) for n in range(3000)]
+    rows[2711] = {"prompt": "Where to?", "completion": "To DE89 3704 0044 0532 0130 00."}
+    path = write(tmp_path / "a.jsonl", rows)
+    report = look(path, tokenizer, sample=50)
+    (finding,) = report.findings
+    assert (finding.code, finding.rows, finding.where) == ("personal_data", 1, (f"{path}:2712",))
+
+
+def cleaned(path: Path, tokenizer: Any, output: Path, **settings: Any) -> dict[str, Any]:
+    table = open_table(path)
+    report = look(path, tokenizer)
+    assert report.format
+    told = write_cleaned(table, report.format, report.labels, output, Cleaning(**settings))
+    return told.to_json()
+
+
+def test_a_cleaned_copy_is_ready_and_the_file_as_it_was(tmp_path: Path, tokenizer: Any) -> None:
+    bad = [
+        chat(3),
+        {"prompt": "Wie groß?", "completion": "GrÃ¶ÃŸe 3"},
+        {"prompt": "Where to?", "completion": "To DE89 3704 0044 0532 0130 00."},
+        {"prompt": "empty", "completion": ""},
+    ]
+    path = write(tmp_path / "a.jsonl", [*map(chat, range(60)), *bad])
+    before = path.read_bytes()
+    told = cleaned(path, tokenizer, tmp_path / "b.jsonl", redact=True)
+    assert path.read_bytes() == before
+    assert told == {
+        "kept": {"train": 62},
+        "dropped": {"exact_duplicates": 1, "no_supervision": 1},
+        "mended": {"encoding": 1, "personal_data": 1},
+    }
+    after = look(tmp_path / "b.jsonl", tokenizer)
+    assert (after.verdict, after.findings) == ("ready", ())
+    text = (tmp_path / "b.jsonl").read_text("utf-8")
+    assert "Größe 3" in text
+    assert "[IBAN]" in text
+    assert "DE89" not in text
+
+
+def test_classes_are_mended_and_test_rows_that_train_are_dropped(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder / "train.jsonl", [*map(labelled, range(60)), {"text": "x y", "label": "Positive"}])
+    write(folder / "valid.jsonl", [labelled(5), labelled(99)])
+    told = cleaned(folder, tokenizer, tmp_path / "clean")
+    assert told["kept"] == {"train": 61, "validation": 1}
+    assert told["dropped"] == {"leakage": 1}
+    rows = (tmp_path / "clean" / "train.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(row)["label"] for row in rows} == {"positive", "negative"}
+    assert sorted(path.name for path in (tmp_path / "clean").iterdir()) == [
+        "train.jsonl", "valid.jsonl",
+    ]  # fmt: skip
+
+
+def test_conversion_keeps_every_row_or_says_which_it_cannot(tmp_path: Path, tokenizer: Any) -> None:
+    path = write(tmp_path / "a.jsonl", [chat(1), chat(1), chat(2)])
+    told = cleaned(path, tokenizer, tmp_path / "b.jsonl", fix=False, to="openai")
+    assert told["kept"] == {"train": 3}
+    rows = [json.loads(row) for row in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"]
+    back = cleaned(tmp_path / "b.jsonl", tokenizer, tmp_path / "c.jsonl", fix=False,
+                   to="prompt_completion")  # fmt: skip
+    assert back["kept"] == {"train": 3}
+    assert [json.loads(row) for row in (tmp_path / "c.jsonl").read_text().splitlines()] == [
+        chat(1), chat(1), chat(2),
+    ]  # fmt: skip
+    turns = [{"role": role, "content": "x"} for role in ("user", "assistant") * 2]
+    long = write(tmp_path / "d.jsonl", [{"messages": turns}])
+    with pytest.raises(DataError, match="more than one question"):
+        cleaned(long, tokenizer, tmp_path / "e.jsonl", fix=False, to="prompt_completion")
+    assert not (tmp_path / "e.jsonl").exists()
+
+
+def test_copies_replace_nothing_and_leave_nothing_half(tmp_path: Path, tokenizer: Any) -> None:
+    path = write(tmp_path / "a.jsonl", [chat(1)])
+    with pytest.raises(ConfigError, match="is there already"):
+        cleaned(path, tokenizer, path)
+    labels = write(tmp_path / "l.jsonl", [labelled(n) for n in range(4)])
+    with pytest.raises(ConfigError, match="cannot be written as openai"):
+        cleaned(labels, tokenizer, tmp_path / "x.jsonl", to="openai")
+    with pytest.raises(StorageError):
+        cleaned(path, tokenizer, path / "under-a-file.jsonl")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["a.jsonl", "l.jsonl"]
+
+
+def test_the_page_tells_it_in_both_languages_and_runs_nothing(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    rows = [*map(labelled, range(60)), {"text": "<script>alert(1)</script>", "label": "postive"}]
+    report = look(write(tmp_path / "a.jsonl", rows), tokenizer)
+    english, german = page(report), page(report, Catalogue.load("de"))
+    for told in (english, german):
+        assert "<script>" not in told
+        assert "label_typo" in told
+        assert "http" not in told
+    assert "what to do" in english
+    assert "was zu tun ist" in german

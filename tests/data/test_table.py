@@ -1,0 +1,190 @@
+"""Rows out of every kind of file, each with its place; and every way in which a file can be wrong."""
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from detour.data.table import Fault, Raw, open_table
+from detour.errors import DataError
+
+ROWS = [{"prompt": "Wie heißt du?", "completion": "Größe; „Öl“"}, {"prompt": "a,b", "completion": "c"}]
+
+
+def values(path: Path, split: str = "train") -> list[object]:
+    return [dict(row.values) for row in open_table(path).strictly(split)]
+
+
+def sources(path: Path) -> list[str]:
+    return [row.source for row in open_table(path).rows()]
+
+
+def write_jsonl(path: Path, rows: list[dict[str, str]], start: bytes = b"") -> Path:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_bytes(start + lines.encode())
+    return path
+
+
+def write_csv(path: Path, rows: list[dict[str, str]], delimiter: str) -> Path:
+    with path.open("w", encoding="utf-8-sig", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_every_form_gives_the_same_rows(tmp_path: Path) -> None:
+    paths = [
+        write_jsonl(tmp_path / "a.jsonl", ROWS),
+        write_jsonl(tmp_path / "bom.ndjson", ROWS, b"\xef\xbb\xbf"),
+        write_jsonl(tmp_path / "lines.json", ROWS),
+        *(write_csv(tmp_path / f"{n}.csv", ROWS, sign) for n, sign in enumerate(",;|")),
+        write_csv(tmp_path / "a.tsv", ROWS, "\t"),
+        tmp_path / "a.json",
+        tmp_path / "data.json",
+        tmp_path / "a.parquet",
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(ROWS), "utf-8")
+    (tmp_path / "data.json").write_text(json.dumps({"data": ROWS}), "utf-8")
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    for path in paths:
+        assert values(path) == ROWS, path
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries({k: st.text(min_size=1) for k in ("a", "b")}), min_size=1, max_size=5
+    ),
+    st.sampled_from(",;\t|"),
+)
+def test_any_text_comes_back_out_of_a_csv_file(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]], delimiter: str
+) -> None:
+    """The writer quotes; nothing but the header decides the columns."""
+    clean = [{k: v.replace("\x00", "") or "x" for k, v in row.items()} for row in rows]
+    clean = [{k: v.encode("utf-8", "ignore").decode() or "x" for k, v in r.items()} for r in clean]
+    path = write_csv(tmp_path_factory.mktemp("csv") / "a.csv", clean, delimiter)
+    assert values(path) == clean
+
+
+def test_places_are_lines_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('a;b\n"one\nof two lines";x\ny;z\n', "utf-8")
+    assert sources(path) == [f"{path}:2", f"{path}:4"]
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"a": 1}\n\n{"a": "\u2028"}\n', "utf-8")
+    assert sources(lines) == [f"{lines}:1", f"{lines}:3"]
+
+
+def test_paragraphs_of_a_text_stand_between_empty_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\n\nfirst\nline\n \nsecond\n\n\nthird", "utf-8")
+    assert values(path) == [{"text": "first\nline"}, {"text": "second"}, {"text": "third"}]
+    assert sources(path) == [f"{path}:3", f"{path}:6", f"{path}:9"]
+
+
+def test_a_row_that_cannot_be_read_does_not_hide_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": \n[1]\n{"a": "\xe4"}\n{"a": 2}\n')
+    rows = list(open_table(path).rows())
+    assert [isinstance(row, Fault) for row in rows] == [False, True, True, True, False]
+    assert [row.source.rpartition(":")[2] for row in rows] == ["1", "2", "3", "4", "5"]
+    latin = rows[3]
+    assert isinstance(latin, Fault)
+    assert "iconv -f WINDOWS-1252" in latin.error.hint
+    with pytest.raises(DataError, match="a.jsonl:2 is not JSON"):
+        list(open_table(path).strictly())
+
+
+def test_a_row_with_other_columns_is_a_fault_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,2\n1,2,3\n4,5\n", "utf-8")
+    good, bad, last = open_table(path).rows()
+    assert isinstance(good, Raw)
+    assert isinstance(last, Raw)
+    assert isinstance(bad, Fault)
+    assert bad.source == f"{path}:3"
+    assert "another number of columns" in str(bad.error)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.jsonl", b"", "holds no row"),
+        ("a.csv", b"\n\n", "holds no row"),
+        ("a.csv", b"a;b\n", "holds no row"),
+        ("a.csv", b"a;a\n1;2\n", "does not name its columns"),
+        ("a.csv", b"a;b\n\xe4;2\n", r"a.csv:2 is not UTF-8"),
+        ("a.csv", b'a;b\n1;"2\n', "is no row of a CSV file"),
+        ("a.jsonl", b"\xff\xfe{\x00", "UTF-16"),
+        ("a.jsonl", b'{"a"\x00: 1}', "binary"),
+        ("a.json", b"[]", "holds no row"),
+        ("a.json", b'{"a": 1}', "holds no list of rows"),
+        ("a.json", b"[1,", "is not JSON"),
+        ("a.json", b'[{"a": "\xe4"}]', "is not UTF-8"),
+        ("a.parquet", b"nothing", "is no Parquet file"),
+        ("a.xlsx", b"PK", "has an ending"),
+        ("a.txt", b"  \n\n", "holds no row"),
+    ],
+)
+def test_files_that_are_wrong_as_a_whole_are_told(
+    tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=told):
+        list(open_table(tmp_path / name).strictly())
+
+
+def test_a_folder_holds_its_splits_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "validation", "data/test"):
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": name}])
+    (tmp_path / "README.md").write_text("about the data")
+    table = open_table(tmp_path)
+    assert table.splits == ("train", "validation", "test")
+    shards = [row.values["text"] for row in table.strictly()]
+    assert shards == ["train-00000-of-00002", "train-00001-of-00002"]
+    assert [row.values["text"] for row in table.strictly("test")] == ["data/test"]
+
+
+def test_folders_that_say_too_little_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no file to train on"):
+        open_table(tmp_path)
+    write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    assert values(tmp_path) == ROWS  # one file alone needs no name
+    write_jsonl(tmp_path / "more.jsonl", ROWS)
+    with pytest.raises(DataError, match="no file to train on"):
+        open_table(tmp_path)
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    write_csv(tmp_path / "test.csv", ROWS, ",")
+    with pytest.raises(DataError, match="mixes forms"):
+        open_table(tmp_path)
+
+
+def test_what_is_nowhere_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        open_table(tmp_path / "nothing.jsonl")
+    with pytest.raises(DataError, match="no file here, and no dataset"):
+        open_table("nobody/no-such-dataset-at-all")
+
+
+def test_progress_reaches_the_size_of_all_files(tmp_path: Path) -> None:
+    for split in ("train-0", "train-1"):
+        write_jsonl(tmp_path / f"{split}.jsonl", ROWS * 600)
+    told: list[tuple[int, int]] = []
+    table = open_table(tmp_path)
+    assert len(list(table.rows(watch=lambda done, of: told.append((done, of))))) == 2400
+    assert told[-1] == (table.size, table.size)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_a_task_of_super_natural_instructions_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "task001.json"
+    task = {"Definition": ["Add."], "Instances": [{"input": "1 1", "output": ["2"]}]}
+    path.write_text(json.dumps(task))
+    assert values(path) == [{"sni_input": "1 1", "sni_output": ["2"]}]
