@@ -15,7 +15,7 @@ from detour.errors import ConfigError, DataError, StorageError
 from detour.language.catalogue import Catalogue
 from detour.model.loading import load_tokenizer
 
-WORDS = "river stone copper lantern meadow signal harbour violin orchard granite".split()
+WORDS = ["river", "stone", "copper", "lantern", "meadow", "signal", "harbour", "violin", "orchard"]
 
 
 def chat(number: int) -> dict[str, Any]:
@@ -92,7 +92,11 @@ def test_each_kind_of_trouble_is_found(
         ([{"prompt": f"{n}", "completion": ""} for n in range(60)], "no_supervision", "unusable"),
         ([*map(labelled, range(60)), {"text": "river", "label": "postive"}], "label_typo", "dirty"),
         ([*map(labelled, range(60)), {"text": "river", "label": "odd"}], "small_classes", "dirty"),
-        ([*map(labelled, range(60)), {**labelled(4), "label": "negative"}], "contradictions", "dirty"),
+        (
+            [*map(labelled, range(60)), {**labelled(4), "label": "negative"}],
+            "contradictions",
+            "dirty",
+        ),
     ],
 )
 def test_verdicts(

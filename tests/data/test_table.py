@@ -1,4 +1,4 @@
-"""Rows out of every kind of file, each with its place; and every way in which a file can be wrong."""
+"""Rows out of every kind of file, each with its place; and all the ways a file can be wrong."""
 
 import csv
 import json
@@ -13,7 +13,10 @@ from pyarrow import parquet
 from detour.data.table import Fault, Raw, open_table
 from detour.errors import DataError
 
-ROWS = [{"prompt": "Wie heißt du?", "completion": "Größe; „Öl“"}, {"prompt": "a,b", "completion": "c"}]
+ROWS = [
+    {"prompt": "Wie heißt du?", "completion": "Größe; „Öl“"},
+    {"prompt": "a,b", "completion": "c"},
+]
 
 
 def values(path: Path, split: str = "train") -> list[object]:
@@ -97,7 +100,7 @@ def test_a_row_that_cannot_be_read_does_not_hide_the_next(tmp_path: Path) -> Non
     latin = rows[3]
     assert isinstance(latin, Fault)
     assert "iconv -f WINDOWS-1252" in latin.error.hint
-    with pytest.raises(DataError, match="a.jsonl:2 is not JSON"):
+    with pytest.raises(DataError, match=r"a\.jsonl:2 is not JSON"):
         list(open_table(path).strictly())
 
 

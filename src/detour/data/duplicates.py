@@ -6,8 +6,9 @@ Eight bytes a row are kept for exact duplicates, so that a file of any size fits
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
@@ -71,17 +72,14 @@ def near_duplicates(texts: Sequence[str], others: Sequence[str] = ()) -> list[tu
     """
     sketch = require("datasketch", "data")
     index = sketch.MinHashLSH(threshold=CANDIDATE, num_perm=PERMUTATIONS)
-    known = [shingles(one) for one in others]
-    for place, sketched in enumerate(_sketches(known)):
+    for place, (_, sketched) in enumerate(_sketches(others)):
         index.insert(place, sketched)
+    against = others or texts
     found: list[tuple[int, int]] = []
-    own = [shingles(one) for one in texts]
-    for place, sketched in enumerate(_sketches(own)):
-        against = known if others else own
+    for place, (own, sketched) in enumerate(_sketches(texts)):
         for candidate in sorted(index.query(sketched)):
-            if _jaccard(own[place], against[candidate]) >= NEAR and (
-                own[place] != against[candidate]
-            ):
+            other = shingles(against[candidate])  # made anew: kept, they take a gigabyte
+            if own != other and len(own & other) >= NEAR * len(own | other):
                 found.append((place, candidate))
                 break
         if not others:
@@ -95,12 +93,12 @@ def shingles(told: str) -> frozenset[str]:
     return frozenset(clean[i : i + SHINGLE] for i in range(max(1, len(clean) - SHINGLE + 1)))
 
 
-def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    return len(one & other) / len(one | other)
-
-
-def _sketches(sets: Sequence[frozenset[str]]):  # noqa: ANN202 - datasketch has no types
+def _sketches(texts: Sequence[str]) -> Iterator[tuple[frozenset[str], Any]]:
+    """Each text's shingles and their MinHash."""
     sketch = require("datasketch", "data")
-    return sketch.MinHash.generator(
-        ([s.encode("utf-8", "surrogatepass") for s in one] for one in sets), num_perm=PERMUTATIONS
-    )
+    empty = sketch.MinHash(PERMUTATIONS)
+    for told in texts:
+        own = shingles(told)
+        sketched = empty.copy()
+        sketched.update_batch([one.encode("utf-8", "surrogatepass") for one in own])
+        yield own, sketched

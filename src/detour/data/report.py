@@ -310,9 +310,10 @@ class _Survey:
 
     def _unreadable(self) -> Iterator[Finding]:
         if self.counts["unreadable"]:
+            fault = self.first_fault.message if self.first_fault else ""
             yield Finding(
                 "unreadable", "error", self.counts["unreadable"],
-                text("mend or drop them; the first: {fault}", fault=self.first_fault.message if self.first_fault else ""),
+                text("mend or drop them; the first: {fault}", fault=fault),
                 tuple(self.trouble["unreadable"]),
             )  # fmt: skip
 

@@ -1,0 +1,95 @@
+"""`detour check`, as people and programs call it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+KEYS = {
+    "name", "form", "format", "columns", "kind", "rows", "splits", "usable", "tokens",
+    "supervised_tokens", "labels", "languages", "licences", "verdict", "advice", "findings",
+    "sampled",
+}  # fmt: skip
+
+
+@pytest.fixture
+def data(shelf: Path) -> Path:
+    """A German CSV file in the current folder, with what such files have wrong."""
+    path = shelf.parent.parent / "here" / "fragen.csv"
+    rows = [f'"Was kostet Gerät {n}; und wo?";{n * n} Euro im Laden {n};x' for n in range(60)]
+    bad = ["Wohin damit?;Auf DE89 3704 0044 0532 0130 00;x", rows[7], "zu kurz"]
+    path.write_text("\n".join(["Frage;Antwort;Rest", *rows, *bad]) + "\n", "utf-8")
+    return path
+
+
+def test_json_holds_the_contract(detour, data) -> None:
+    told = detour("check", data, "--json")
+    assert told.code == 0
+    report = told.json
+    assert set(report) == KEYS
+    assert (report["format"], report["rows"], report["verdict"]) == (
+        "prompt_completion", 63, "dirty",
+    )  # fmt: skip
+    assert report["columns"] == {"prompt": "Frage", "completion": "Antwort"}
+    found = {finding["code"]: finding["rows"] for finding in report["findings"]}
+    assert found == {"unreadable": 1, "exact_duplicates": 1, "personal_data": 1}
+    assert all({"code", "severity", "rows", "advice", "where"} == set(f)
+               for f in report["findings"])  # fmt: skip
+
+
+def test_people_see_what_is_learned_and_what_to_do(detour, data) -> None:
+    told = detour("check", data)
+    assert told.code == 0
+    assert "'Frage' is the prompt" in told.out
+    assert "[[0 Euro im Laden 0" in told.out
+    assert "fragen.csv:62" in told.out
+    assert told.out.splitlines()[-1].startswith("dirty: clean it first")
+    german = detour("check", data, "--lang", "de")
+    assert "was zu tun ist" in german.out
+    assert "eine andere Zahl von Spalten" in german.out
+
+
+def test_a_cleaned_copy_and_a_page_are_written(detour, data) -> None:
+    told = detour("check", data, "--fix", "gut.jsonl", "--redact", "--html", "a.html", "--json")
+    assert told.json["cleaned"] == {
+        "kept": {"train": 61},
+        "dropped": {"exact_duplicates": 1, "unreadable": 1},
+        "mended": {"personal_data": 1},
+    }
+    assert detour("check", "gut.jsonl", "--json").json["verdict"] == "ready"
+    rows = Path("gut.jsonl").read_text("utf-8").splitlines()
+    assert "[IBAN]" in json.loads(rows[-1])["messages"][1]["content"]
+    assert "<html" in Path("a.html").read_text("utf-8")
+    again = detour("check", data, "--fix", "gut.jsonl", "--json")
+    assert again.code == 2
+    assert Path("gut.jsonl").read_text("utf-8").splitlines() == rows
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--column", "prompt=Fraage"), "did you mean 'Frage'?"),
+        (("--column", "prompt"), "ROLE=NAME"),
+        (("--column", "question=Frage"), "no column can be the 'question'"),
+        (("--format", "csv"), "unknown format 'csv'"),
+        (("--redact",), "none is written"),
+        (("--fix", "a.jsonl", "--convert", "b.jsonl"), "exclude each other"),
+        (("--to", "openai"), "none is written"),
+        (("--fix", "a.jsonl", "--to", "alpaca"), "cannot be written as alpaca"),
+        (("--base", "nothing"), "nothing"),
+    ],
+)
+def test_wrong_options_end_in_advice(detour, data, options, told) -> None:
+    refused = detour("check", data, *options)
+    assert refused.code == 2
+    assert told in refused.err
+    assert sorted(path.name for path in data.parent.iterdir()) == ["fragen.csv"]
+
+
+def test_columns_that_say_nothing_are_asked_for(detour, data) -> None:
+    data.write_text("a;b\n" + "".join(f"Frage {n};Antwort {n}\n" for n in range(60)), "utf-8")
+    refused = detour("check", data)
+    assert refused.code == 2
+    assert "--column prompt=a" in refused.err
+    told = detour("check", data, "--column", "prompt=a", "--column", "completion=b", "--json")
+    assert told.json["usable"] == 60
