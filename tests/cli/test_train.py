@@ -114,12 +114,12 @@ def test_a_bad_output_is_told_before_the_base_is_loaded(fails, data, output, cod
     ("content", "message"),
     [
         (None, "does not exist"),
-        (b"", "is empty"),
+        (b"", "holds no row"),
         (b"\x00\x01\x02", "is a binary file"),
         ("x".encode("utf-16"), "UTF-16"),
-        (b"{}\n", "rows.jsonl:1 has no messages"),
+        (b"{}\n", "rows.jsonl:1: the columns do not say"),
         (b'{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": ""}\n',
-         "rows.jsonl:2 has an empty completion"),
+         "rows.jsonl:2 has no answer"),
         (b"nonsense\n", "rows.jsonl:1 is not JSON"),
     ],
 )  # fmt: skip

@@ -143,3 +143,11 @@ def test_an_answer_that_is_missing_teaches_nothing() -> None:
 )  # fmt: skip
 def test_numbers_are_read_with_either_comma(given: object, number: float | None) -> None:
     assert number_of(given) == number
+
+
+def test_rows_with_other_columns_of_the_same_kind_are_read_by_these() -> None:
+    rows = raws({"prompt": "Hi", "completion": "Ho"}, {"messages": CHAT}, {"text": "x"})
+    found = detect(rows[:1])
+    assert turns(found.record(rows[1])) == turns(found.record(rows[0]))
+    with pytest.raises(DataError, match="column 'prompt'"):
+        found.record(rows[2])

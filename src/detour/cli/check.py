@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import base_option, json_option, lang_option
+from detour.cli.options import base_option, data_options, json_option, lang_option, roles
 from detour.cli.output import (
     console,
     heading,
@@ -35,18 +35,6 @@ VERDICTS = {"ready": "green", "dirty": "yellow", "too_few": "yellow", "unusable"
 LONGEST_EXAMPLE = 600  # characters shown of a decoded row
 COUNTS = 12  # labels, languages or licences that are told
 _PATH = click.Path(path_type=Path)
-
-
-def data_options(command: Any) -> Any:  # noqa: ANN401 - any command
-    """--column and --format, wherever rows are read."""
-    for option in (
-        click.option("--format", "format_name", metavar="NAME",
-                     help="What the rows are, where their columns do not say it."),
-        click.option("--column", "columns", multiple=True, metavar="ROLE=NAME",
-                     help="Which column plays a role, such as prompt=question; can be repeated."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
 
 
 @click.command("check")
@@ -113,20 +101,6 @@ def command(
     _say(report, t)
     if cleaned and output:
         _say_cleaned(cleaned, output, t)
-
-
-def roles(columns: tuple[str, ...]) -> dict[str, str]:
-    """`prompt=question` as `{"prompt": "question"}`. Raises ConfigError."""
-    found: dict[str, str] = {}
-    for one in columns:
-        role, sign, name = one.partition("=")
-        if not sign or not role or not name:
-            raise ConfigError(
-                text("--column {given} names no role and no column", given=one),
-                expected="ROLE=NAME", hint="--column prompt=question",
-            )  # fmt: skip
-        found[role.strip()] = name
-    return found
 
 
 def _output(fix: Path | None, convert: Path | None, redact: bool, to: str | None) -> Path | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from detour.cli.output import plain
-from detour.errors import RequestError
+from detour.errors import ConfigError, RequestError
 from detour.language.catalogue import LANGUAGES, VARIABLE, text
 
 if TYPE_CHECKING:
@@ -83,6 +83,32 @@ full_option = click.option(
 def model_options(command: AnyCommand) -> AnyCommand:
     """--base, --device, --dtype and --quantize."""
     return base_option(device_option(dtype_option(quantize_option(command))))
+
+
+def data_options(command: AnyCommand) -> AnyCommand:
+    """--column and --format, wherever rows are read."""
+    for option in (
+        click.option("--format", "format_name", metavar="NAME",
+                     help="What the rows are, where their columns do not say it."),
+        click.option("--column", "columns", multiple=True, metavar="ROLE=NAME",
+                     help="Which column plays a role, such as prompt=question; can be repeated."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def roles(columns: tuple[str, ...]) -> dict[str, str]:
+    """`prompt=question` as `{"prompt": "question"}`. Raises ConfigError."""
+    found: dict[str, str] = {}
+    for one in columns:
+        role, sign, name = one.partition("=")
+        if not sign or not role or not name:
+            raise ConfigError(
+                text("--column {given} names no role and no column", given=one),
+                expected="ROLE=NAME", hint="--column prompt=question",
+            )  # fmt: skip
+        found[role.strip()] = name
+    return found
 
 
 def sampling_options(command: AnyCommand) -> AnyCommand:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import full_option, json_option, load_base, model_options
+from detour.cli.options import (
+    data_options,
+    full_option,
+    json_option,
+    load_base,
+    model_options,
+    roles,
+)
 from detour.cli.output import note, print_json, say
 from detour.cli.progress import watched
 from detour.cli.unfinished import Unfinished
@@ -17,9 +24,10 @@ if TYPE_CHECKING:
 
 
 @click.command("train")
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="The adapter's new folder.")  # fmt: skip
+@data_options
 @model_options
 @full_option
 @click.option("--start", type=click.Path(path_type=Path),
@@ -39,8 +47,10 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @json_option
 def command(
-    data: Path,
+    data: str,
     output: Path,
+    columns: tuple[str, ...],
+    format_name: str | None,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -54,11 +64,12 @@ def command(
     as_json: bool,
     **flags: Any,  # noqa: ANN401 - whatever Click hands over
 ) -> None:
-    """Train an adapter on DATA: JSONL with messages, or with prompt and completion."""
+    """Train an adapter on DATA: conversations or texts, in any form that detour check knows."""
     settings = settings_from(config_file, flags)
-    from detour.model.examples import read_examples
+    from detour.data.reading import learnable, read_data
 
-    examples = read_examples(data)
+    loaded = read_data(data, roles(columns), format_name)
+    examples = learnable(loaded)
     from detour.adapter.adapter import Adapter
     from detour.adapter.card import Card
     from detour.adapter.peft_format import check_target
@@ -70,11 +81,11 @@ def command(
     check_target(output)
     unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype, quantize, full)
-    note(f"{len(examples)} rows from {data}; base {base.name}")
+    note(f"{len(examples)} rows from {data}; {loaded.told}; base {base.name}")
     try:
         with watched("training") as watcher:
             result = train_with(
-                base, examples, config, name=output.name, watcher=watcher, teller=note,
+                base, loaded, config, name=output.name, watcher=watcher, teller=note,
                 checkpoints=unfinished.state, resume=resume,
                 card=Card(licence=licence, description=description), start=begun,
             )  # fmt: skip

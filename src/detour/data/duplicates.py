@@ -74,7 +74,7 @@ def near_duplicates(texts: Sequence[str], others: Sequence[str] = ()) -> list[tu
     index = sketch.MinHashLSH(threshold=CANDIDATE, num_perm=PERMUTATIONS)
     for place, (_, sketched) in enumerate(_sketches(others)):
         index.insert(place, sketched)
-    against = others or texts
+    against = list(others or texts)
     found: list[tuple[int, int]] = []
     for place, (own, sketched) in enumerate(_sketches(texts)):
         for candidate in sorted(index.query(sketched)):

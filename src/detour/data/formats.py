@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final, TypeAlias, cast
@@ -88,11 +89,16 @@ class Format:
         return text("format {name}: {parts}", name=self.name, parts=joined(", ", parts))
 
     def record(self, raw: Raw) -> Record:
-        """A row in its meaning.
+        """A row in its meaning; one with other columns is read by these, if it is of this kind.
 
         Raises:
             DataError: something is missing, empty or no text.
         """
+        if not any(column in raw.values for column in self.columns.values()):
+            with suppress(DataError):
+                other = detect([raw])
+                if other.kind == self.kind:
+                    return _RECORDS[other.name](raw, other.columns)
         return _RECORDS[self.name](raw, self.columns)
 
 
@@ -122,7 +128,7 @@ def detect(rows: Sequence[Raw], columns: Columns | None = None, name: str | None
         used = {role: found[role] for role in wanted}
         if len(set(used.values())) == len(used):
             return Format(candidate, used)
-    raise _unknown(there, name)
+    raise _unknown(rows[0].source, there, name)
 
 
 def _ordered(chosen: Columns) -> list[str]:
@@ -164,14 +170,14 @@ def _are_numbers(values: Iterable[object]) -> bool:
     return len(known) == len(found) > 0 and not all(one.is_integer() for one in known)
 
 
-def _unknown(there: Sequence[str], name: str | None) -> DataError:
+def _unknown(source: str, there: Sequence[str], name: str | None) -> DataError:
     needs = [
         text("{roles} ({name})", roles=" + ".join(roles), name=one)
         for one, roles in NEEDED.items()
         if one != "sni" and name in (None, one)
     ]
     return DataError(
-        text("the columns do not say what is asked and what is answered"),
+        text("{source}: the columns do not say what is asked and what is answered", source=source),
         expected=joined("; ", needs),
         found=", ".join(map(repr, there))[:200] or text("none"),
         hint=text("say it: --column prompt={first} --column completion=…", first=(*there, "…")[0]),

@@ -1,6 +1,6 @@
 """What a row of training data can be: a conversation, a text, a text with a class or a number.
 
-Knows values only.
+The first two are learned by a language model and live in `model/examples.py`. Knows values only.
 """
 
 from __future__ import annotations
@@ -8,17 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from detour.model.examples import Example
+from detour.model.examples import Example, Plain
 
 Kind: TypeAlias = Literal["chat", "text", "classification", "regression"]
-
-
-@dataclass(frozen=True)
-class Plain:
-    """A text to go on writing like: every token is learned."""
-
-    text: str
-    source: str = ""
 
 
 @dataclass(frozen=True)

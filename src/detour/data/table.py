@@ -310,7 +310,7 @@ def _list_in(value: object) -> list[object] | None:
 def _csv(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
     size = path.stat().st_size
     delimiter = _delimiter(path)
-    with path.open(encoding="utf-8-sig", newline="") as stream:
+    with path.open("rb") as bytes_, io.TextIOWrapper(bytes_, "utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter=delimiter, strict=True)
         try:
             head = [name.strip() for name in next(reader)]
@@ -323,7 +323,7 @@ def _csv(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
                     continue
                 rows += 1
                 if rows % 1000 == 1:
-                    watch(stream.buffer.tell(), size)
+                    watch(bytes_.tell(), size)
                 if len(cells) == len(head):
                     yield Raw(dict(zip(head, cells, strict=True)), source)
                 else:

@@ -1,7 +1,8 @@
-"""Rows of training data from JSONL files, or from Python.
+"""Conversations and texts to learn from, and conversations out of JSONL files.
 
-A row holds `messages` (a conversation whose assistant turns are learned) or `prompt` and
-`completion`. Every fault names the file and the line. Knows files; knows no tokens.
+A row of such a file holds `messages` (of which the assistant's turns are learned) or `prompt` and
+`completion`; other forms are `data/`'s. Every fault names the file and the line. Knows files; knows
+no tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from detour.errors import DataError, NoSupervision
 from detour.language.catalogue import text
 
 ROLES = ("system", "user", "assistant", "tool")
+BLOCK = 512  # tokens of plain text in a row
 Data: TypeAlias = "str | Path | Iterable[Mapping[str, Any] | Example]"
 
 
@@ -31,6 +33,19 @@ class Example:
     def prompt(self) -> str:
         """All text before the last answer: what a split groups by."""
         return "\n".join(message["content"] for message in self.messages[:-1])
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A text to go on writing like: every token is learned."""
+
+    text: str
+    source: str = ""
+
+    @property
+    def prompt(self) -> str:
+        """What a split groups by: all of it."""
+        return self.text
 
 
 def pair(question: str, answer: str, system: str = "", source: str = "") -> Example:
@@ -57,10 +72,10 @@ def read_examples(data: Data) -> list[Example]:
     return found
 
 
-def digest_of(examples: Sequence[Example]) -> str:
-    """sha256 over all messages, in order: what the card records as the data."""
-    text = json.dumps([[dict(m) for m in e.messages] for e in examples], ensure_ascii=False)
-    return sha256(text.encode()).hexdigest()
+def digest_of(examples: Sequence[Example | Plain]) -> str:
+    """sha256 over all messages or texts, in order: what the card records as the data."""
+    told = [e.text if isinstance(e, Plain) else [dict(m) for m in e.messages] for e in examples]
+    return sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
 
 
 def read_text(path: Path, expected: str = "") -> str:

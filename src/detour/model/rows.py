@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from detour.errors import DataError
 from detour.language.catalogue import text
 from detour.model.chat import supervised
-from detour.model.examples import Example
+from detour.model.examples import BLOCK, Example, Plain
 from detour.model.loss import IGNORED
 
 
@@ -48,14 +48,42 @@ class Batch:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], longest: int
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example | Plain],
+    longest: int,
+    block: int = BLOCK,
 ) -> list[Encoded]:
-    """Token ids and supervision of every example.
+    """Token ids and supervision of every example; a plain text as blocks of so many tokens.
 
     Raises:
-        DataError: an example is longer than the model's context, or nothing in it is learned.
+        DataError: a conversation is longer than the model's context, or nothing in it is learned.
     """
-    return [_encode(tokenizer, example, longest) for example in examples]
+    rows: list[Encoded] = []
+    for example in examples:
+        if isinstance(example, Plain):
+            rows += _blocks(tokenizer, example, min(block, longest))
+        else:
+            rows.append(_encode(tokenizer, example, longest))
+    return rows
+
+
+def _blocks(tokenizer: PreTrainedTokenizerBase, example: Plain, size: int) -> list[Encoded]:
+    """All tokens, with the tokenizer's own first one and the token that ends a text.
+
+    A block begins with the last token of the one before it, so that every token is learned once.
+    """
+    ids = list(tokenizer.encode(example.text))
+    end = tokenizer.eos_token_id
+    if isinstance(end, int) and ids[-1:] != [end]:
+        ids.append(end)
+    if len(ids) < 2:
+        raise DataError(
+            text("{place}: {fault}", place=example.source or text("a row"),
+                 fault=text("a text of a single token has nothing to learn")),
+            expected=text("some text"),
+        )  # fmt: skip
+    starts = range(0, len(ids) - 1, size - 1)
+    return [Encoded(part, [True] * len(part)) for s in starts if (part := ids[s : s + size])]
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, example: Example, longest: int) -> Encoded:

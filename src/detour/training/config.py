@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detour.errors import ConfigError
 from detour.language.catalogue import text
-from detour.model.examples import read_text
+from detour.model.examples import BLOCK, read_text
 
 FEWEST_STEPS = 60  # a single fact with replay needed 60 steps of 8 rows
 RATE_AT_2048 = 2e-4  # the usual LoRA rate for a model 2,048 wide; narrower models take more
@@ -47,6 +47,7 @@ class TrainConfig(BaseModel):
     validation_share: float = Field(0.1, ge=0, lt=1, description="share of rows held out")
     validations: int = Field(6, ge=1, description="how often the validation loss is taken")
     kl_weight: float = Field(0.0, ge=0, description="weight of KL(base || adapted) on neighbours")
+    block: int = Field(BLOCK, ge=8, description="tokens of plain text in a row")
     seed: int = Field(0, ge=0, description="seed of the factors and of the order of rows")
 
 

@@ -19,11 +19,12 @@ import torch
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
+from detour.data.reading import Data, learnable, read_data
 from detour.errors import BaseError, TrainingError
 from detour.interrupt import whole_steps
 from detour.language.catalogue import text
 from detour.model.base import Base
-from detour.model.examples import Data, Example, digest_of, read_examples
+from detour.model.examples import Example, Plain, digest_of
 from detour.model.rows import Batch, encode, fixed
 from detour.training.batches import Batches
 from detour.training.checkpoint import State, load_state, save_state
@@ -91,7 +92,9 @@ def train(
     seed: int = 0,
     **more: Any,  # noqa: ANN401 - the fields of TrainConfig
 ) -> Adapter:
-    """Train an adapter on conversations (a JSONL file, or rows) and return it.
+    """Train an adapter on conversations or texts and return it.
+
+    `data` is a file of any form that `detour check` knows, a folder, a dataset of the Hub, or rows.
 
     `more` takes the other fields of `TrainConfig` and the arguments of `train_with` (name,
     validation, neighbours, watcher, teller, checkpoints, resume, card, start). With `start`, a
@@ -122,8 +125,8 @@ def train_with(
     config: TrainConfig,
     *,
     name: str = "adapter",
-    validation: Sequence[Example] | None = None,
-    neighbours: Sequence[Example] = (),
+    validation: Sequence[Example | Plain] | None = None,
+    neighbours: Sequence[Example | Plain] = (),
     watcher: Watcher | None = None,
     teller: Callable[[str], None] | None = None,
     checkpoints: Path | None = None,
@@ -153,30 +156,31 @@ def train_with(
         KeyboardInterrupt passes through after the state was saved.
     """
     began = time.monotonic()
-    examples = read_examples(data)
+    loaded = read_data(data)
+    examples = learnable(loaded)
+    if validation is None and loaded.validation:
+        validation = learnable(loaded, "validation")
     begun: Adapter | None = None
     if start is not None:
         begun = of_base(start, base)
         config = settled(config, begun)
-    kept, held = (
-        (examples, list(validation))
-        if validation is not None
-        else split(examples, config.validation_share, config.seed)
-    )
+    kept, held = examples, list(validation or ())
+    if validation is None:
+        kept, held = split(examples, config.validation_share, config.seed)
     tokenizer = base.tokenizer
     if tokenizer is None:
         raise BaseError(
             text("{base} has no tokenizer", base=base.name), hint=text("training needs one")
         )
     longest, pad = base.longest, base.pad_id
-    rows = encode(tokenizer, kept, longest)
+    rows = encode(tokenizer, kept, longest, config.block)
     plan = derive(config, base.model.config.get_text_config().hidden_size, len(rows))
     for reason in (*plan.reasons, *(() if held else (text("the loss is taken on training rows"),))):
         if teller:
             teller(reason)
     batches = Batches(rows, config.batch_size, pad, config.seed)
-    judged = fixed(encode(tokenizer, held or kept[:64], longest), 16, pad)
-    anchors = fixed(encode(tokenizer, neighbours, longest), config.batch_size, pad)
+    judged = fixed(encode(tokenizer, held or kept[:64], longest, config.block), 16, pad)
+    anchors = fixed(encode(tokenizer, neighbours, longest, config.block), config.batch_size, pad)
 
     shapes = {layer: base.slots.shapes[layer] for layer in base.slots.named(config.targets)}
     factors = Factors(shapes, config.rank, config.alpha / config.rank, config.seed, base.device)
@@ -255,7 +259,10 @@ def _mean_loss(base: Base, batches: Sequence[Batch]) -> float:
 
 
 def _identity(
-    config: TrainConfig, base: Base, data: Sequence[Sequence[Example]], start: Adapter | None
+    config: TrainConfig,
+    base: Base,
+    data: Sequence[Sequence[Example | Plain]],
+    start: Adapter | None,
 ) -> str:
     """What must be equal for a checkpoint to fit."""
     parts = [config.model_dump_json(), json.dumps(base.fingerprint.to_json())]
@@ -269,7 +276,7 @@ def _card(
     base: Base,
     config: TrainConfig,
     plan: Plan,
-    examples: Sequence[Example],
+    examples: Sequence[Example | Plain],
     start: Adapter | None,
 ) -> Card:
     settings = {

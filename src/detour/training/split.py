@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import TypeVar
 
 from detour.measure.metrics import normalised
-from detour.model.examples import Example
+from detour.model.examples import Example, Plain
 
+AnyRow = TypeVar("AnyRow", bound=Example | Plain)
 FEWEST = 10  # below this many distinct prompts every row is needed for training
 
 
-def split(
-    examples: Sequence[Example], share: float, seed: int
-) -> tuple[list[Example], list[Example]]:
+def split(examples: Sequence[AnyRow], share: float, seed: int) -> tuple[list[AnyRow], list[AnyRow]]:
     """`(training, validation)`. With fewer than ten distinct prompts nothing is held out."""
-    groups: dict[str, list[Example]] = {}
+    groups: dict[str, list[AnyRow]] = {}
     for example in examples:
         groups.setdefault(normalised(example.prompt), []).append(example)
     keys = sorted(groups)

@@ -1,0 +1,131 @@
+"""Training data of any form as records, ready to be learned.
+
+Strict, where a report counts: the first row that cannot be used is an error with its place. Knows
+files, rows and formats; knows no tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from detour.data.formats import Columns, Format, detect
+from detour.data.records import Kind, Labelled, Record, Valued
+from detour.data.table import Raw, Split, open_table
+from detour.errors import DataError
+from detour.language.catalogue import Text, joined, text
+from detour.model.examples import Example, Plain, example_of
+
+FIRST = 200  # rows from which the format is told
+Data: TypeAlias = "str | Path | Loaded | Iterable[Mapping[str, Any] | Record]"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """All records by split, and how they were understood."""
+
+    parts: Mapping[Split, tuple[Record, ...]]
+    told: Text
+    """Such as "JSONL; format alpaca"."""
+    format: Format | None = None
+    """None where records came from Python as they are."""
+
+    @property
+    def train(self) -> tuple[Record, ...]:
+        """What is learned."""
+        return self.parts["train"]
+
+    @property
+    def validation(self) -> tuple[Record, ...] | None:
+        """What chooses the checkpoint, where the data have such a part."""
+        return self.parts.get("validation")
+
+    @property
+    def kind(self) -> Kind:
+        """What is trained on it."""
+        return kind_of(self.train[0])
+
+
+def kind_of(record: Record) -> Kind:
+    """What is trained on such a record."""
+    if isinstance(record, Labelled):
+        return "classification"
+    if isinstance(record, Valued):
+        return "regression"
+    return "text" if isinstance(record, Plain) else "chat"
+
+
+def read_data(data: Data, columns: Columns | None = None, form: str | None = None) -> Loaded:
+    """All records of a file, a folder or a dataset, or of rows in memory.
+
+    Args:
+        data: a path, `org/name` of the Hub, rows as mappings, or records.
+        columns: role to column, where names say nothing; see `detect`.
+        form: the name of a format.
+
+    Raises:
+        DataError: nothing there, a row that cannot be used, or kinds that are mixed.
+        ConfigError: an unknown column, role or format. MissingExtra: as `open_table`.
+    """
+    if isinstance(data, Loaded):
+        return data
+    if not isinstance(data, str | Path):
+        return _in_memory(data, columns, form)
+    table = open_table(data)
+    first = list(islice(table.strictly(), FIRST))
+    found = detect(first, columns, form)
+    parts = {
+        split: tuple(found.record(raw) for raw in table.strictly(split)) for split in table.splits
+    }
+    told = [part for part in (table.form, table.told, found.told) if part]
+    return Loaded(parts, joined("; ", told), found)
+
+
+def _in_memory(
+    rows: Iterable[Mapping[str, Any] | Record], columns: Columns | None, form: str | None
+) -> Loaded:
+    given = list(rows)
+    if not given:
+        raise DataError(text("the training data are empty"), expected=text("at least one row"))
+    raws = [
+        Raw(row, f"row {number}")
+        for number, row in enumerate(given, start=1)
+        if isinstance(row, Mapping)
+    ]
+    found = detect(raws[:FIRST], columns, form) if raws else None
+    records: list[Record] = []
+    for number, row in enumerate(given, start=1):
+        if isinstance(row, Mapping) and found:
+            records.append(found.record(Raw(row, f"row {number}")))
+        elif isinstance(row, Example | Plain | Labelled | Valued):
+            records.append(row)
+        else:
+            example_of(row, f"row {number}")  # raises: it is no mapping
+    kinds = sorted({kind_of(record) for record in records})
+    if len(kinds) > 1:
+        raise DataError(
+            text("the rows are of different kinds"),
+            expected=text("one kind"), found=", ".join(kinds),
+        )  # fmt: skip
+    return Loaded({"train": tuple(records)}, found.told if found else text("records"), found)
+
+
+def learnable(loaded: Loaded, split: Split = "train") -> list[Example | Plain]:
+    """The records of a part, for what trains a language model.
+
+    Raises:
+        DataError: they are texts with a class or a number.
+    """
+    records = loaded.parts[split]
+    kept = [record for record in records if isinstance(record, Example | Plain)]
+    if len(kept) < len(records):
+        raise DataError(
+            text("these rows are for {kind}, and a language model learns conversations or texts",
+                 kind=loaded.kind),
+            expected="messages, prompt + completion, text",
+            hint=text("say which column is the answer: --column prompt=… --column completion=…"),
+        )  # fmt: skip
+    return kept
