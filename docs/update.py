@@ -34,6 +34,7 @@ GERMAN_VERBS = {
     "demo": "Ändert vor deinen Augen eine Tatsache und beweist es.",
     "ask": "Fragt ein Modell, mit oder ohne eine Kette von Adaptern.",
     "teach": "Ändert eine Tatsache und misst, was sich sonst geändert hat.",
+    "check": "Sieht Daten an, bevor damit trainiert wird.",
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
     "generate": "Macht aus einem Satz einen Adapter.",
     "hypernet": "Trainiert Netze, die Adapter machen.",
