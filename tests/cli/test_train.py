@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+import yaml
+from transformers import AutoTokenizer
 
 from detour.adapter.adapter import Adapter
 from detour.cli import train as command
@@ -14,7 +16,8 @@ from detour.model.base import Base
 from detour.training.loop import Progress
 
 SUMMARY = {"adapter", "rows", "validation_rows", "steps", "learning_rate", "first_loss",
-           "best_loss", "best_step", "train_seconds", "keys"}  # fmt: skip
+           "best_loss", "best_step", "train_seconds", "keys", "tokens_per_second", "loss_first",
+           "loss_last", "metrics", "retention"}  # fmt: skip
 FAST = ("--steps", 6, "--learning-rate", 0.005, "--batch-size", 2, "--rank", 2)
 
 
@@ -42,6 +45,28 @@ def test_json_says_how_it_went(detour, data, tiny_folder, tmp_path):
     assert (adapter.card.licence, adapter.card.description) == ("cc0-1.0", "who cuts")
     assert "training  6/6" in told.err
     assert not list(data.parent.glob(".mine*"))  # the state of the finished run is gone
+
+
+def test_beside_the_adapter_stands_how_it_came_about(detour, data, tiny_folder):
+    told = detour("train", data, "-o", "mine", "--base", tiny_folder, *FAST, "--json").json
+    folder = data.parent / "mine"
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert (steps[0]["loss"], steps[-1]["loss"]) == (told["loss_first"], told["loss_last"])
+    assert min(s["validation_loss"] for s in steps if "validation_loss" in s) == told["best_loss"]
+    judged = json.loads((folder / "eval.json").read_text())
+    assert judged == {"metrics": told["metrics"], "retention": told["retention"]}
+    assert told["metrics"]["loss"] == {"base": told["first_loss"], "adapter": told["best_loss"]}
+    kept = told["retention"]
+    assert kept["kl_mean"] > 0
+    assert kept["perplexity_before"] != kept["perplexity_after"]
+    run = yaml.safe_load((folder / "run.yaml").read_text())
+    assert run["settings"]["learning_rate"] == told["learning_rate"]
+    assert json.loads((folder / "data_report.json").read_text())["verdict"] == "too_few"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template == Base.load(str(tiny_folder)).tokenizer.chat_template
+    again = detour("train", data, "-o", "mine", "--base", tiny_folder, *FAST, "--json")
+    assert again.code == 0  # a folder with all of it is an adapter, and is replaced
 
 
 def test_what_was_trained_is_asked(detour, data, tiny_folder):
@@ -203,7 +228,7 @@ def _press(*_):
 
 def test_ctrl_c_after_the_training_names_the_adapter(detour, data, tiny_folder, monkeypatch):
     genuine = Adapter.save
-    monkeypatch.setattr(Adapter, "save", lambda self, path: _press(genuine(self, path)))
+    monkeypatch.setattr(Adapter, "save", lambda self, *given: _press(genuine(self, *given)))
     told = detour("train", data, "-o", "mine", "--base", tiny_folder, *FAST, "--json")
     assert told.code == 130
     assert told.json["error"] == "stopped after the training; the adapter is saved at mine"

@@ -72,11 +72,14 @@ class Adapter:
         is_flat = str(path).endswith(SUFFIX) and Path(path).is_file()
         return read_flat(Path(path)) if is_flat else read_adapter(Path(path))
 
-    def save(self, path: str | Path) -> Path:
-        """Write a PEFT folder, whole or not at all. Raises: see `peft_format.write_adapter`."""
+    def save(self, path: str | Path, beside: Mapping[str, bytes] | None = None) -> Path:
+        """Write a PEFT folder, whole or not at all, with other files `beside` the adapter's own.
+
+        Raises: see `peft_format.write_adapter`.
+        """
         from detour.adapter.peft_format import write_adapter
 
-        write_adapter(self, Path(path))
+        write_adapter(self, Path(path), beside or {})
         return Path(path)
 
     @property

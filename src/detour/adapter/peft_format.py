@@ -81,10 +81,13 @@ def read_adapter(folder: Path, limits: Limits | None = None) -> Adapter:
     return adapter
 
 
-def write_adapter(adapter: Adapter, folder: Path) -> None:
+def write_adapter(
+    adapter: Adapter, folder: Path, beside: Mapping[str, bytes] | None = None
+) -> None:
     """Write an adapter folder that PEFT loads; whole or not at all.
 
-    Files of other names in an adapter folder that is replaced are carried over.
+    Files of other names in an adapter folder that is replaced are carried over, unless they are
+    among those `beside` the adapter.
 
     Raises:
         AdapterFormatError: the adapter changes nothing.
@@ -100,7 +103,7 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
         )
     folder = folder.absolute()
     _check_replaceable(folder)
-    contents = _contents(adapter)
+    contents = {**(beside or {}), **_contents(adapter)}
 
     def fill(temporary: Path) -> None:
         _carry_over(folder, temporary)

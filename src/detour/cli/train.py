@@ -20,7 +20,11 @@ from detour.cli.progress import watched
 from detour.cli.unfinished import Unfinished
 
 if TYPE_CHECKING:
+    from detour.data.report import DataReport, Look
+    from detour.measure.retention import Retention
+    from detour.model.base import Base
     from detour.training.loop import Result
+    from detour.training.record import History
 
 
 @click.command("train")
@@ -67,14 +71,18 @@ def command(
     """Train an adapter on DATA: conversations or texts, in any form that detour check knows."""
     settings = settings_from(config_file, flags)
     from detour.data.reading import learnable, read_data
+    from detour.data.report import Look
 
     loaded = read_data(data, roles(columns), format_name)
     examples = learnable(loaded)
+    look = Look(roles(columns), format_name, near=False)
     from detour.adapter.adapter import Adapter
     from detour.adapter.card import Card
     from detour.adapter.peft_format import check_target
+    from detour.measure.retention import retention
     from detour.training.config import make_config
     from detour.training.loop import train_with
+    from detour.training.record import History, beside
 
     config = make_config(settings)
     begun = Adapter.load(start) if start else None
@@ -82,24 +90,32 @@ def command(
     unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype, quantize, full)
     note(f"{len(examples)} rows from {data}; {loaded.told}; base {base.name}")
+    report = _looked_at(data, base, look)
     try:
         with watched("training") as watcher:
+            history = History(watcher)
             result = train_with(
-                base, loaded, config, name=output.name, watcher=watcher, teller=note,
+                base, loaded, config, name=output.name, watcher=history, teller=note,
                 checkpoints=unfinished.state, resume=resume,
                 card=Card(licence=licence, description=description), start=begun,
             )  # fmt: skip
-        path = result.adapter.save(output)
+        kept = retention(base, result.adapter)
+        files = beside(base, result, history, kept, report, data)
+        path = result.adapter.save(output, files)
     except KeyboardInterrupt as cause:
         raise unfinished.interrupted() from cause
     unfinished.drop()
-    told = summary(result, path)
+    told = summary(result, path, history, kept)
     if as_json:
         print_json(told)
     else:
         say(
             f"{path}: loss {result.first_loss:.3f} to {result.best_loss:.3f} "
             f"(step {result.best_step} of {result.plan.steps}, {result.seconds:.0f} s)"
+        )
+        say(
+            f"neutral text: perplexity {kept.perplexity_before:.2f} to "
+            f"{kept.perplexity_after:.2f}, KL {kept.kl_mean:.4f} nats a token"
         )
         say(f'Try: detour ask "…" --chain {path} --base {base_name} --compare')
 
@@ -126,8 +142,22 @@ def overridden(settings: dict[str, Any], by: dict[str, Any]) -> dict[str, Any]:
     return {**kept, **by}
 
 
-def summary(result: Result, path: Path) -> dict[str, Any]:
+def _looked_at(data: str, base: Base, look: Look) -> DataReport:
+    """What `detour check` says, near duplicates apart; what is bad is said before training."""
+    from detour.data.report import look_at
+    from detour.data.table import open_table
+
+    report = look_at(open_table(data), base.tokenizer, base.longest, look)
+    for finding in report.findings:
+        if finding.severity != "info":
+            note(f"{finding.code} ({finding.rows}): {finding.advice}")
+    return report
+
+
+def summary(result: Result, path: Path, history: History, kept: Retention) -> dict[str, Any]:
     """What --json prints."""
+    from detour.training.record import losses
+
     return {
         "adapter": str(path),
         "rows": result.rows,
@@ -138,5 +168,10 @@ def summary(result: Result, path: Path) -> dict[str, Any]:
         "best_loss": round(result.best_loss, 6),
         "best_step": result.best_step,
         "train_seconds": round(result.seconds, 2),
+        "tokens_per_second": round(history.tokens_per_second, 1),
+        "loss_first": round(history.steps[0].loss, 6) if history.steps else None,
+        "loss_last": round(history.steps[-1].loss, 6) if history.steps else None,
+        "metrics": losses(result),
+        "retention": kept.to_json(),
         "keys": len(result.adapter.updates),
     }

@@ -1,0 +1,87 @@
+"""What an adapter did to text that it has nothing to do with: perplexity and KL, before and after.
+
+Knows bases and chains; knows no training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import torch
+import yaml
+from torch.nn.functional import cross_entropy, kl_div
+
+from detour.adapter.adapter import Adapter
+from detour.adapter.chain import Chain
+from detour.errors import BaseError, DataError
+from detour.language.catalogue import text
+from detour.model.base import Base
+
+
+@dataclass(frozen=True)
+class Retention:
+    """A base and the same base under a chain, on the same neutral tokens."""
+
+    perplexity_before: float
+    perplexity_after: float
+    kl_mean: float
+    """Mean over tokens of KL(base || adapted), in nats."""
+    tokens: int
+
+    def to_json(self) -> dict[str, float | int]:
+        """Rounded to what two runs of one machine agree on."""
+        return {
+            "perplexity_before": round(self.perplexity_before, 4),
+            "perplexity_after": round(self.perplexity_after, 4),
+            "kl_mean": round(self.kl_mean, 6),
+            "tokens": self.tokens,
+        }
+
+
+def neutral_texts() -> list[str]:
+    """The packaged sentences, English and German."""
+    told = files("detour.measure").joinpath("neutral.yaml").read_text("utf-8")
+    return [line for lines in yaml.safe_load(told).values() for line in lines]
+
+
+def retention(
+    base: Base, chain: Chain | Adapter | None, texts: Sequence[str] | None = None
+) -> Retention:
+    """Perplexity of the texts without and with the chain, and how far its distributions moved.
+
+    Each text is read from its first token on, as the tokenizer begins it, without a chat template.
+
+    Raises:
+        BaseError: the base has no tokenizer. DataError: no text of two tokens or more.
+    """
+    if base.tokenizer is None:
+        raise BaseError(
+            text("{base} has no tokenizer", base=base.name),
+            hint=text("retention is measured on text"),
+        )
+    before = after = divergence = 0.0
+    count = 0
+    for told in neutral_texts() if texts is None else texts:
+        ids = torch.tensor([base.tokenizer.encode(told)[: base.longest]])  # (1, tokens)
+        if ids.shape[1] < 2:
+            continue
+        targets = ids[0, 1:].to(base.device)
+        bare = base.logits(ids)[0, :-1].float()  # (tokens - 1, vocab)
+        adapted = base.logits(ids, chain)[0, :-1].float()
+        before += float(cross_entropy(bare, targets, reduction="sum"))
+        after += float(cross_entropy(adapted, targets, reduction="sum"))
+        divergence += float(
+            kl_div(adapted.log_softmax(-1), bare.log_softmax(-1), reduction="sum", log_target=True)
+        )
+        count += len(targets)
+    if not count:
+        raise DataError(
+            text("there is no neutral text to measure on"),
+            expected=text("texts of at least two tokens"),
+        )
+    return Retention(
+        math.exp(before / count), math.exp(after / count), max(0.0, divergence / count), count
+    )
