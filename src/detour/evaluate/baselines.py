@@ -18,7 +18,7 @@ from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.model.examples import Example
 from detour.training.loop import train
-from detour.training.many import train_many
+from detour.training.many import AT_ONCE, train_many
 
 Teller = Callable[[str], None]
 
@@ -61,13 +61,17 @@ def task_adapters(
             count=len(missing), all=len(tasks), steps=steps,
         )  # fmt: skip
         teller(str(told))
-    made = train_many(
-        base, missing, targets=targets, rank=rank, alpha=alpha, steps=steps, seed=seed
-    )
-    if folder is not None:
+    names = list(missing)
+    for start in range(0, len(names), AT_ONCE):  # kept as they come: an interrupted run goes on
+        chunk = {name: missing[name] for name in names[start : start + AT_ONCE]}
+        made = train_many(
+            base, chunk, targets=targets, rank=rank, alpha=alpha, steps=steps, seed=seed
+        )
         for name, adapter in made.items():
-            adapter.save(folder / name)
-    return {task.name: found.get(task.name) or made[task.name] for task in tasks}
+            if folder is not None:
+                adapter.save(folder / name)
+            found[name] = adapter
+    return {task.name: found[task.name] for task in tasks}
 
 
 def one_for_all(
