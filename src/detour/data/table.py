@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias, cast
 from detour.errors import DataError
 from detour.extras import require
 from detour.language.catalogue import text
+from detour.model.examples import check_bytes, json_object
 
 Split: TypeAlias = str
 """`train`, `validation` or `test`."""
@@ -120,7 +121,7 @@ def open_table(data: str | Path) -> Table:
         return _folder(path)
     if path.exists():
         return _one(path)
-    if _HUB.fullmatch(str(data)) and not path.suffix:
+    if _HUB.fullmatch(str(data)) and path.suffix.lower() not in SUFFIXES:
         return _from_hub(str(data))
     raise DataError(
         text("{path} does not exist", path=path),
@@ -223,7 +224,7 @@ def _jsonl(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
             if number % 1000 == 1:
                 watch(read, size)
             if number == 1:
-                _check_start(path, line)
+                check_bytes(path, line)
             if not line.strip():
                 continue
             rows += 1
@@ -236,15 +237,9 @@ def _jsonl(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
 def _parsed(line: bytes, number: int, path: Path) -> Raw | Fault:
     source = f"{path}:{number}"
     try:
-        value = json.loads(_decoded(line, source, first=number == 1))
+        return Raw(json_object(_decoded(line, source, first=number == 1), source), source)
     except DataError as error:
         return Fault(error, source)
-    except json.JSONDecodeError as cause:
-        told = text("{message} at column {column}", message=cause.msg, column=cause.colno)
-        return Fault(_not_json(source, told), source)
-    except (ValueError, RecursionError) as cause:  # a number of 5,000 digits, 10,000 brackets
-        return Fault(_not_json(source, str(cause)), source)
-    return _as_row(value, source)
 
 
 def _as_row(value: object, source: str) -> Raw | Fault:
@@ -367,7 +362,7 @@ def _delimiter(path: Path) -> str:
         return "\t"
     with path.open("rb") as stream:
         start = stream.read(65536)
-    _check_start(path, start)
+    check_bytes(path, start)
     if not start.strip():
         raise _empty(path)
     told = start.decode("utf-8-sig", errors="replace")
@@ -387,22 +382,23 @@ def _delimiter(path: Path) -> str:
 
 def _parquet(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
     parquet = require("pyarrow.parquet", "data")
+    arrow = require("pyarrow", "data")
     size = path.stat().st_size
+    number = 0
     try:
         file = parquet.ParquetFile(path)
-    except Exception as cause:  # pyarrow has many names for a damaged file
+        total = file.metadata.num_rows
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+            for values in batch.to_pylist():
+                number += 1
+                yield Raw(values, f"{path}, row {number}")
+            watch(size * number // total, size)
+    except (arrow.ArrowException, OSError) as cause:  # also where it is damaged further on
         raise DataError(
             text("{path} is no Parquet file", path=path), found=str(cause).split("\n")[0][:200]
         ) from cause
-    total = file.metadata.num_rows
-    if not total:
+    if not number:
         raise _empty(path)
-    number = 0
-    for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-        for values in batch.to_pylist():
-            number += 1
-            yield Raw(values, f"{path}, row {number}")
-        watch(size * number // total, size)
 
 
 def _text(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
@@ -413,7 +409,7 @@ def _text(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             if number == 1:
-                _check_start(path, raw)
+                check_bytes(path, raw)
             read += len(raw)
             line = _decoded(raw, f"{path}:{number}", first=number == 1).rstrip("\r\n")
             if line.strip():
@@ -443,24 +439,13 @@ _READERS: Final[Mapping[str, Callable[[Path, Watch], Iterator[Raw | Fault]]]] = 
 
 def _read_whole(path: Path) -> str:
     raw = path.read_bytes()
-    _check_start(path, raw[:4096])
+    check_bytes(path, raw[:4096])
     if not raw.strip():
         raise _empty(path)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as cause:
         raise _not_utf8(path) from cause
-
-
-def _check_start(path: Path, start: bytes) -> None:
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(
-            text("{path} is encoded in UTF-16", path=path),
-            expected="UTF-8",
-            hint=f"iconv -f UTF-16 -t UTF-8 {path} > {path.stem}.utf8{path.suffix}",
-        )
-    if b"\x00" in start:
-        raise DataError(text("{path} is a binary file", path=path), expected=text("UTF-8 text"))
 
 
 def _decoded(line: bytes, source: str, first: bool) -> str:
@@ -494,11 +479,3 @@ def _recoded(path: str) -> str:
 
 def _empty(path: Path) -> DataError:
     return DataError(text("{path} holds no row", path=path), expected=text("at least one row"))
-
-
-def _not_json(source: str, found: str) -> DataError:
-    return DataError(
-        text("{source} is not JSON", source=source),
-        expected=text("one JSON object per line"),
-        found=found,
-    )

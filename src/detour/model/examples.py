@@ -101,18 +101,27 @@ def read_text(path: Path, expected: str = "") -> str:
         ) from cause
     if not raw.strip():
         raise DataError(text("{path} is empty", path=path), expected=expected)
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+    check_bytes(path, raw, expected)
+    return _decoded(raw, path)
+
+
+def check_bytes(path: Path, start: bytes, expected: str = "") -> None:
+    """Refuse what a file's bytes, or the first of them, show to be no UTF-8 text.
+
+    Raises:
+        DataError: UTF-16, or binary.
+    """
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(
             text("{path} is encoded in UTF-16", path=path),
             expected="UTF-8",
             hint=f"iconv -f UTF-16 -t UTF-8 {path} > {path.stem}.utf8{path.suffix}",
         )
-    if b"\x00" in raw:
+    if b"\x00" in start:
         raise DataError(
             text("{path} is a binary file", path=path),
-            expected=text("UTF-8 text, {expected}", expected=expected),
+            expected=text("UTF-8 text, {expected}", expected=expected) if expected else "UTF-8",
         )
-    return _decoded(raw, path)
 
 
 def _decoded(raw: bytes, path: Path) -> str:
@@ -131,7 +140,7 @@ def _decoded(raw: bytes, path: Path) -> str:
 def _read_file(path: Path) -> list[Example]:
     lines = read_text(path).split("\n")  # splitlines would also split at U+2028 inside a text
     found = [
-        example_of(_json(line, f"{path}:{number}"), f"{path}:{number}")
+        example_of(json_object(line, f"{path}:{number}"), f"{path}:{number}")
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
@@ -142,7 +151,8 @@ def _read_file(path: Path) -> list[Example]:
     return found
 
 
-def _json(line: str, source: str) -> Mapping[str, Any]:
+def json_object(line: str, source: str) -> Mapping[str, Any]:
+    """One line of a JSONL file. Raises DataError: it is no JSON, or no object."""
     try:
         value = json.loads(line)
     except json.JSONDecodeError as cause:
