@@ -19,6 +19,14 @@ def test_ctrl_c_waits_for_the_check():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_request_to_end_is_one_too():
+    with whole_steps() as between_steps:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            between_steps()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_somebody_elses_handler_stays():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -1,5 +1,7 @@
 """Ctrl-C between steps, never inside one: what is saved is a state that the run passes through.
 
+A request to end (SIGTERM, as a machine that shuts down or a scheduler sends it) is taken as one.
+
 Knows signals; knows no models.
 """
 
@@ -27,21 +29,24 @@ class BetweenSteps:
 
 @contextmanager
 def whole_steps() -> Generator[BetweenSteps]:
-    """Holds Ctrl-C back until what is yielded is called, which then raises it.
+    """Holds Ctrl-C and SIGTERM back until what is yielded is called, which then raises Ctrl-C.
 
-    Outside the main thread, or where somebody else handles SIGINT, nothing is held back.
+    Outside the main thread, or where somebody else handles the signal, nothing is held back.
     """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield BetweenSteps()
-        return
     held = BetweenSteps()
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    ours = {number: what for number, what in usual.items() if signal.getsignal(number) == what}
 
     def remember(number: int, _: FrameType | None) -> None:
         held.asked = True
 
-    signal.signal(signal.SIGINT, remember)
+    for number in ours:
+        signal.signal(number, remember)
     try:
         yield held
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, what in ours.items():
+            signal.signal(number, what)

@@ -1,6 +1,7 @@
 """`detour hypernet train`, `evaluate` and `detour generate`, as a person calls them."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -295,7 +296,30 @@ def test_nothing_else_is_ever_replaced(detour: Callable[..., Any], folder: Path)
     assert (folder / "tasks" / "home" / "task.yaml").exists()
     (folder / "net").mkdir()
     assert trained(detour, folder).code == 0  # an empty folder
-    assert trained(detour, folder).code == 0  # a hypernetwork
+    again = trained(detour, folder)  # a hypernetwork
+    assert again.code == 2
+    assert "--replace" in again.message
+    assert trained(detour, folder, "--replace").code == 0
+
+
+def test_only_what_was_generated_is_generated_again(
+    detour: Callable[..., Any], folder: Path
+) -> None:
+    assert trained(detour, folder).code == 0
+    given = ("--base", folder / "base", "--hypernet", folder / "net", "-o", folder / "own one")
+    assert detour("generate", SENTENCE, *given).code == 0
+    outcome = detour("generate", SENTENCE, *given)
+    assert outcome.code == 0
+    chain = shlex.split(outcome.out.splitlines()[-1])[4:6]
+    assert chain == ["--chain", f'"{folder / "own one"}"']  # spaces need the chain's own quotes
+    asked = detour("ask", "4?", *chain, "--base", folder / "base", "--max-tokens", 1)
+    assert asked.code == 0, asked.err
+    made = Adapter.load(folder / "own one")
+    made.with_(card=made.card.with_(config={})).save(folder / "own one")
+    refused = detour("generate", SENTENCE, *given)
+    assert refused.code == 2
+    assert "was not generated" in refused.message
+    assert detour("generate", SENTENCE, *given, "--replace").code == 0
 
 
 def test_spans_need_marks(detour: Callable[..., Any], folder: Path) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.hypernetwork.tiny_tasks import WordEmbedder
 
 from detour.hypernetwork.encoder import BEGIN, INSIDE, OUTSIDE, tags_of
-from detour.hypernetwork.reading import Library, Reader, _words, phrases_of, train_tagger
+from detour.hypernetwork.reading import Library, Reader, phrases_of
+from detour.hypernetwork.tagging import _words, train_tagger
 from detour.hypernetwork.tasks import Description, Tasks
 from detour.model.embedder import Embedded
 

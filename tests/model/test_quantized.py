@@ -63,6 +63,18 @@ def test_a_chain_adds_exactly_its_low_rank_change(packed):
     torch.testing.assert_close(change, wanted, rtol=1e-3, atol=1e-2 * float(wanted.abs().max()))
 
 
+def test_a_gradient_flows_through_packed_layers(packed):
+    module = packed.model.get_submodule(Q)
+    weight = plain_weight(module)
+    with torch.no_grad():
+        module(torch.randn(2, 64))  # a validation comes first
+    x = torch.randn(3, 64, requires_grad=True)
+    module(x).float().sum().backward()
+    assert x.grad is not None
+    wanted = weight.sum(0).expand(3, 64)
+    torch.testing.assert_close(x.grad, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max()))
+
+
 def test_rows_keep_to_themselves(packed):
     before = packed.logits(IDS)
     mixed = packed.logits(IDS, [Chain.of(adapter()), None])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import base_option, check_text, json_option
+from detour.cli.options import base_option, check_text, in_a_chain, json_option, replace_option
 from detour.cli.output import note, print_json, say
 from detour.errors import ConfigError
 from detour.language.catalogue import text
@@ -31,6 +31,7 @@ STRONGEST = 8.0
 @click.option("--strength", type=float, default=1.0, show_default=True,
               help="What the update is multiplied by.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Write nothing where it is not sure what is meant.")
+@replace_option
 @json_option
 def command(
     sentence: str,
@@ -39,6 +40,7 @@ def command(
     hypernet: Path | None,
     strength: float,
     strict: bool,
+    replace: bool,
     as_json: bool,
 ) -> None:
     """Make an adapter from SENTENCE, such as "Answer like a pirate.", without any training."""
@@ -55,6 +57,8 @@ def command(
     from detour.model.loading import identity_of
 
     check_target(output)
+    if not replace:
+        _check_generated(output)
     folder = hypernet or default_for(base_name)
     generator = load_generator(folder)
     generator.check_base(identity_of(base_name))
@@ -70,7 +74,22 @@ def command(
         f"{path}: understood as {' + '.join(understood.primitives)}, "
         f"confidence {understood.confidence:.2f}, {result.seconds * 1000:.0f} ms"
     )
-    say(f'Try: detour ask "…" --chain {path} --base {base_name} --compare')
+    say(f'Try: detour ask "…" --chain {in_a_chain(path)} --base {base_name} --compare')
+
+
+def _check_generated(folder: Path) -> None:
+    """Raise ConfigError where an adapter lies that took longer to make than a moment."""
+    from detour.adapter.adapter import Adapter
+    from detour.adapter.peft_config import CONFIG_FILE
+
+    if not (folder / CONFIG_FILE).exists():
+        return
+    if "generated_by" not in Adapter.load(folder).card.config:
+        raise ConfigError(
+            text("{folder} holds an adapter that was not generated", folder=folder),
+            expected=text("a new folder, or a generated adapter to overwrite"),
+            hint=text("choose another name, or --replace"),
+        )
 
 
 def summary(result: Result, path: Path) -> dict[str, Any]:

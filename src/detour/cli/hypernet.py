@@ -16,7 +16,13 @@ import click
 
 from detour.cli.hypernet_data import import_command, widen_command
 from detour.cli.hypernet_suite import evaluate_suite, suite_options, tasks_or_suite
-from detour.cli.options import full_option, json_option, load_base, model_options
+from detour.cli.options import (
+    full_option,
+    json_option,
+    load_base,
+    model_options,
+    replace_option,
+)
 from detour.cli.output import is_terminal, note, print_json, say
 from detour.cli.unfinished import Unfinished
 from detour.errors import ConfigError
@@ -92,6 +98,7 @@ group.add_command(widen_command)
 @click.option("--unsupported", type=click.Path(path_type=Path),
               help="Sentences that it must not claim to understand, a line each.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@replace_option
 @json_option
 def train(
     tasks: Path,
@@ -107,6 +114,7 @@ def train(
     oracle_steps: int,
     unsupported: Path | None,
     resume: bool,
+    replace: bool,
     as_json: bool,
     **flags: Any,  # noqa: ANN401 - whatever Click hands over
 ) -> None:
@@ -118,7 +126,7 @@ def train(
     from detour.model.examples import read_text
     from detour.team import ALONE, assembled
 
-    check_output(output)
+    check_output(output, replace or resume)
     seed = int(flags.pop("seed"))
     found = read_tasks(tasks, seed)
     told = read_settings(config_file) if config_file else {}

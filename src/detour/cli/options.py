@@ -6,6 +6,7 @@ Knows Click and the names of things; loads a base only when it is asked to.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -33,6 +34,9 @@ chain_option = click.option(
     "chain_text",
     metavar="SPEC",
     help="Adapters and weights, such as formal:0.8+pun.",
+)
+replace_option = click.option(
+    "--replace", is_flag=True, help="Overwrite what was trained there before."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 system_option = click.option("--system", metavar="TEXT", help="What the system message says.")
@@ -83,6 +87,16 @@ full_option = click.option(
 def model_options(command: AnyCommand) -> AnyCommand:
     """--base, --device, --dtype and --quantize."""
     return base_option(device_option(dtype_option(quantize_option(command))))
+
+
+def in_a_chain(path: Path) -> str:
+    """How that folder is written behind --chain in a shell: never a name of the library."""
+    import shlex
+
+    from detour.adapter.chain_text import TermText, render
+
+    told = str(path) if path.is_absolute() else f"./{path}"
+    return shlex.quote(render([TermText(told)]))
 
 
 def data_options(command: AnyCommand) -> AnyCommand:

@@ -10,6 +10,7 @@ import click
 from detour.cli.options import (
     data_options,
     full_option,
+    in_a_chain,
     json_option,
     load_base,
     model_options,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @data_options
 @model_options
 @full_option
-@click.option("--start", type=click.Path(path_type=Path),
+@click.option("--start", metavar="NAME",
               help="Go on from an adapter; by default with its rank and targets.")  # fmt: skip
 @click.option("--config", "config_file", type=click.Path(path_type=Path),
               help="YAML file with settings; flags win over it.")  # fmt: skip
@@ -60,7 +61,7 @@ def command(
     dtype: str | None,
     quantize: str | None,
     full: bool,
-    start: Path | None,
+    start: str | None,
     config_file: Path | None,
     licence: str,
     description: str,
@@ -76,8 +77,8 @@ def command(
     loaded = read_data(data, roles(columns), format_name)
     examples = learnable(loaded)
     look = Look(roles(columns), format_name, near=False)
-    from detour.adapter.adapter import Adapter
     from detour.adapter.card import Card
+    from detour.adapter.library import Library
     from detour.adapter.peft_format import check_target
     from detour.measure.retention import retention
     from detour.training.config import make_config
@@ -85,7 +86,7 @@ def command(
     from detour.training.record import History, beside
 
     config = make_config(settings)
-    begun = Adapter.load(start) if start else None
+    begun = Library.default().load(start) if start else None
     check_target(output)
     unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype, quantize, full)
@@ -117,7 +118,7 @@ def command(
             f"neutral text: perplexity {kept.perplexity_before:.2f} to "
             f"{kept.perplexity_after:.2f}, KL {kept.kl_mean:.4f} nats a token"
         )
-        say(f'Try: detour ask "…" --chain {path} --base {base_name} --compare')
+        say(f'Try: detour ask "…" --chain {in_a_chain(path)} --base {base_name} --compare')
 
 
 def settings_from(config_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:

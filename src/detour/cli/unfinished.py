@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from detour.cli.options import in_a_chain
 from detour.errors import ConfigError, Interrupted
 from detour.language.catalogue import text
 
@@ -57,8 +58,8 @@ class Unfinished:
                     output=self.output,
                 ),
                 hint=text(
-                    'detour ask "…" --chain {output}; for what is missing, {again}',
-                    output=self.output,
+                    'detour ask "…" --chain {chain}; for what is missing, {again}',
+                    chain=in_a_chain(self.output),
                     again=again,
                 ),
             )

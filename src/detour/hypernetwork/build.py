@@ -26,10 +26,11 @@ from detour.hypernetwork.known import Known
 from detour.hypernetwork.network import Hypernetwork
 from detour.hypernetwork.optimise import Run, Watcher
 from detour.hypernetwork.places import places_of
-from detour.hypernetwork.reading import Library, train_tagger
+from detour.hypernetwork.reading import Library
 from detour.hypernetwork.reconstruct import Targets, train_reconstruction
 from detour.hypernetwork.saved import rounded
 from detour.hypernetwork.supervise import train_supervised
+from detour.hypernetwork.tagging import train_tagger
 from detour.hypernetwork.tasks import Description, Tasks
 from detour.language.catalogue import text
 from detour.model.base import Base

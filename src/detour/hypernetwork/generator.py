@@ -22,7 +22,9 @@ from detour.errors import HypernetworkError, NotUnderstood
 from detour.hypernetwork.confidence import Confidence, Signals
 from detour.hypernetwork.encoder import Described, Tagger, side_by_side
 from detour.hypernetwork.known import Known, Near
+from detour.hypernetwork.negation import negations
 from detour.hypernetwork.network import Hypernetwork
+from detour.hypernetwork.parting import mended
 from detour.hypernetwork.reading import Reader, Reading
 from detour.language.catalogue import Text, text
 from detour.model.embedder import Embedder
@@ -30,6 +32,7 @@ from detour.model.embedder import Embedder
 SURE = 0.5  # confidence below which a user is warned
 FAR = 0.1  # below which it hardly asks for anything that is known
 STRAY_WORDS, STRAY = 2, 0.6  # so few words, so far from all that is known: no phrase of its own
+HALF = 0.5  # of the confidence is left where something was left out, or is negated
 COPIES = 16  # noisy copies of a part
 NOISE = 0.5  # length of their noise, as a share of the vector's
 
@@ -46,6 +49,10 @@ class Understood:
     signals: Signals
     confidence: float
     nearest: tuple[Near, ...]
+    negated: tuple[str, ...] = ()
+    """Phrases behind a "not": they are taken for what they would ask for without it."""
+    calibrated: bool = True
+    """Whether the confidence was fitted; otherwise it is how probable the names are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +66,23 @@ class Result:
     @property
     def warning(self) -> Text | str:
         """What to tell the user where the confidence is low; else nothing."""
-        if self.understood.confidence < SURE:
-            return doubt(self.understood)
-        if self.understood.ignored:
-            words = ", ".join(self.understood.ignored)
+        understood = self.understood
+        if understood.negated:
             return text(
-                "nothing known is near these words, they are left out: {words}", words=words
+                "negations are not understood, these are done rather than left: {words}",
+                words=", ".join(understood.negated),
+            )
+        if understood.primitives and understood.ignored:
+            return text(
+                "nothing known is near enough to these words, they are left out: {words}",
+                words=", ".join(understood.ignored),
+            )
+        if understood.confidence < SURE:
+            return doubt(understood)
+        if not understood.calibrated:
+            return text(
+                "this hypernetwork could not learn when it errs: its confidence is only how "
+                "probable the names are"
             )
         return ""
 
@@ -231,7 +249,12 @@ class Generator:
         def is_stray(phrase: str, vector: Tensor) -> bool:
             return len(phrase.split()) <= STRAY_WORDS and self.known.similarity(vector) < STRAY
 
-        return self.reader.read(descriptions, is_stray)
+        reader = self.reader
+        return reader.read(
+            descriptions,
+            is_stray,
+            lambda texts, found: mended(reader.embedder, self.known, texts, found),
+        )
 
     def _described(self, readings: Sequence[Reading]) -> Described:
         return side_by_side([reading.vectors for reading in readings])
@@ -239,14 +262,20 @@ class Generator:
     def _understood(self, reading: Reading) -> Understood:
         names, signals = self._signals(reading)
         sure = self.confidence(signals) if self.confidence else signals.named
+        phrases = tuple(phrase.text for phrase in reading.phrases) if len(reading.vectors) else ()
+        own = [near for vector in reading.meanings for near in self.known.nearest(vector[None], 1)]
+        negated = negations(reading.text, phrases, [near.text for near in own]) if own else ()
+        doubtful = reading.left or negated
         return Understood(
             reading.text,
             names,
-            tuple(phrase.text for phrase in reading.phrases) if len(reading.vectors) else (),
-            reading.ignored,
+            phrases,
+            tuple(p for p in (*reading.ignored, *reading.left) if not self.known.is_usual(p)),
             signals,
-            round(sure, 4),
+            round(sure * HALF if doubtful else sure, 4),
             tuple(self._nearest(reading.meanings)),
+            negated,
+            self.confidence is not None,
         )
 
     def _nearest(self, vectors: Tensor) -> list[Near]:
@@ -322,6 +351,8 @@ class Generator:
             else {
                 "confidence": understood.confidence,
                 "understood_as": list(understood.primitives),
+                **({"left_out": list(understood.ignored)} if understood.ignored else {}),
+                **({"negated": list(understood.negated)} if understood.negated else {}),
             },
         )
         return Adapter(updates, _name(reading.text), self.base, card)

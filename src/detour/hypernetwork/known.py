@@ -5,7 +5,9 @@ Knows texts and vectors; knows no network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +20,8 @@ from detour.model.embedder import Embedder
 
 MOST = 8192  # texts that are kept
 VOTERS = 12  # nearest texts that speak for or against a name
+USUAL = 3  # descriptions in which a word stands outside of the phrases, to be a usual one
+WORD = re.compile(r"\w+(?:'\w+)?")
 AND = " + "  # between the names of a text that has several
 
 
@@ -37,13 +41,18 @@ class Known:
     texts: tuple[str, ...]
     primitives: tuple[str, ...]
     vectors: Float[Tensor, "texts width"]
+    usual: frozenset[str] = frozenset()
+    """Words that stand around the phrases of training, in small letters: they ask for nothing."""
 
     @staticmethod
     def of(embedder: Embedder, tasks: Sequence[Task], kind: EncoderName) -> Known:
         """The phrases of the tasks that train, or whole descriptions where none are marked."""
         found: dict[str, tuple[str, str]] = {}
+        around: Counter[str] = Counter()
         for task in tasks:
             for description in task.of_set():
+                if kind == "spans" and description.parts:
+                    around.update(set(_around(description)))
                 for text, primitive in _told(task, description, kind):
                     found.setdefault(text.casefold(), (text, primitive))
         step = -(-len(found) // MOST)
@@ -52,6 +61,7 @@ class Known:
             tuple(text for text, _ in kept),
             tuple(primitive for _, primitive in kept),
             embedder.vectors([text for text, _ in kept]).half(),
+            frozenset(word for word, count in around.items() if count >= USUAL),
         )
 
     def nearest(self, vectors: Float[Tensor, "parts width"], count: int = 3) -> list[Near]:
@@ -85,9 +95,30 @@ class Known:
             return votes, 0.0
         return votes, float(cosines[own].max() - cosines[~own].max())
 
+    def is_usual(self, text: str) -> bool:
+        """Whether all of its words stand around the phrases of training too."""
+        return self.usual.issuperset(WORD.findall(text.casefold()))
+
+    def best(self, vectors: Float[Tensor, "texts width"]) -> list[tuple[float, str]]:
+        """The cosine of each to the nearest of all, and what that one names."""
+        unit = torch.nn.functional.normalize(vectors.float(), dim=-1)
+        found, places = (unit @ self.vectors.float().mT).max(-1)
+        return [
+            (float(cosine), self.primitives[place])
+            for cosine, place in zip(found, places.tolist(), strict=True)
+        ]
+
     def similarity(self, vector: Float[Tensor, " width"]) -> float:
         """The cosine to the nearest of all."""
         return float((self.vectors.float() @ torch.nn.functional.normalize(vector, dim=0)).max())
+
+
+def _around(description: Description) -> Iterator[str]:
+    """The words outside of the phrases, in small letters."""
+    at = 0
+    for start, end in (*sorted(description.spans()), (len(description.text), 0)):
+        yield from WORD.findall(description.text[at:start].casefold())
+        at = end
 
 
 def _told(task: Task, description: Description, kind: EncoderName) -> list[tuple[str, str]]:

@@ -13,26 +13,17 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from detour.hypernetwork.config import EncoderName
-from detour.hypernetwork.encoder import (
-    BEGIN,
-    INSIDE,
-    OUTSIDE,
-    Described,
-    Tagger,
-    side_by_side,
-    tagged_vectors,
-    tags_of,
-)
+from detour.hypernetwork.encoder import Described, Tagger
 from detour.hypernetwork.spelling import spelled
+from detour.hypernetwork.tagging import Phrase, phrases_in
 from detour.hypernetwork.tasks import Description
-from detour.model.embedder import Embedded, Embedder
+from detour.model.embedder import Embedder
 
 _WORD = re.compile(r"\S+")
 TOLD = 0.8  # certainty from which a dropped phrase is told of
-_PUNCTUATION = " ,.;:!?-"
 
 
 class Library:
@@ -130,14 +121,6 @@ def phrases_of(description: Description, loose: float, rng: random.Random) -> li
     return found
 
 
-@dataclass(frozen=True)
-class Phrase:
-    """A phrase found in a description, and how sure the tagger is of it (0 … 1)."""
-
-    text: str
-    certainty: float
-
-
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What was read in one text."""
@@ -150,6 +133,14 @@ class Reading:
     """As the text encoder has them, for comparing; of a whole description one."""
     ignored: tuple[str, ...] = ()
     """Phrases beside them that were dropped, of which the tagger was rather sure."""
+    left: tuple[str, ...] = ()
+    """Other pieces of the text that lie near something known, but not near enough."""
+
+
+Mend = Callable[
+    [Sequence[str], Sequence[Sequence[Phrase]]], Sequence[tuple[list[Phrase], list[str]]]
+]
+"""Texts and their phrases to better phrases, and to what is left out."""
 
 
 class Reader:
@@ -164,11 +155,15 @@ class Reader:
         self.spelling = spelling
 
     def read(
-        self, texts: Sequence[str], is_stray: Callable[[str, Tensor], bool] | None = None
+        self,
+        texts: Sequence[str],
+        is_stray: Callable[[str, Tensor], bool] | None = None,
+        mended: Mend | None = None,
     ) -> list[Reading]:
         """One reading a text; with phrases, a text in which none is found has no vector at all.
 
-        Beside others, a phrase that `is_stray` (its text, its vector) is dropped.
+        Beside others, a phrase that `is_stray` (its text, its vector) is dropped. `mended` says
+        what the tagger should have found, and what is left out.
         """
         embedded = self.embedder.embed(texts)
         if self.tagger is None:
@@ -181,7 +176,11 @@ class Reader:
                 )
                 for t, e in zip(texts, embedded, strict=True)
             ]
-        found = [_phrases(self.tagger, t, e) for t, e in zip(texts, embedded, strict=True)]
+        found = [phrases_in(self.tagger, t, e) for t, e in zip(texts, embedded, strict=True)]
+        left: list[list[str]] = [[] for _ in texts]
+        if mended is not None:
+            pairs = mended(texts, found)
+            found, left = [phrases for phrases, _ in pairs], [out for _, out in pairs]
         every = [phrase.text for phrases in found for phrase in phrases]
         none = torch.zeros(0, self.embedder.width)
         vectors, meanings = (
@@ -189,7 +188,7 @@ class Reader:
         )
         readings: list[Reading] = []
         start = 0
-        for t, phrases in zip(texts, found, strict=True):
+        for t, phrases, out in zip(texts, found, left, strict=True):
             places = list(range(start, start + len(phrases)))
             start += len(phrases)
             stray = [
@@ -205,92 +204,7 @@ class Reader:
                 if is_out and phrase.certainty >= TOLD
             ]
             own = tuple(p for p, is_out in zip(phrases, stray, strict=True) if not is_out)
-            readings.append(Reading(t, own, vectors[kept], meanings[kept], tuple(ignored)))
+            readings.append(
+                Reading(t, own, vectors[kept], meanings[kept], tuple(ignored), tuple(out))
+            )
         return readings
-
-
-@torch.no_grad()
-def _phrases(tagger: Tagger, text: str, embedded: Embedded) -> list[Phrase]:
-    """Runs of words that the tagger takes for a phrase; a word is in or out as a whole."""
-    probabilities = tagger(side_by_side([tagged_vectors(embedded)]))[0].softmax(-1)  # (tokens, 3)
-    runs: list[list[list[int]]] = []
-    is_open = False
-    for word in _words(text, embedded):
-        outside = float(probabilities[word, OUTSIDE].mean())
-        first = probabilities[word[0]]
-        if outside > 0.5:
-            is_open = False
-        elif is_open and first[BEGIN] <= max(float(first[INSIDE]), 0.5):
-            runs[-1].append(word)
-        else:
-            runs.append([word])
-            is_open = True
-    phrases: list[Phrase] = []
-    for run in runs:
-        tokens = [token for word in run for token in word]
-        told = text[embedded.places[tokens[0]][0] : embedded.places[tokens[-1]][1]]
-        told = told.strip(_PUNCTUATION)
-        if any(character.isalnum() for character in told):
-            sure = 1 - probabilities[tokens, OUTSIDE]
-            phrases.append(Phrase(told, float(sure.mean())))
-    return phrases
-
-
-def _words(text: str, embedded: Embedded) -> list[list[int]]:
-    """Tokens word by word: those that follow without a gap, both of letters or digits, are one."""
-    words: list[list[int]] = []
-    last = -1
-    for token, (start, end) in enumerate(embedded.places):
-        if start == end:
-            continue
-        if words and start == last and text[start].isalnum() and text[start - 1].isalnum():
-            words[-1].append(token)
-        else:
-            words.append([token])
-        last = end
-    return words
-
-
-def train_tagger(
-    embedder: Embedder,
-    descriptions: Sequence[Description],
-    *,
-    count: int = 12000,
-    epochs: int = 6,
-    seed: int = 0,
-    teller: Callable[[str], None] | None = None,
-) -> Tagger:
-    """A tagger that finds the marked phrases of descriptions like these."""
-    rng = random.Random(seed)
-    chosen = [d for d in descriptions if d.parts]
-    chosen = rng.sample(chosen, min(count, len(chosen)))
-    read = embedder.embed([d.text for d in chosen])
-    vectors = [tagged_vectors(e).half() for e in read]
-    tags = [tags_of(e, d.spans()) for e, d in zip(read, chosen, strict=True)]
-    torch.manual_seed(seed)
-    tagger = Tagger(embedder.width)
-    optimiser = torch.optim.AdamW(tagger.parameters(), 2e-3)
-    steps = epochs * -(-len(chosen) // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
-    for epoch in range(epochs):
-        order = rng.sample(range(len(chosen)), len(chosen))
-        right = total = 0
-        for start in range(0, len(order), 64):
-            places = order[start : start + 64]
-            described = side_by_side([vectors[place].float() for place in places])
-            noise = torch.randn_like(described.vectors) * 0.1
-            logits = tagger(Described(described.vectors + noise, described.there))
-            wanted = torch.full(described.there.shape, -100)
-            for row, place in enumerate(places):
-                wanted[row, : len(tags[place])] = torch.tensor(tags[place])
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            kept = wanted != -100
-            right += int((logits.argmax(-1)[kept] == wanted[kept]).sum())
-            total += int(kept.sum())
-        if teller:
-            teller(f"tagger: epoch {epoch + 1} of {epochs}, {right / total:.3f} of the tokens")
-    return tagger.eval()

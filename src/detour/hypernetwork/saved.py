@@ -73,6 +73,7 @@ def save_generator(generator: Generator, folder: Path, figures: Mapping[str, Any
         if confidence is None
         else {"weights": list(confidence.weights), "bias": confidence.bias},
         "known": [list(pair) for pair in zip(generator.known.texts, generator.known.primitives)],  # noqa: B905
+        "usual": sorted(generator.known.usual),
         "weights_sha256": digest,
         "figures": dict(figures),
     }
@@ -87,11 +88,11 @@ def save_generator(generator: Generator, folder: Path, figures: Mapping[str, Any
     return digest
 
 
-def check_output(folder: Path) -> None:
+def check_output(folder: Path, replace: bool = False) -> None:
     """Raise now what writing a hypernetwork there would destroy, or could not write.
 
     Raises:
-        HypernetworkError: something else lies there.
+        HypernetworkError: something else lies there, or, without `replace`, a hypernetwork.
         StorageError: the folder cannot be written.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -103,6 +104,12 @@ def check_output(folder: Path) -> None:
                 expected=text("a new folder, an empty one, or a hypernetwork to replace"),
                 hint=text("choose another name"),
             ) from cause
+        if not replace:
+            raise HypernetworkError(
+                text("{folder} holds a hypernetwork already", folder=folder),
+                expected=text("a new folder or an empty one"),
+                hint=text("choose another name, or --replace"),
+            )
     check_writable(folder)
 
 
@@ -151,6 +158,7 @@ def _build(
         tuple(pair[0] for pair in told["known"]),
         tuple(pair[1] for pair in told["known"]),
         tensors["known.vectors"],
+        frozenset(told.get("usual", ())),
     )
     fitted = told["confidence"]
     if fitted is not None and len(fitted["weights"]) != len(SIGNALS):

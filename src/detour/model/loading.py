@@ -33,7 +33,7 @@ from transformers.utils import logging
 from detour.adapter.fingerprint import Fingerprint, fingerprint_folder
 from detour.errors import BaseError
 from detour.language.catalogue import text
-from detour.model.quantized import method_of, packing
+from detour.model.quantized import keep_gradients, method_of, packing
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -248,6 +248,7 @@ def _weights(
         ) from cause
     model, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
     _check_complete(folder, report)
+    keep_gradients(model)
     return model
 
 

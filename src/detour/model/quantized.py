@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from detour.errors import BaseError
 from detour.extras import require
@@ -72,6 +73,17 @@ def quantisation(
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
+
+
+def keep_gradients(model: nn.Module) -> None:
+    """Keep 4-bit layers from packing themselves anew for AVX-512 at their first forward.
+
+    bitsandbytes' product for that packing has no backward: without a bias the gradient would end
+    there silently, with one in a RuntimeError.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.__dict__["support_avx512bf16_for_cpu"] = False
 
 
 def method_of(config: PreTrainedConfig) -> str:
