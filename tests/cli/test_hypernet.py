@@ -314,8 +314,12 @@ def test_only_what_was_generated_is_generated_again(
     assert chain == ["--chain", f'"{folder / "own one"}"']  # spaces need the chain's own quotes
     asked = detour("ask", "4?", *chain, "--base", folder / "base", "--max-tokens", 1)
     assert asked.code == 0, asked.err
+    shown = detour("inspect", folder / "own one")
+    assert "generated: understood as home + loud, confidence" in shown.out
     made = Adapter.load(folder / "own one")
     made.with_(card=made.card.with_(config={})).save(folder / "own one")
+    shown = detour("inspect", folder / "own one")
+    assert "generated: understood as" not in shown.out  # its card says nothing of it any more
     refused = detour("generate", SENTENCE, *given)
     assert refused.code == 2
     assert "was not generated" in refused.message

@@ -59,6 +59,8 @@ def test_clusters_widen_the_interval() -> None:
     assert apart.high - apart.low < together.high - together.low
     assert (together.low, together.high) == (0.0, 1.0)
     assert math.isnan(by_cluster([], []).value)
+    alone = by_cluster([0.0, 1.0], ["one task", "one task"])
+    assert alone.to_json() == {"value": 0.5, "low": None, "high": None, "n": 2}
 
 
 def test_area_under_the_curve() -> None:

@@ -319,11 +319,19 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
     write_instructions(tmp_path / "more/a.json")
     (tmp_path / "README.md").write_text("Tasks")
     assert files_of(tmp_path) == [tmp_path / "b.json", tmp_path / "more/a.json"]
-    write_instructions(tmp_path / "more/B.json")
+
+
+def test_two_files_of_one_name(tmp_path: Path) -> None:
+    write_instructions(tmp_path / "source/b.json")
+    write_instructions(tmp_path / "source/more/B.json", Definition="Something else.")
     with pytest.raises(DataError) as caught:
-        files_of(tmp_path)
+        imported(tmp_path / "source")
     assert "more/B.json would make a task that is there already" in str(caught.value)
-    assert caught.value.found == str(tmp_path / "b.json")
+    assert caught.value.found == str(tmp_path / "source/b.json")
+    assert "--skip-broken" in caught.value.hint
+    made, _ = imported(tmp_path / "source", skip_broken=True)
+    assert [task.name for task in made.tasks] == ["b"]
+    assert [Path(one.file).name for one in made.skipped] == ["B.json"]
 
 
 printable = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)

@@ -56,6 +56,12 @@ def test_nothing_is_overlooked_twice_or_in_usual_words(known: Known, words: Word
     assert alone == []  # a text in which the tagger finds nothing stays without
 
 
+def test_a_short_wording_is_proposed(known: Known, words: WordEmbedder) -> None:
+    (vector,) = words.vectors(["the town at night"])
+    assert known.plainest(vector, "home") == "the town"  # of the shortest the nearest
+    assert known.plainest(vector, "unheard of") == ""
+
+
 def test_what_is_near_but_not_near_enough_is_told(words: WordEmbedder) -> None:
     vectors = words.vectors(["shouting loudly now", "the town"])
     known = Known(("shouting loudly now", "the town"), ("loud", "home"), vectors, frozenset())

@@ -54,7 +54,7 @@ def oracle_options(command: Command) -> Command:
     """--oracles and --oracle-steps: the tasks' own adapters."""
     steps = click.option("--oracle-steps", type=click.IntRange(min=1), default=300,
                          show_default=True, help="Steps of a task's adapter.")  # fmt: skip
-    folder = click.option("--oracles", type=click.Path(path_type=Path),
+    folder = click.option("--oracles", type=click.Path(path_type=Path, file_okay=False),
                           help="Folder of the tasks' own adapters; missing ones are "
                           "trained and kept there.")  # fmt: skip
     return folder(steps(command))
@@ -177,6 +177,11 @@ def train(
         f"{output}: {built.parameters:,} parameters, {figures['tasks']['train']} training tasks, "
         f"validation {built.best_loss:.3f} at step {built.best_step} of {training.steps}"
     )
+    if built.generator.confidence is None:
+        say(
+            "its confidence could not be fitted (too few descriptions that it gets wrong, or none "
+            "to tell by): what it says of a sentence is only how probable the names are"
+        )
     say(f'Try: detour generate "…" --hypernet {output} --base {base_name} -o my-adapter')
 
 

@@ -6,6 +6,7 @@ where they are at hand. Knows adapters and fingerprints.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,10 +217,24 @@ def _print(report: dict[str, Any]) -> None:
         say(f"  {kind.replace('_', ' ')}: {', '.join(names[:SHOWN])}{more}")
     if report["card"]["description"]:
         say(f"  {plain(report['card']['description'])}")
+    for line in _generated(report["card"]):
+        say(f"  {plain(line)}")
     for warning in report["warnings"]:
         say(f"  ! {warning}")
     say()
     _print_layers(report["layers"])
+
+
+def _generated(card: dict[str, Any]) -> Iterator[str]:
+    """What a hypernetwork said of the sentence that it made the adapter from."""
+    told = card["metrics"]
+    if "generated_by" not in card["config"] or "confidence" not in told:
+        return
+    names = " + ".join(map(str, told.get("understood_as", ())))
+    yield f"generated: understood as {names}, confidence {told['confidence']:.2f}"
+    for key, words in (("left_out", "left out"), ("negated", "done though negated")):
+        if told.get(key):
+            yield f"! {words}: {', '.join(map(str, told[key]))}"
 
 
 def _print_layers(layers: list[dict[str, Any]]) -> None:

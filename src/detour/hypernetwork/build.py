@@ -99,7 +99,8 @@ def build(
     library = Library.of(embedder, descriptions, config.encoder, LOOSE, config.spelling)
     tagger = team.from_leader(lambda: tagger_for(embedder, tasks, config, training.seed, teller))
     network = new_network(base, tasks, config, embedder.width, training.seed)
-    run = Run(identity(base, tasks, config, training, adapters), watcher, checkpoints, resume, team)
+    known = identity(base, tasks, config, training, adapters)
+    run = Run(known, watcher, checkpoints, resume, team, teller)
     figures: dict[str, Any] = {}
     if adapters is None:
         state = train_supervised(base, tasks, network, library, descriptions, training, run)

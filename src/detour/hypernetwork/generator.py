@@ -51,6 +51,8 @@ class Understood:
     nearest: tuple[Near, ...]
     negated: tuple[str, ...] = ()
     """Phrases behind a "not": they are taken for what they would ask for without it."""
+    plainly: tuple[str, ...] = ()
+    """A short known wording for everything it was taken for."""
     calibrated: bool = True
     """Whether the confidence was fitted; otherwise it is how probable the names are."""
 
@@ -96,12 +98,12 @@ def doubt(understood: Understood) -> Text:
             "this seems to ask for something that this hypernetwork does not know; nearest is "
             "{names}: {wording!r}",
             names=" + ".join(understood.primitives),
-            wording=", ".join(near.text for near in understood.nearest[:1]),
+            wording=", ".join(understood.plainly),
         )
     return text(
         "not sure of the description; understood as {names}; a clearer wording: {wording!r}",
         names=" + ".join(understood.primitives),
-        wording=", ".join(near.text for near in understood.nearest[: len(understood.primitives)]),
+        wording=", ".join(understood.plainly),
     )
 
 
@@ -275,6 +277,7 @@ class Generator:
             round(sure * HALF if doubtful else sure, 4),
             tuple(self._nearest(reading.meanings)),
             negated,
+            self._plainly(names, reading.meanings),
             self.confidence is not None,
         )
 
@@ -284,6 +287,15 @@ class Generator:
         more = self.known.nearest(vectors, 3 + len(best))
         kept = {near.primitive: near for near in (*best, *more)}
         return list(kept.values())[: max(3, len(best))]
+
+    def _plainly(self, names: Sequence[str], vectors: Tensor) -> tuple[str, ...]:
+        """A short known wording of each name, near to the part that it was said for."""
+        apart = len(names) == len(vectors)
+        found = [
+            self.known.plainest(vectors[place] if apart else vectors.mean(0), name)
+            for place, name in enumerate(names)
+        ]
+        return tuple(wording for wording in found if wording)
 
     def _signals(self, reading: Reading) -> tuple[tuple[str, ...], Signals]:
         if not len(reading.vectors):

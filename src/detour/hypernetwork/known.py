@@ -19,6 +19,7 @@ from detour.hypernetwork.tasks import Description, Task
 from detour.model.embedder import Embedder
 
 MOST = 8192  # texts that are kept
+NEARBY = 8  # nearest texts of a name, the shortest of which is proposed
 VOTERS = 12  # nearest texts that speak for or against a name
 USUAL = 3  # descriptions in which a word stands outside of the phrases, to be a usual one
 WORD = re.compile(r"\w+(?:'\w+)?")
@@ -78,6 +79,15 @@ class Known:
             if len(found) == count:
                 break
         return list(found.values())
+
+    def plainest(self, vector: Float[Tensor, " width"], primitive: str) -> str:
+        """The shortest of the texts nearest to a vector that name just that; "" if none does."""
+        own = [place for place, name in enumerate(self.primitives) if name == primitive]
+        if not own:
+            return ""
+        cosines = self.vectors[own].float() @ torch.nn.functional.normalize(vector, dim=0)
+        nearest = cosines.topk(min(NEARBY, len(own))).indices.tolist()
+        return min((self.texts[own[place]] for place in nearest), key=len)
 
     def support(self, vector: Float[Tensor, " width"], names: Sequence[str]) -> tuple[float, float]:
         """How much the nearest known texts speak for these names.

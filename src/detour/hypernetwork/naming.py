@@ -18,6 +18,7 @@ from torch.nn.functional import log_softmax
 from detour.hypernetwork.network import Hypernetwork
 from detour.hypernetwork.reading import Library
 
+LINES = 4  # about the learning of names
 Told = tuple[int, tuple[int, ...]]  # a description's number, and the primitives that it names
 
 
@@ -30,6 +31,7 @@ def learn_names(
     noise: float,
     batch_size: int = 256,
     seed: int = 0,
+    teller: Callable[[str], None] | None = None,
 ) -> float:
     """Teach the encoder to name primitives before anything is generated; returns the last loss.
 
@@ -56,6 +58,8 @@ def learn_names(
         optimiser.step()
         schedule.step()
         last = float(loss.detach())
+        if teller and (step + 1) % max(1, steps // LINES) == 0:
+            teller(f"names: {step + 1} of {steps} steps, {last:.3f} nats")
     return last
 
 

@@ -134,8 +134,10 @@ def import_tasks(source: Path, folder: Path, config: ImportConfig) -> Imported:
     """
     made = Imported()
     owners: dict[str, Path] = {}
+    names: dict[str, Path] = {}
     for path in files_of(source):
         try:
+            _check_name(path, names)
             told = read_instructions(path)
             if config.english and not told.is_english:
                 made.skipped.append(Skipped(str(path), text("not from English to English")))
@@ -163,7 +165,7 @@ def files_of(source: Path) -> list[Path]:
     """The file itself, or every JSON file below a folder, hidden ones left out.
 
     Raises:
-        DataError: a folder without one, or two files that would make one task.
+        DataError: a folder without one.
     """
     if not source.is_dir():
         return [source]
@@ -176,17 +178,19 @@ def files_of(source: Path) -> list[Path]:
             text("{path} holds no JSON file", path=source),
             expected=text("files such as task001_name.json"),
         )
-    names: dict[str, Path] = {}
-    for path in found:
-        other = names.setdefault(path.stem.casefold(), path)
-        if other is not path:
-            raise DataError(
-                text("{path} would make a task that is there already", path=path),
-                expected=text("file names that differ in more than their case"),
-                found=str(other),
-                hint=text("rename one of them"),
-            )
     return found
+
+
+def _check_name(path: Path, names: dict[str, Path]) -> None:
+    """No two files of one name: they would be one task's folder."""
+    other = names.setdefault(path.stem.casefold(), path)
+    if other is not path:
+        raise DataError(
+            text("{path} would make a task that is there already", path=path),
+            expected=text("file names that differ in more than their case"),
+            found=str(other),
+            hint=text("rename one of them, or --skip-broken"),
+        )
 
 
 def read_instructions(path: Path) -> Instructions:

@@ -71,6 +71,8 @@ class Run:
     resume: bool = False
     team: Team = ALONE
     """The processes that train together; the first of them saves and is watched."""
+    teller: Callable[[str], None] | None = None
+    """Told what goes on before the first step."""
 
     @property
     def goes_on(self) -> bool:

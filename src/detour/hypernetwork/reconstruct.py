@@ -179,6 +179,7 @@ def train_reconstruction(
         learn_names(
             network, library, lambda rng, size: [told for _, told in drawn_of(rng, size)],
             steps=config.naming_steps, noise=2 * config.noise, seed=config.seed,
+            teller=run.teller if run else None,
         )  # fmt: skip
     return optimise(network, config, step_of, judge, run or Run())
 

@@ -165,6 +165,7 @@ def train_supervised(
         learn_names(
             network, library, draws.told,
             steps=config.naming_steps, noise=2 * config.noise, seed=config.seed,
+            teller=run.teller if run else None,
         )  # fmt: skip
     return optimise(network, config, step_of, judge, run or Run())
 

@@ -29,6 +29,7 @@ from detour.model.embedder import Embedded, Embedder
 
 _PUNCTUATION = " ,.;:!?-"
 MIXED = 0.4  # share of the descriptions a tagger learns from that get a phrase of another one
+FEW = 0.95  # of the tokens right, below which phrases will be missed
 JOINT = 10  # letters at most of what may stand between two phrases
 
 
@@ -153,6 +154,7 @@ def train_tagger(
     optimiser = torch.optim.AdamW(tagger.parameters(), 2e-3)
     steps = epochs * -(-len(chosen) // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
+    share = 0.0
     for epoch in range(epochs):
         order = rng.sample(range(len(chosen)), len(chosen))
         right = total = 0
@@ -172,6 +174,9 @@ def train_tagger(
             kept = wanted != -100
             right += int((logits.argmax(-1)[kept] == wanted[kept]).sum())
             total += int(kept.sum())
+        share = right / total
         if teller:
-            teller(f"tagger: epoch {epoch + 1} of {epochs}, {right / total:.3f} of the tokens")
+            teller(f"tagger: epoch {epoch + 1} of {epochs}, {share:.3f} of the tokens")
+    if teller and share < FEW:
+        teller("tagger: it misses many phrases; more descriptions help (detour hypernet widen)")
     return tagger.eval()

@@ -102,13 +102,16 @@ def by_cluster(
     """The mean with a 95 % bootstrap interval over whole clusters (percentiles).
 
     Items of one cluster (a task) are not independent: clusters are drawn with replacement, each
-    with all of its items (Davison & Hinkley 1997, section 3.8).
+    with all of its items (Davison & Hinkley 1997, section 3.8). Of a single cluster the interval is
+    everything.
     """
     groups: dict[object, list[float]] = {}
     for value, cluster in zip(values, clusters, strict=True):
         groups.setdefault(cluster, []).append(value)
     if not groups:
         return Figure(math.nan, -math.inf, math.inf, 0)
+    if len(groups) == 1:  # nothing can be drawn anew: how another task would fare is not known
+        return Figure(fmean(values), -math.inf, math.inf, len(values))
     totals = [(sum(group), len(group)) for group in groups.values()]
     rng = random.Random(seed)
     means: list[float] = []
