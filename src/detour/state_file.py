@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,29 +20,33 @@ from detour.errors import TrainingError
 from detour.files import write_bytes_atomically
 from detour.language.catalogue import text
 
+Identity: TypeAlias = Mapping[str, str]
+"""What must be equal for a state to fit, by names such as `settings` and `base`: the values or
+digests of them."""
 FILE = "state.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def write_state(
-    folder: Path, run: str, told: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    folder: Path, run: Identity, told: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Path:
-    """Write the state atomically. `run` identifies settings, base and data.
+    """Write the state atomically.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
     path = folder / FILE
     copied = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes_atomically(path, save(copied, {"state": json.dumps({**told, "run": run})}))
+    write_bytes_atomically(path, save(copied, {"state": json.dumps({**told, "run": dict(run)})}))
     return path
 
 
-def read_state(folder: Path, run: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def read_state(folder: Path, run: Identity) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """What was told and the tensors; None where there is no state.
 
     Raises:
-        TrainingError: the state is damaged, or belongs to other settings, base or data.
+        TrainingError: the state is damaged, or belongs to other settings, base or data, which it
+            names.
     """
     path = folder / FILE
     if not path.exists():
@@ -57,10 +61,13 @@ def read_state(folder: Path, run: str) -> tuple[dict[str, Any], dict[str, Tensor
             found=str(cause),
             hint=text("remove it and start anew"),
         ) from cause
-    if told["run"] != run:
+    before = told["run"] if isinstance(told["run"], dict) else {}
+    if before != run:
+        changed = [part for part in {**run, **before} if before.get(part) != run.get(part)]
         raise TrainingError(
             text("{path} belongs to another run", path=path),
             expected=text("the same base, data and settings"),
+            found=text("changed: {parts}", parts=", ".join(changed)),
             hint=text("leave out --resume, or choose another output folder"),
         )
     return told, tensors

@@ -81,7 +81,7 @@ def test_what_was_trained_is_asked(detour, data, tiny_folder):
 def test_people_are_told_what_to_try(detour, data, tiny_folder):
     told = detour("train", data, "-o", "mine", "--base", tiny_folder, "--steps", 6)
     assert "loss" in told.out
-    assert f'detour ask "…" --chain mine --base {tiny_folder} --compare' in told.out
+    assert f'detour ask "…" --chain ./mine --base {tiny_folder} --compare' in told.out
     lines = told.err.splitlines()
     derived = [number for number, line in enumerate(lines) if line.startswith("learning rate")]
     assert len(derived) == 1  # and said so before the training, once
@@ -275,6 +275,7 @@ def test_resuming_with_other_settings_is_refused(detour, data, tiny_folder, monk
     told = detour(*call, "--seed", 5, "--resume", "--json")
     assert told.code == 2
     assert "belongs to another run" in told.json["error"]
+    assert "changed: " in told.json["found"]
 
 
 def test_progress_is_a_line_now_and_then(capfd):

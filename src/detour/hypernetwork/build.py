@@ -35,6 +35,7 @@ from detour.hypernetwork.tasks import Description, Tasks
 from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.model.embedder import Embedder
+from detour.state_file import Identity
 from detour.team import ALONE, Team
 
 LOOSE = 0.3  # share of phrases that are taken a word too long or too short
@@ -196,22 +197,21 @@ def identity(
     config: NetworkConfig,
     training: SuperviseConfig,
     adapters: Mapping[str, Adapter] | None = None,
-) -> str:
+) -> Identity:
     """What must be equal for a checkpoint to fit: the objective and the types too."""
     digest = sha256()
-    targets = {name: adapter.digest() for name, adapter in (adapters or {}).items()}
-    for part in (
-        "sft" if adapters is None else json.dumps(targets, sort_keys=True),
-        str(base.dtype),
-        config.model_dump_json(),
-        training.model_dump_json(),
-        json.dumps(base.fingerprint.to_json()),
-    ):
-        digest.update(part.encode())
     for task in tasks.every:
         digest.update(f"{task.name}/{task.split}/{task.weight}".encode())
         for description in task.descriptions:
             digest.update(description.model_dump_json().encode())
         for row in (*task.train, *task.test):
             digest.update(json.dumps([dict(m) for m in row.messages]).encode())
-    return digest.hexdigest()
+    targets = {name: adapter.digest() for name, adapter in (adapters or {}).items()}
+    settings = {**config.model_dump(mode="json"), **training.model_dump(mode="json")}
+    return {
+        "objective": "sft" if adapters is None else json.dumps(targets, sort_keys=True),
+        "dtype": str(base.dtype),
+        "base": json.dumps(base.fingerprint.to_json()),
+        "tasks": digest.hexdigest(),
+        **{name: json.dumps(value) for name, value in settings.items()},
+    }

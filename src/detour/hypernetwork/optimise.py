@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from detour.hypernetwork.network import Generated, Hypernetwork
 from detour.hypernetwork.state import State, load_state, save_state
 from detour.interrupt import whole_steps
 from detour.language.catalogue import text
-from detour.state_file import FILE
+from detour.state_file import FILE, Identity
 from detour.team import ALONE, Team
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
@@ -64,7 +64,7 @@ class Step:
 class Run:
     """How a training is watched, saved and resumed."""
 
-    identity: str = ""
+    identity: Identity = field(default_factory=lambda: {})
     """What must be equal for a checkpoint to fit."""
     watcher: Watcher | None = None
     checkpoints: Path | None = None

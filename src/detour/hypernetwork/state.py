@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detour.state_file import moments_of, read_state, restore_moments, under, write_state
+from detour.state_file import Identity, moments_of, read_state, restore_moments, under, write_state
 
 
 @dataclass
@@ -33,7 +33,7 @@ class State:
 
 
 def save_state(
-    folder: Path, run: str, network: nn.Module, optimiser: torch.optim.AdamW, state: State
+    folder: Path, run: Identity, network: nn.Module, optimiser: torch.optim.AdamW, state: State
 ) -> None:
     """Write everything atomically.
 
@@ -52,7 +52,7 @@ def save_state(
 
 
 def load_state(
-    folder: Path, run: str, network: nn.Module, optimiser: torch.optim.AdamW
+    folder: Path, run: Identity, network: nn.Module, optimiser: torch.optim.AdamW
 ) -> State | None:
     """Restore network and moments in place; None where nothing was saved.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from detour.state_file import (
+    Identity,
     moments_of,
     read_state,
     restore_moments,
@@ -33,7 +34,7 @@ class State:
 
 
 def save_state(
-    folder: Path, run: str, factors: Factors, optimiser: torch.optim.AdamW, state: State
+    folder: Path, run: Identity, factors: Factors, optimiser: torch.optim.AdamW, state: State
 ) -> Path:
     """Write the state atomically. `run` identifies settings, base and data.
 
@@ -53,7 +54,7 @@ def save_state(
 
 
 def load_state(
-    folder: Path, run: str, factors: Factors, optimiser: torch.optim.AdamW
+    folder: Path, run: Identity, factors: Factors, optimiser: torch.optim.AdamW
 ) -> State | None:
     """Restore factors and moments in place; None where there is no checkpoint.
 

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.model.examples import Example, Plain, digest_of
 from detour.model.rows import Batch, encode, fixed
+from detour.state_file import Identity
 from detour.training.batches import Batches
 from detour.training.checkpoint import State, load_state, save_state
 from detour.training.config import Plan, TrainConfig, derive, make_config, rate_at
@@ -263,12 +263,15 @@ def _identity(
     base: Base,
     data: Sequence[Sequence[Example | Plain]],
     start: Adapter | None,
-) -> str:
+) -> Identity:
     """What must be equal for a checkpoint to fit."""
-    parts = [config.model_dump_json(), json.dumps(base.fingerprint.to_json())]
-    parts += [] if start is None else [start.digest()]
-    parts += [digest_of(examples) for examples in data]
-    return sha256("\n".join(parts).encode()).hexdigest()
+    settings = {name: json.dumps(v) for name, v in config.model_dump(mode="json").items()}
+    return {
+        "base": json.dumps(base.fingerprint.to_json()),
+        "start": "" if start is None else start.digest(),
+        "data": " ".join(digest_of(examples) for examples in data),
+        **settings,
+    }
 
 
 def _card(
