@@ -1,6 +1,7 @@
 """Phrases that a tagger ran together or overlooked, negations, and descriptions that are mixed."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from tests.hypernetwork.tiny_tasks import WordEmbedder
@@ -64,10 +65,15 @@ def test_a_short_wording_is_proposed(known: Known, words: WordEmbedder) -> None:
 
 def test_what_is_near_but_not_near_enough_is_told(words: WordEmbedder) -> None:
     vectors = words.vectors(["shouting loudly now", "the town"])
-    known = Known(("shouting loudly now", "the town"), ("loud", "home"), vectors, frozenset())
+    known = Known(
+        ("shouting loudly now", "the town"), ("loud", "home"), vectors, frozenset({"give"})
+    )
     ((kept, left),) = mended(words, known, ["Give the town, loudly now."], [phrases("the town")])
     assert [phrase.text for phrase in kept] in (["the town"], ["the town", "loudly now"])
     assert "loudly now" in [*left, *(phrase.text for phrase in kept)]
+    blind = replace(known, usual=frozenset())
+    ((alone, none),) = mended(words, blind, ["Give the town, loudly now."], [phrases("the town")])
+    assert ([phrase.text for phrase in alone], none) == (["the town"], [])
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_without_a_folder_an_interrupt_just_stops(base):
 
 
 def test_long_runs_save_themselves_now_and_then(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr("detour.training.descend.SAVE_EVERY", 0.0)
     whole = train_with(base, ROWS, CONFIG, checkpoints=tmp_path)
     killed = train_with(base, ROWS, CONFIG, checkpoints=tmp_path, resume=True)  # from the last step
     assert_bit_equal(whole.adapter, killed.adapter)
@@ -280,7 +280,7 @@ def test_a_damaged_state_is_refused(base, stopped, damage):
 def test_a_state_that_cannot_be_saved_is_told(base, tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr("detour.training.descend.SAVE_EVERY", 0.0)
     with pytest.raises(StorageError):
         train_with(base, ROWS, CONFIG, checkpoints=blocked / "state")
 

@@ -372,9 +372,20 @@ def config_for(
         "use_rslora": False,
         "use_dora": bool(whole.magnitudes),
         "init_lora_weights": True,
-        "modules_to_save": sorted(saved - factored.keys()) or None,
+        "modules_to_save": _saved(saved - factored.keys(), kept) or None,
         "trainable_token_indices": {n: list(t.ids) for n, t in whole.tokens.items()} or None,
     }
+
+
+def _saved(names: set[str], kept: Mapping[str, Any]) -> list[str]:
+    """The modules that are saved whole; of a classifier's parts, the whole classifier.
+
+    PEFT adds `classifier` and `score` to those of every classification model by itself.
+    """
+    if kept.get("task_type") != "SEQ_CLS":
+        return sorted(names)
+    heads = ("classifier", "score")
+    return sorted({next((h for h in heads if f"{n}.".startswith(f"{h}.")), n) for n in names})
 
 
 def stack_key(stack: Stack) -> str:

@@ -273,7 +273,11 @@ def _check_stated(
         "use_dora": (set(updates) if config.use_dora else set[str](), set(unbound.magnitudes)),
         "lora_bias": ({str(len(linear)) if config.lora_bias else "0"}, {str(biased)}),
         "modules_to_save": (
-            {name for name in config.modules_to_save if not any(_ends(one, name) for one in saved)},
+            {
+                name
+                for name in config.modules_to_save
+                if not any(_ends(one, name) or f".{name}." in f".{one}." for one in saved)
+            },  # a saved module may have parts
             set[str](),
         ),
         "trainable_token_indices": ({str(len(config.token_indices))}, {str(len(unbound.tokens))}),

@@ -75,6 +75,16 @@ def command(
     from detour.data.report import Look
 
     loaded = read_data(data, roles(columns), format_name)
+    if loaded.kind in ("classification", "regression"):
+        from detour.cli.train_head import train_and_save
+
+        told = {"start": start, "quantize": quantize}
+        train_and_save(
+            loaded, data, output, base_name, settings, told,
+            device=device, dtype=dtype, licence=licence, description=description, resume=resume,
+            as_json=as_json,
+        )  # fmt: skip
+        return
     examples = learnable(loaded)
     look = Look(roles(columns), format_name, near=False)
     from detour.adapter.card import Card

@@ -115,6 +115,8 @@ def mended(
     ways = iter(parted(embedder, known, [phrase for phrases in found for phrase in phrases]))
     whole = [[one for _ in phrases for one in next(ways)] for phrases in found]
     result: list[tuple[list[Phrase], list[str]]] = []
+    if not known.usual:  # nothing to tell orders from what stands around them
+        return [(phrases, []) for phrases in whole]
     more = overlooked(embedder, known, texts, whole)
     for text, phrases, pieces in zip(texts, whole, more, strict=True):
         added = [Phrase(p.text, p.similarity) for p in pieces if p.similarity >= NEAR]

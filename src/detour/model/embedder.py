@@ -87,7 +87,7 @@ class Embedder:
             MissingExtra: the package that brings MiniLM is not installed.
             BaseError: not there, damaged, or not an encoder whose vectors are means of its tokens.
         """
-        folder = _packaged() if name == MINILM else name
+        folder = packaged() if name == MINILM else name
         try:
             with quietly():
                 model: nn.Module = AutoModel.from_pretrained(
@@ -143,7 +143,7 @@ class Embedder:
         return torch.stack([embedded.vector for embedded in self.embed(texts)])
 
 
-def _packaged() -> str:
+def packaged() -> str:
     """The folder of the packaged MiniLM, found without importing the package."""
     spec = find_spec(_PACKAGE)
     if spec is None or spec.origin is None:

@@ -21,8 +21,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -226,9 +228,23 @@ def _weights(
     dtype: torch.dtype,
     **more: Any,  # noqa: ANN401 - what transformers wants besides for packed weights
 ) -> PreTrainedModel:
+    model, report = _loaded(AutoModelForCausalLM, folder, config, dtype, **more)
+    _check_complete(folder, report)
+    keep_gradients(model)
+    return model
+
+
+def _loaded(
+    loader: Any,  # noqa: ANN401 - one of transformers' classes that find the model's class
+    folder: Path,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    **more: Any,  # noqa: ANN401
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model, and transformers' report of what its files hold."""
     try:
         with quietly():
-            loaded = AutoModelForCausalLM.from_pretrained(
+            loaded = loader.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -246,10 +262,7 @@ def _weights(
             found=_first_line(cause),
             hint=text("download or copy the folder again"),
         ) from cause
-    model, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
-    _check_complete(folder, report)
-    keep_gradients(model)
-    return model
+    return cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
 
 
 def _check_complete(folder: Path, report: dict[str, Any]) -> None:
@@ -302,6 +315,54 @@ def quietly() -> Generator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def load_headed(
+    name: str,
+    outputs: int,
+    dtype: str | None,
+    device: str | None,
+    seed: int,
+    folder: Path | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Fingerprint, tuple[str, ...]]:
+    """A classification model of that base; the parameters that its files do not hold are drawn by
+    `seed` and named.
+
+    Raises:
+        BaseError: as `load_model`; an architecture that transformers knows no such model of;
+            weights that lack more than a head and a pooler.
+    """
+    where = _device(device)
+    place = folder or _find(name)
+    config = _config(place)
+    tokenizer = _tokenizer(place)
+    if tokenizer is None:
+        raise BaseError(text("{base} has no tokenizer", base=name), hint=text("training needs one"))
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise BaseError(
+            text("transformers has no classification model of {model_type}",
+                 model_type=config.model_type),
+            hint=text("an encoder such as BERT, or a decoder such as Llama"),
+        )  # fmt: skip
+    fingerprint = fingerprint_folder(place, name)
+    config.num_labels = outputs
+    if getattr(config, "pad_token_id", None) is None:  # RoBERTa counts positions by its own
+        known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+        config.pad_token_id = next((t for t in known if isinstance(t, int)), 0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, report = _loaded(
+            AutoModelForSequenceClassification, place, config, _dtype(dtype, where),
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    missing = [str(n) for n in report["missing_keys"]]
+    other = [str(n[0] if isinstance(n, tuple) else n) for n in report["mismatched_keys"]]
+    inside = f"{model.base_model_prefix}."
+    lacking = [n for n in (*missing, *other) if n.startswith(inside) and "pooler" not in n]
+    _check_complete(place, {"missing_keys": lacking})
+    heads = [n for n, _ in model.named_parameters() if not n.startswith(inside)]
+    new = tuple(sorted({*missing, *other, *heads}))  # a head that is there is trained whole too
+    return model.to(torch.device(where)), tokenizer, fingerprint, new  # type: ignore[arg-type]
 
 
 def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase | None, int | None]:

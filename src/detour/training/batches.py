@@ -14,13 +14,15 @@ from detour.model.rows import Batch, Encoded, padded
 BUCKET = 8  # rows are sorted by length within this many batches
 
 
-class Batches:
-    """An endless, seeded series of training batches: `batches[step]`."""
+class Order:
+    """An endless, seeded series of batches of rows' numbers: `order[step]`.
 
-    def __init__(self, rows: Sequence[Encoded], batch_size: int, pad_id: int, seed: int) -> None:
-        self._rows = list(rows)
-        self._batch_size = min(batch_size, len(self._rows))
-        self._pad_id = pad_id
+    Rows of like length meet, so that little is padded.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths = list(lengths)
+        self._batch_size = min(batch_size, len(self._lengths))
         self._seed = seed
         self._epoch = -1
         self._plan: list[list[int]] = []
@@ -28,29 +30,46 @@ class Batches:
     @property
     def per_epoch(self) -> int:
         """Steps in which every row is seen once; a last short batch counts as one."""
-        return -(-len(self._rows) // self._batch_size)
+        return -(-len(self._lengths) // self._batch_size)
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> list[int]:
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._plan, self._epoch = self._planned(epoch), epoch
-        return padded([self._rows[i] for i in self._plan[place]], self._pad_id)
+        return self._plan[place]
+
+    def _planned(self, epoch: int) -> list[list[int]]:
+        rng = random.Random(f"{self._seed}/{epoch}")
+        order = list(range(len(self._lengths)))
+        rng.shuffle(order)
+        size = self._batch_size
+        span = size * BUCKET
+        plan: list[list[int]] = []
+        for start in range(0, len(order), span):
+            bucket = sorted(order[start : start + span], key=lambda i: self._lengths[i])
+            plan += [bucket[i : i + size] for i in range(0, len(bucket), size)]
+        rng.shuffle(plan)
+        return plan
+
+
+class Batches:
+    """An endless, seeded series of training batches: `batches[step]`."""
+
+    def __init__(self, rows: Sequence[Encoded], batch_size: int, pad_id: int, seed: int) -> None:
+        self._rows = list(rows)
+        self._pad_id = pad_id
+        self._order = Order([len(row.ids) for row in self._rows], batch_size, seed)
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in which every row is seen once; a last short batch counts as one."""
+        return self._order.per_epoch
+
+    def __getitem__(self, step: int) -> Batch:
+        return padded([self._rows[place] for place in self._order[step]], self._pad_id)
 
     def __iter__(self) -> Iterator[Batch]:
         step = 0
         while True:
             yield self[step]
             step += 1
-
-    def _planned(self, epoch: int) -> list[list[int]]:
-        rng = random.Random(f"{self._seed}/{epoch}")
-        order = list(range(len(self._rows)))
-        rng.shuffle(order)
-        size = self._batch_size
-        span = size * BUCKET
-        plan: list[list[int]] = []
-        for start in range(0, len(order), span):
-            bucket = sorted(order[start : start + span], key=lambda i: len(self._rows[i].ids))
-            plan += [bucket[i : i + size] for i in range(0, len(bucket), size)]
-        rng.shuffle(plan)
-        return plan

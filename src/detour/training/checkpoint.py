@@ -6,10 +6,13 @@ random state is kept. Knows factors; the file itself is `state_file`'s business.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch import nn
 
 from detour.state_file import (
     Identity,
@@ -19,7 +22,23 @@ from detour.state_file import (
     under,
     write_state,
 )
-from detour.training.factors import Factors, Snapshot
+from detour.training.factors import Snapshot
+
+
+class Weights(Protocol):
+    """What is saved: parameters that can be copied and put back."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All of them, in a fixed order."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """A copy, by name."""
+        ...
+
+    def restore(self, taken: Snapshot) -> None:
+        """The inverse of `snapshot`."""
+        ...
 
 
 @dataclass
@@ -34,7 +53,7 @@ class State:
 
 
 def save_state(
-    folder: Path, run: Identity, factors: Factors, optimiser: torch.optim.AdamW, state: State
+    folder: Path, run: Identity, factors: Weights, optimiser: torch.optim.AdamW, state: State
 ) -> Path:
     """Write the state atomically. `run` identifies settings, base and data.
 
@@ -54,7 +73,7 @@ def save_state(
 
 
 def load_state(
-    folder: Path, run: Identity, factors: Factors, optimiser: torch.optim.AdamW
+    folder: Path, run: Identity, factors: Weights, optimiser: torch.optim.AdamW
 ) -> State | None:
     """Restore factors and moments in place; None where there is no checkpoint.
 

@@ -20,21 +20,21 @@ from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.data.reading import Data, learnable, read_data
 from detour.errors import BaseError, TrainingError
-from detour.interrupt import whole_steps
 from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.model.examples import Example, Plain, digest_of
 from detour.model.rows import Batch, encode, fixed
 from detour.state_file import Identity
 from detour.training.batches import Batches
-from detour.training.checkpoint import State, load_state, save_state
-from detour.training.config import Plan, TrainConfig, derive, make_config, rate_at
+from detour.training.checkpoint import State
+from detour.training.config import Plan, TrainConfig, derive, make_config
+from detour.training.descend import Progress as Progress
+from detour.training.descend import Run, Step, Watcher, descend
 from detour.training.factors import Factors
 from detour.training.objective import answer_loss, base_log_probabilities, kl_to_base
 from detour.training.split import split
 from detour.training.start import of_base, settled, updates_of
 
-SAVE_EVERY = 60.0  # seconds between checkpoints
 _OTHERS = frozenset(
     (
         "name",
@@ -51,18 +51,6 @@ _OTHERS = frozenset(
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a watcher is told. `validation` is set where it was just measured."""
-
-    step: int
-    steps: int
-    loss: float
-    validation: float | None
-    tokens_per_second: float
-    seconds_left: float
-
-
-@dataclass(frozen=True)
 class Result:
     """A trained adapter, and how it came about."""
 
@@ -74,9 +62,6 @@ class Result:
     seconds: float
     rows: int
     validation_rows: int
-
-
-Watcher = Callable[[Progress], None]
 
 
 def train(
@@ -186,53 +171,24 @@ def train_with(
     factors = Factors(shapes, config.rank, config.alpha / config.rank, config.seed, base.device)
     if begun is not None:
         factors.begin_with(updates_of(begun, base, config))
-    optimiser = torch.optim.AdamW(
-        factors.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay
-    )
-    run = _identity(config, base, (kept, held, neighbours), start)
-    state = load_state(checkpoints, run, factors, optimiser) if resume and checkpoints else None
-    told = _Teller(plan.steps, watcher)
+    known = _identity(config, base, (kept, held, neighbours), start)
     bare = [base_log_probabilities(base.model, base.head, a.to(base.device)) for a in anchors]
     head = base.head
-    with base.hold(factors.contents()), whole_steps() as between_steps:
-        if state is None:
-            first = _mean_loss(base, judged)
-            state = State(0, factors.snapshot(), first, first)
-        due = _validation_steps(plan.steps, config.validations)
-        saved = time.monotonic()
-        try:
-            while state.step < plan.steps:
-                for group in optimiser.param_groups:
-                    group["lr"] = rate_at(state.step, plan, config.warmup)
-                batch = batches[state.step].to(base.device)
-                loss = answer_loss(base.model, head, batch)
-                total = loss
-                if anchors and config.kl_weight:
-                    place = state.step % len(anchors)
-                    anchor = anchors[place].to(base.device)
-                    total = loss + config.kl_weight * kl_to_base(
-                        base.model, head, anchor, bare[place]
-                    )
-                total.backward()
-                torch.nn.utils.clip_grad_norm_(factors.parameters(), config.clip)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-                state.step += 1
-                measured = None
-                if state.step in due:
-                    measured = _mean_loss(base, judged)
-                    if measured < state.best_loss:
-                        state.best, state.best_loss = factors.snapshot(), measured
-                        state.best_step = state.step
-                told(state.step, loss, batch, measured)
-                if checkpoints and time.monotonic() - saved > SAVE_EVERY:
-                    save_state(checkpoints, run, factors, optimiser, state)
-                    saved = time.monotonic()
-                between_steps()
-        except KeyboardInterrupt:
-            if checkpoints:
-                save_state(checkpoints, run, factors, optimiser, state)
-            raise
+
+    def step_of(step: int) -> Step:
+        batch = batches[step].to(base.device)
+        loss = total = answer_loss(base.model, head, batch)
+        if anchors and config.kl_weight:
+            place = step % len(anchors)
+            anchor = anchors[place].to(base.device)
+            total = loss + config.kl_weight * kl_to_base(base.model, head, anchor, bare[place])
+        return Step(total, loss, int(batch.mask.sum()))
+
+    with base.hold(factors.contents()):
+        state = descend(
+            factors, plan, config, step_of, lambda: _mean_loss(base, judged),
+            Run(known, watcher, checkpoints, resume),
+        )  # fmt: skip
     full = _card(card or Card(), base, config, plan, kept, start)
     adapter = Adapter(factors.updates(state.best), name, base.fingerprint, full)
     _check_effect(base, adapter, state, judged[0])
@@ -240,11 +196,6 @@ def train_with(
         adapter, plan, state.first_loss, state.best_loss, state.best_step,
         time.monotonic() - began, len(kept), len(held),
     )  # fmt: skip
-
-
-def _validation_steps(steps: int, times: int) -> set[int]:
-    """Evenly spread, the last step always among them."""
-    return {max(1, round(steps * (number + 1) / times)) for number in range(times)}
 
 
 def _mean_loss(base: Base, batches: Sequence[Batch]) -> float:
@@ -314,29 +265,3 @@ def _check_effect(base: Base, adapter: Adapter, state: State, batch: Batch) -> N
         raise TrainingError(
             text("the adapter does not move the base's logits"), found=text("difference 0")
         )
-
-
-class _Teller:
-    """Turns steps into progress: smoothed loss, tokens per second, time left."""
-
-    def __init__(self, steps: int, watcher: Watcher | None) -> None:
-        self.steps = steps
-        self.watcher = watcher
-        self.began = time.monotonic()
-        self.tokens = 0
-        self.done = 0
-        self.smoothed: float | None = None
-
-    def __call__(
-        self, step: int, loss: torch.Tensor, batch: Batch, validation: float | None
-    ) -> None:
-        if self.watcher is None:
-            return
-        now = float(loss.detach())
-        self.smoothed = now if self.smoothed is None else 0.9 * self.smoothed + 0.1 * now
-        self.tokens += int(batch.mask.sum())
-        self.done += 1
-        took = max(time.monotonic() - self.began, 1e-9)
-        left = took / self.done * (self.steps - step)
-        told = Progress(step, self.steps, self.smoothed, validation, self.tokens / took, left)
-        self.watcher(told)

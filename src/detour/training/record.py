@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from detour.adapter.adapter import Adapter
 from detour.data.report import DataReport
 from detour.measure.retention import Retention
 from detour.model.base import Base
@@ -77,16 +78,10 @@ def beside(
     data: str,
 ) -> dict[str, bytes]:
     """All files that stand beside the adapter, by name."""
-    run = {
-        "base": base.name,
-        "data": data,
-        "settings": dict(result.adapter.card.config),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
     told = {"metrics": losses(result), "retention": kept.to_json()}
     contents = {
         METRICS_FILE: history.lines().encode(),
-        RUN_FILE: yaml.safe_dump(run, sort_keys=False, allow_unicode=True).encode(),
+        RUN_FILE: settings_file(base.name, data, result.adapter),
         EVAL_FILE: (json.dumps(told, indent=1) + "\n").encode(),
         **tokenizer_files(base),
     }
@@ -94,6 +89,17 @@ def beside(
         written = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
         contents[DATA_FILE] = (written + "\n").encode()
     return contents
+
+
+def settings_file(base: str, data: str, adapter: Adapter) -> bytes:
+    """`run.yaml`: settings with nothing left open, and versions."""
+    run = {
+        "base": base,
+        "data": data,
+        "settings": dict(adapter.card.config),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    return yaml.safe_dump(run, sort_keys=False, allow_unicode=True).encode()
 
 
 def tokenizer_files(base: Base) -> dict[str, bytes]:

@@ -1,0 +1,83 @@
+"""A real text classification set, made on the spot: which package does a docstring come from.
+
+    python -m recipes.docstrings work/docstrings [--regression]
+
+The texts are the first paragraphs of the docstrings of Python's own standard library (functions,
+classes, methods; five words or more, each text once). The class is one of ten packages; with
+`--regression` the number is the logarithm of how many lines the documented code has. Whole files
+go to test, valid or train, in the order of their names' hashes, until a package has its share; so
+nothing of a test file was ever learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import math
+import sysconfig
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+PACKAGES = (
+    "asyncio", "ctypes", "email", "http", "importlib", "logging", "multiprocessing", "tkinter",
+    "unittest", "xml",
+)  # fmt: skip
+FEWEST_WORDS = 5
+SPLITS = (("test", 0.25), ("valid", 0.35), ("train", 1.0))  # shares of a package, cumulated
+
+
+def rows_of(library: Path, regression: bool) -> dict[str, list[dict[str, object]]]:
+    """Rows by split; the same library gives the same ones."""
+    found: dict[str, list[dict[str, object]]] = {name: [] for name, _ in SPLITS}
+    seen: set[str] = set()
+    for package in PACKAGES:
+        files = [
+            [(told, lines) for told, lines in documented(path) if told not in seen]
+            for path in sorted((library / package).rglob("*.py"), key=_hash)
+            if "test" not in path.relative_to(library).parts[1:-1]
+        ]
+        total, taken = sum(map(len, files)), 0
+        for own in files:
+            split = next(name for name, share in SPLITS if taken <= share * total)
+            taken += len(own)
+            for told, lines in own:
+                if told not in seen:
+                    seen.add(told)
+                    answer = (
+                        {"value": round(math.log(lines), 4)} if regression else {"label": package}
+                    )
+                    found[split].append({"text": told, **answer})
+    return found
+
+
+def _hash(path: Path) -> str:
+    return sha256(path.name.encode()).hexdigest()
+
+
+def documented(path: Path) -> Iterator[tuple[str, int]]:
+    """First paragraphs of docstrings, and how many lines their code has."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            told = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+            if len(told.split()) >= FEWEST_WORDS:
+                yield told, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def main() -> None:
+    """Write train.jsonl, valid.jsonl and test.jsonl."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--regression", action="store_true")
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    for split, rows in rows_of(Path(sysconfig.get_path("stdlib")), given.regression).items():
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (given.output / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+        print(f"{split}: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    main()
