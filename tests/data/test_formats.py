@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from detour.data.formats import detect, number_of
+from detour.data.forms import Raw
 from detour.data.records import Labelled, Plain, Record, Valued
-from detour.data.table import Raw
 from detour.errors import ConfigError, DataError, NoSupervision
 from detour.model.examples import Example
 

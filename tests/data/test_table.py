@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from detour.data.table import Fault, Raw, open_table
+from detour.data.forms import Fault, Raw
+from detour.data.table import open_table
 from detour.errors import DataError
 
 ROWS = [

@@ -17,10 +17,11 @@ from typing import Any, Final, TextIO
 
 from detour.data.damage import repaired
 from detour.data.formats import Format
+from detour.data.forms import Raw
 from detour.data.labels import likely_typos
 from detour.data.personal import redacted
 from detour.data.records import Labelled, Plain, Record, Valued, input_of, text_of
-from detour.data.table import Raw, Split, Table
+from detour.data.table import Split, Table
 from detour.errors import ConfigError, DataError, NoSupervision
 from detour.files import check_writable, replace_file_atomically, replace_folder_atomically
 from detour.language.catalogue import text

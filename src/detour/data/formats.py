@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final, TypeAlias, cast
 
+from detour.data.forms import Raw
 from detour.data.records import Kind, Labelled, Plain, Record, Valued
-from detour.data.table import Raw
 from detour.errors import ConfigError, DataError, NoSupervision
 from detour.language.catalogue import Text, joined, text
 from detour.model.examples import Example, example_of, pair

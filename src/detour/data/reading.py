@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from detour.data.formats import Columns, Format, detect
+from detour.data.forms import Raw
 from detour.data.records import Kind, Labelled, Record, Valued
-from detour.data.table import Raw, Split, open_table
+from detour.data.table import Split, open_table
 from detour.errors import DataError
 from detour.language.catalogue import Text, joined, text
 from detour.model.examples import Example, Plain, example_of

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from statistics import median
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -21,15 +20,15 @@ from detour.data.damage import is_damaged
 from detour.data.duplicates import Digests, near_duplicates
 from detour.data.findings import A_CLASS, FEWEST, Finding, Verdict, advice_for, verdict_of
 from detour.data.formats import Columns, Format, detect
+from detour.data.forms import Fault, Raw
 from detour.data.labels import likely_typos
 from detour.data.languages import language_of
 from detour.data.personal import KINDS, personal_data
-from detour.data.records import Kind, Labelled, Plain, Record, answer_of, input_of, text_of
-from detour.data.table import Fault, Raw, Split, Table
-from detour.errors import BaseError, DataError, NoSupervision
+from detour.data.records import Kind, Labelled, Record, answer_of, input_of, text_of
+from detour.data.table import Split, Table
+from detour.data.tokens import Decoded, Tokens, counted
+from detour.errors import DataError, NoSupervision
 from detour.language.catalogue import Text, text
-from detour.model.chat import supervised
-from detour.model.examples import Example
 
 SAMPLE = 20_000  # rows that are looked at closely
 FIRST = 200  # rows from which the format is told
@@ -52,32 +51,6 @@ class Look:
     near: bool = True
     """Whether near duplicates are looked for, which needs datasketch."""
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Tokens of the sampled rows."""
-
-    rows: int
-    """How many were counted."""
-    median: float
-    most: int
-    supervised_median: float
-    supervised_least: int
-    supervised_most: int
-    total: int
-    """Of all rows; scaled up where a sample was counted."""
-    too_long: int
-    """Sampled rows that are longer than the base's context."""
-    limit: int | None
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One row as the model sees it: pieces of text, and whether they are learned."""
-
-    source: str
-    pieces: tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True)
@@ -272,7 +245,7 @@ class _Survey:
         sampled = [record for kept in self.sample.values() for record in kept]
         tokens, example, masked = None, None, []
         if tokenizer is not None and sampled:
-            tokens, example, masked = _tokens(sampled, tokenizer, limit, self.usable)
+            tokens, example, masked = counted(sampled, tokenizer, limit, self.usable)
         findings = [
             *self._unreadable(),
             *self._amount(),
@@ -436,70 +409,3 @@ def _length(tokens: Tokens | None) -> Iterator[Finding]:
             text("{share:.1%} of the rows are longer than the base's {limit} tokens: shorten them",
                  share=share, limit=tokens.limit or 0),
         )  # fmt: skip
-
-
-def _tokens(
-    records: Sequence[Record],
-    tokenizer: PreTrainedTokenizerBase,
-    limit: int | None,
-    usable: int,
-) -> tuple[Tokens, Decoded | None, list[str]]:
-    """Lengths, one decoded row, and the places of rows in which nothing is learned."""
-    lengths: list[int] = []
-    learned: list[int] = []
-    masked: list[str] = []
-    example: Decoded | None = None
-    for record in records:
-        try:
-            ids, mask = encoded(record, tokenizer)
-        except DataError:
-            masked.append(record.source)
-            continue
-        answer = "" if isinstance(record, Example | Plain) else answer_of(record)
-        lengths.append(len(ids))
-        learned.append(1 if answer else sum(mask))
-        if example is None:
-            pieces = tuple(_pieces(ids, mask, tokenizer))
-            example = Decoded(
-                record.source, (*pieces, (f" → {answer}", True)) if answer else pieces
-            )
-    if not lengths:
-        return Tokens(len(records), 0, 0, 0, 0, 0, 0, 0, limit), None, masked
-    told = Tokens(
-        rows=len(records),
-        median=median(lengths),
-        most=max(lengths),
-        supervised_median=median(learned),
-        supervised_least=min(learned),
-        supervised_most=max(learned),
-        total=round(sum(lengths) * usable / len(records)),
-        too_long=sum(length > limit for length in lengths) if limit else 0,
-        limit=limit,
-    )
-    return told, example, masked
-
-
-def encoded(record: Record, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
-    """Ids, and which of them are learned; of a text with a class or a number, none of its own.
-
-    Raises:
-        DataError: the chat template refuses the conversation, or leaves nothing to learn.
-        BaseError: the tokenizer has no chat template.
-    """
-    if isinstance(record, Example):
-        return supervised(tokenizer, record.messages)
-    ids = list(tokenizer.encode(record.text))
-    if not ids:
-        raise BaseError(text("the tokenizer makes nothing of {source}", source=record.source))
-    return ids, [isinstance(record, Plain)] * len(ids)
-
-
-def _pieces(
-    ids: Sequence[int], mask: Sequence[bool], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[tuple[str, bool]]:
-    """Runs of tokens that are learned, and of tokens that are not."""
-    start = 0
-    for place in range(1, len(ids) + 1):
-        if place == len(ids) or mask[place] != mask[start]:
-            yield str(tokenizer.decode(list(ids[start:place]))), mask[start]
-            start = place
