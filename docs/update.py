@@ -36,6 +36,7 @@ GERMAN_VERBS = {
     "teach": "Ändert eine Tatsache und misst, was sich sonst geändert hat.",
     "check": "Sieht Daten an, bevor damit trainiert wird.",
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
+    "evaluate": "Misst ein Modell und eine Kette an deinen Daten.",
     "generate": "Macht aus einem Satz einen Adapter.",
     "hypernet": "Trainiert Netze, die Adapter machen.",
     "chain": "Macht aus einer Kette einen einzigen Adapter.",

@@ -50,6 +50,7 @@ VERBS = {
     "teach": Verb("detour.cli.teach:command", "Change a fact, then measure what else changed."),
     "check": Verb("detour.cli.check:command", "Look at data before you train on them."),
     "train": Verb("detour.cli.train:command", "Train an adapter on conversations of yours."),
+    "evaluate": Verb("detour.cli.evaluate:command", "Measure a base and a chain on data of yours."),
     "generate": Verb("detour.cli.generate:command", "Make an adapter from one sentence."),
     "hypernet": Verb("detour.cli.hypernet:group", "Train networks that make adapters."),
     "chain": Verb("detour.cli.chain:command", "Make one adapter out of a chain."),

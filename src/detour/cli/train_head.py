@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detour.cli.options import in_a_chain
 from detour.cli.output import note, print_json, say
 from detour.cli.progress import watched
 from detour.cli.unfinished import Unfinished
@@ -100,6 +101,7 @@ def train_and_save(
     )
     for split, told in parts.items():
         say(f"{split}: {_said(told['adapter'])}; the plainest guess: {_said(told['plainest'])}")
+    say(f"Try: detour evaluate DATA --chain {in_a_chain(path)} --base {base_name}")
 
 
 def _said(figures: Mapping[str, Any]) -> str:

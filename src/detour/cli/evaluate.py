@@ -1,0 +1,157 @@
+"""`detour evaluate DATA`: a base and a chain on the same rows, with figures.
+
+Knows Click and files; wires rows, bases with and without heads, and the metrics.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detour.cli.options import (
+    data_options,
+    json_option,
+    load_base,
+    max_tokens_option,
+    model_options,
+    parse_chain,
+    roles,
+)
+from detour.cli.output import note, print_json, print_table
+from detour.errors import ConfigError, DataError
+from detour.language.catalogue import text
+
+if TYPE_CHECKING:
+    from detour.adapter.chain import Chain
+    from detour.data.reading import Loaded
+    from detour.measure.statistics import Figure
+    from detour.model.base import Base
+
+Arms = dict[str, dict[str, "Figure"]]
+
+
+@click.command("evaluate")
+@click.argument("data")
+@data_options
+@model_options
+@click.option("--chain", "chain_text", metavar="SPEC",
+              help="Adapters and weights that are judged beside the base.")  # fmt: skip
+@click.option("--split", metavar="NAME",
+              help="Part of a folder.  [default: test, validation or train]")  # fmt: skip
+@click.option("--items", type=click.IntRange(min=1), help="The first so many rows.  [default: all]")
+@max_tokens_option
+@click.option("--answers", "answers_file", type=click.Path(path_type=Path, dir_okay=False),
+              help="JSONL: every question with all answers.")  # fmt: skip
+@json_option
+def command(
+    data: str,
+    columns: tuple[str, ...],
+    format_name: str | None,
+    base_name: str,
+    device: str | None,
+    dtype: str | None,
+    quantize: str | None,
+    chain_text: str | None,
+    split: str | None,
+    items: int | None,
+    max_tokens: int | None,
+    answers_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a base and a chain on DATA, in any form that detour check knows."""
+    from detour.data.reading import read_data
+
+    loaded = read_data(data, roles(columns), format_name)
+    chosen, part = _part(loaded, split)
+    rows = list(part)[:items]
+    chain = parse_chain(chain_text)
+    note(f"{len(rows)} rows of {chosen} from {data}; {loaded.told}")
+    if loaded.kind in ("classification", "regression"):
+        arms = _heads(loaded, rows, base_name, chain, device, dtype)
+    else:
+        arms = _answers(
+            rows, load_base(base_name, device, dtype, quantize), chain, max_tokens, answers_file
+        )
+    if as_json:
+        told = {arm: {n: f.to_json() for n, f in own.items()} for arm, own in arms.items()}
+        print_json({"kind": loaded.kind, "split": chosen, "rows": len(rows), "metrics": told})
+        return
+    names = list(next(iter(arms.values())))
+    print_table(("metric", *arms), [(n, *(_said(arms[arm][n]) for arm in arms)) for n in names])
+
+
+def _part(loaded: Loaded, split: str | None) -> tuple[str, tuple[Any, ...]]:
+    """The rows that judge."""
+    there = loaded.parts
+    chosen = split or next(name for name in ("test", "validation", "train") if name in there)
+    if chosen not in there:
+        raise DataError(
+            text("the data have no part {name}", name=chosen), expected=", ".join(there)
+        )
+    return chosen, there[chosen]
+
+
+def _heads(
+    loaded: Loaded,
+    rows: list[Any],
+    base_name: str,
+    chain: Chain,
+    device: str | None,
+    dtype: str | None,
+) -> Arms:
+    """The plainest guess, and the chain's head."""
+    from detour.evaluate.heads import plainest, score
+    from detour.model.headed import HeadedBase
+    from detour.training.heads import headed_rows
+
+    if len(chain.terms) != 1:
+        raise ConfigError(
+            text("rows with a class or a number are judged with one adapter that has a head"),
+            expected="--chain ./NAME",
+            found=chain.text or text("none"),
+        )
+    base = HeadedBase.for_adapter(chain.terms[0].adapter, base_name, dtype=dtype, device=device)
+    judged = headed_rows(rows, base)
+    return {
+        "plainest": plainest(headed_rows(loaded.train, base), judged),
+        "chain": score(base, judged, chain),
+    }
+
+
+def _answers(
+    rows: list[Any],
+    base: Base,
+    chain: Chain,
+    max_tokens: int | None,
+    answers_file: Path | None,
+) -> Arms:
+    """The base, and the base under the chain."""
+    import json
+
+    from detour.evaluate.answers import MAX_NEW_TOKENS, answered
+    from detour.files import write_text_atomically
+
+    wanted = {"base": None, **({"chain": chain} if chain.terms else {})}
+    found = {
+        arm: answered(base, rows, own, max_new_tokens=max_tokens or MAX_NEW_TOKENS, teller=note)
+        for arm, own in wanted.items()
+    }
+    if answers_file is not None:
+        asked = [row for row in rows if hasattr(row, "messages")]
+        lines = [
+            {
+                "prompt": row.prompt,
+                "wanted": row.messages[-1]["content"],
+                **{arm: one.answers[place] for arm, one in found.items()},
+            }
+            for place, row in enumerate(asked)
+        ]
+        told = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_text_atomically(answers_file, told)
+    return {arm: dict(one.figures) for arm, one in found.items()}
+
+
+def _said(figure: Figure) -> str:
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"

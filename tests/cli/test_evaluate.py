@@ -1,0 +1,96 @@
+"""`detour evaluate`: a base and a chain on the same rows."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detour.adapter.adapter import Adapter
+from detour.evaluate.answers import answered, perplexity
+from detour.model.base import Base
+from detour.model.examples import Example, Plain
+from detour.model.rows import encode
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for split, count in (("train", 5), ("test", 4)):
+        lines = [{"prompt": f"Who was {n}?", "completion": f"Nobody {n}."} for n in range(count)]
+        told = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{split}.jsonl").write_text(told)
+    return folder
+
+
+def test_base_and_chain_answer_the_same_rows(
+    detour: Callable[..., Any], rows: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    fast = ("--base", tiny_folder, "--rank", 2, "--steps", 30, "--learning-rate", 5e-3)
+    made = detour("train", rows / "test.jsonl", "-o", "mine", *fast, "--json").json["adapter"]
+    given = ("--base", tiny_folder, "--chain", made, "--max-tokens", 8)
+    told = detour("evaluate", rows, *given, "--answers", tmp_path / "said.jsonl", "--json").json
+    assert (told["split"], told["rows"], told["kind"]) == ("test", 4, "chat")
+    assert set(told["metrics"]) == {"base", "chain"}
+    base, chain = told["metrics"]["base"], told["metrics"]["chain"]
+    assert set(base) == set(chain) == {
+        "exact_match", "contains", "rouge1", "rouge2", "rougeL", "bleu", "chrf", "perplexity"
+    }  # fmt: skip
+    assert chain["perplexity"]["value"] < 0.5 * base["perplexity"]["value"]
+    assert all(f["low"] <= f["value"] <= f["high"] and f["n"] == 4 for f in chain.values())
+    said = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    assert [set(line) for line in said] == [{"prompt", "wanted", "base", "chain"}] * 4
+    assert said[3]["wanted"] == "Nobody 3."
+    table = detour("evaluate", rows, *given, "--split", "train", "--items", 2)
+    assert "2 rows of train" in table.err
+    assert any(line.startswith("rougeL") for line in table.out.splitlines())
+
+
+def test_perplexity_is_that_of_the_answers(tiny_folder: Path) -> None:
+    base = Base.load(str(tiny_folder))
+    told = [
+        Example(({"role": "user", "content": q}, {"role": "assistant", "content": a}))
+        for q, a in (
+            ("Who?", "Nobody."),
+            ("And who was that over there?", "Somebody else, in fact."),
+        )
+    ]
+    total = count = 0.0
+    for row in encode(base.tokenizer, told, base.longest):  # type: ignore[arg-type]
+        logits = base.logits(torch.tensor([row.ids]))[0].log_softmax(-1)
+        for place in range(1, len(row.ids)):
+            if row.learned[place]:
+                total -= float(logits[place - 1, row.ids[place]])
+                count += 1
+    assert perplexity(base, told).value == pytest.approx(math.exp(total / count), rel=1e-4)
+    plain = answered(base, [Plain("Some text that stands alone.")])
+    assert set(plain.figures) == {"perplexity"}
+    assert plain.answers == ()
+
+
+def test_a_head_is_judged(detour: Callable[..., Any], tiny_folder: Path, tmp_path: Path) -> None:
+    lines = [
+        {"text": f"the {('hill', 'ship')[n % 2]} {n}", "label": "ab"[n % 2]} for n in range(40)
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    fast = ("--base", tiny_folder, "--rank", 2, "--steps", 60, "--learning-rate", 5e-3)
+    made = detour("train", data, "-o", "mine", *fast, "--json").json["adapter"]
+    told = detour("evaluate", data, "--base", tiny_folder, "--chain", made, "--json").json
+    assert set(told["metrics"]) == {"plainest", "chain"}
+    assert told["metrics"]["chain"]["accuracy"]["low"] > 0.5
+    outcome = detour("evaluate", data, "--base", tiny_folder)
+    assert outcome.code == 2
+    assert "one adapter that has a head" in outcome.err
+    assert Adapter.load(Path(made)).card.config["head"]["labels"] == ["a", "b"]
+
+
+def test_mistakes(detour: Callable[..., Any], rows: Path, tiny_folder: Path) -> None:
+    outcome = detour("evaluate", rows, "--base", tiny_folder, "--split", "validation")
+    assert outcome.code == 2
+    assert "no part validation" in outcome.message
+    assert "expected train, test" in outcome.message
