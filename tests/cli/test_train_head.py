@@ -51,7 +51,7 @@ def test_classes(detour: Callable[..., Any], encoder: Path, tmp_path: Path) -> N
     assert reached["n"] == 30
     folder = Path(told["adapter"])
     assert Adapter.load(folder).card.config["head"] == {
-        "kind": "classification", "labels": ["land", "sea"]
+        "kind": "classification", "labels": ["land", "sea"], "pooling": "own"
     }  # fmt: skip
     assert json.loads((folder / "eval.json").read_text())["metrics"] == told["metrics"]
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 80

@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,30 @@ def test_an_adapter_with_a_head_is_learned_and_read_by_peft(
         with torch.no_grad():
             told = theirs(torch.tensor([row])).logits[0].float()
         assert torch.allclose(told, own, atol=1e-4 * max(1.0, float(own.abs().max())))
+
+
+def test_an_encoder_that_means_its_tokens_is_read_so(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "sentences"
+    shutil.copytree(folders["bert"], folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    base = HeadedBase.load(str(folder), ["land", "sea"])
+    assert base.pooling == "mean"
+    assert not any("pooler" in layer for layer in base.inner_layers())
+    rows = base.encode(["the ship", "a longer text about the harbour and the road"])
+    encoder = base.model.base_model
+    with torch.no_grad():
+        alone = torch.stack([encoder(torch.tensor([r])).last_hidden_state[0].mean(0) for r in rows])
+        assert torch.allclose(base.forward(rows), base.projection(alone), atol=1e-5)
+    made = train_head(base, labelled(160), CONFIG, validation=labelled(30, 1)).adapter
+    assert score(base, labelled(40, 2), made)["accuracy"].value >= 0.85
+    again = HeadedBase.for_adapter(made, str(folders["bert"]))  # the card says it too
+    assert again.pooling == "mean"
+    assert torch.equal(again.logits(["the hill"], made), base.logits(["the hill"], made))
+    with pytest.raises(ConfigError, match="more than one layer"):
+        HeadedBase.load(str(folders["roberta"]), ["land", "sea"], pooling="mean")
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])

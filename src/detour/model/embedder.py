@@ -173,6 +173,15 @@ def _digest(model: nn.Module) -> str:
     return total.hexdigest()
 
 
+def means_tokens(folder: Path) -> bool:
+    """Whether a folder says, as sentence-transformers' do, that vectors are means of tokens."""
+    path = folder / "1_Pooling/config.json"
+    if not path.is_file():
+        return False
+    told: Any = json.loads(path.read_text("utf-8"))
+    return bool(isinstance(told, dict) and told.get("pooling_mode_mean_tokens", False))
+
+
 def _check_pooling(folder: str, name: str) -> None:
     """An encoder that says how its vectors are pooled must say: by the mean."""
     try:

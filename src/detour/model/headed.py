@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -26,13 +26,17 @@ from detour.errors import BaseError, ConfigError, DataError
 from detour.language.catalogue import text
 from detour.model.belonging import check_belongs
 from detour.model.binding import bound
-from detour.model.embedder import MINILM, packaged
-from detour.model.loading import load_headed
+from detour.model.embedder import MINILM, means_tokens, packaged
+from detour.model.loading import find, load_headed
 from detour.slots.chained import contents_for_chain
 from detour.slots.content import Content
 from detour.slots.install import SlotSet, install
 
 UNLIMITED = 10**9
+
+
+Pooling: TypeAlias = Literal["own", "mean"]
+"""What the head reads: as the architecture does (its first or last token), or all tokens' mean."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class HeadedBase:
         labels: names of the classes in the order of the outputs; none for a number.
         slots: an empty slot on every linear layer.
         new: the parameters that the base's files do not hold.
+        pooling: what the head reads of a text.
     """
 
     def __init__(
@@ -63,12 +68,14 @@ class HeadedBase:
         fingerprint: Fingerprint,
         labels: Sequence[str],
         new: Sequence[str],
+        pooling: Pooling = "own",
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
         self.labels = tuple(labels)
         self.new = tuple(new)
+        self.pooling: Pooling = pooling
         self.slots: SlotSet = install(model)
 
     @staticmethod
@@ -79,6 +86,7 @@ class HeadedBase:
         dtype: str | None = None,
         device: str | None = None,
         seed: int = 0,
+        pooling: Pooling | None = None,
     ) -> HeadedBase:
         """A folder, a Hub id, "starter", or the packaged text encoder by its Hub id.
 
@@ -88,21 +96,31 @@ class HeadedBase:
             dtype: as `Base.load`.
             device: as `Base.load`.
             seed: of what is new.
+            pooling: what the head reads; by default the mean for a text encoder whose folder says
+                that its vectors are means of its tokens, else as the architecture does.
 
         Raises:
             BaseError: it is not there, damaged, without a tokenizer, or of an architecture that
                 transformers knows no classification model of.
-            ConfigError: fewer than two classes, or one twice.
+            ConfigError: fewer than two classes, or one twice; the mean, where a head is more than
+                one linear layer.
         """
         if labels and (len(labels) < 2 or len(set(labels)) < len(labels)):
             raise ConfigError(
                 text("a head needs at least two classes, each once"), found=", ".join(labels)
             )
-        folder = Path(packaged()) if name == MINILM else None
+        folder = Path(packaged()) if name == MINILM else find(name)
         model, tokenizer, fingerprint, new = load_headed(
             name, max(1, len(labels)), dtype, device, seed, folder
         )
-        return HeadedBase(model, tokenizer, fingerprint, labels, new)
+        chosen = pooling or ("mean" if means_tokens(folder) else "own")
+        base = HeadedBase(model, tokenizer, fingerprint, labels, new, chosen)
+        if chosen == "mean" and len({n.rpartition(".")[0] for n in new if "pooler" not in n}) > 1:
+            raise ConfigError(
+                text("the head of {name} is more than one layer", name=name),
+                expected='pooling="own"', found='pooling="mean"',
+            )  # fmt: skip
+        return base
 
     @staticmethod
     def for_adapter(
@@ -121,7 +139,8 @@ class HeadedBase:
                 expected=text("an adapter that was trained on rows with a label or a value"),
             )
         labels = [str(label) for label in told.get("labels", ())]
-        return HeadedBase.load(name, labels, dtype=dtype, device=device)
+        pooling: Pooling = "mean" if told.get("pooling") == "mean" else "own"
+        return HeadedBase.load(name, labels, dtype=dtype, device=device, pooling=pooling)
 
     @property
     def kind(self) -> Literal["classification", "regression"]:
@@ -172,7 +191,8 @@ class HeadedBase:
     def inner_layers(self) -> list[str]:
         """The linear layers of the base itself: those that an adapter may change in low rank."""
         heads = {name.rpartition(".")[0] for name in self.new}
-        return [name for name in self.slots.linear_names() if name not in heads]
+        unused = ".pooler." if self.pooling == "mean" else "\0"
+        return [n for n in self.slots.linear_names() if n not in heads and unused not in n]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids with the special tokens of the architecture, cut to the context.
@@ -199,8 +219,13 @@ class HeadedBase:
         for place, row in enumerate(rows):
             ids[place, : len(row)] = torch.tensor(row)
             mask[place, : len(row)] = 1
-        found: Any = self.model(ids.to(self.device), attention_mask=mask.to(self.device))
-        return found.logits.float()
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        if self.pooling == "own":
+            found: Any = self.model(ids, attention_mask=mask)
+            return found.logits.float()
+        states: Tensor = self.model.base_model(ids, attention_mask=mask).last_hidden_state
+        weights = mask[:, :, None].to(states)  # (rows, tokens, 1)
+        return self.projection((states * weights).sum(1) / weights.sum(1)).float()
 
     def logits(
         self, texts: Sequence[str], chain: Chain | Adapter | str | None = None, batch_size: int = 64

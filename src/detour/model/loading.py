@@ -63,7 +63,7 @@ def load_model(
         MissingExtra: `quantize` without the packages that it needs.
     """
     where = _device(device)
-    folder = _find(name)
+    folder = find(name)
     config = _config(folder)
     check_causal(config, name, list(getattr(config, "architectures", None) or []))
     fingerprint = fingerprint_folder(folder, name, full)
@@ -84,7 +84,7 @@ def identity_of(name: str) -> Fingerprint:
     Raises:
         BaseError: as `load_model`.
     """
-    folder = _find(name)
+    folder = find(name)
     fingerprint = fingerprint_folder(folder, name)
     if _COMMIT.fullmatch(folder.name):
         return replace(fingerprint, revision=folder.name)
@@ -148,7 +148,12 @@ def _one_of(pair: tuple[str, ...]) -> str:
     return text("{one} or {other}", one=pair[0], other=pair[1])
 
 
-def _find(name: str) -> Path:
+def find(name: str) -> Path:
+    """The folder of a base: the packaged starter, a folder, or one that is fetched from the Hub.
+
+    Raises:
+        BaseError: there is none of that name.
+    """
     if name == "starter":
         return _starter()
     folder = Path(name)
@@ -323,7 +328,7 @@ def load_headed(
     dtype: str | None,
     device: str | None,
     seed: int,
-    folder: Path | None = None,
+    folder: Path,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Fingerprint, tuple[str, ...]]:
     """A classification model of that base; the parameters that its files do not hold are drawn by
     `seed` and named.
@@ -333,7 +338,7 @@ def load_headed(
             weights that lack more than a head and a pooler.
     """
     where = _device(device)
-    place = folder or _find(name)
+    place = folder or find(name)
     config = _config(place)
     tokenizer = _tokenizer(place)
     if tokenizer is None:
@@ -344,7 +349,7 @@ def load_headed(
                  model_type=config.model_type),
             hint=text("an encoder such as BERT, or a decoder such as Llama"),
         )  # fmt: skip
-    fingerprint = fingerprint_folder(place, name)
+    fingerprint = fingerprint_folder(folder, name)
     config.num_labels = outputs
     if getattr(config, "pad_token_id", None) is None:  # RoBERTa counts positions by its own
         known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
@@ -352,14 +357,14 @@ def load_headed(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, report = _loaded(
-            AutoModelForSequenceClassification, place, config, _dtype(dtype, where),
+            AutoModelForSequenceClassification, folder, config, _dtype(dtype, where),
             ignore_mismatched_sizes=True,
         )  # fmt: skip
     missing = [str(n) for n in report["missing_keys"]]
     other = [str(n[0] if isinstance(n, tuple) else n) for n in report["mismatched_keys"]]
     inside = f"{model.base_model_prefix}."
     lacking = [n for n in (*missing, *other) if n.startswith(inside) and "pooler" not in n]
-    _check_complete(place, {"missing_keys": lacking})
+    _check_complete(folder, {"missing_keys": lacking})
     heads = [n for n, _ in model.named_parameters() if not n.startswith(inside)]
     new = tuple(sorted({*missing, *other, *heads}))  # a head that is there is trained whole too
     return model.to(torch.device(where)), tokenizer, fingerprint, new  # type: ignore[arg-type]
@@ -371,7 +376,7 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase | None, int | Non
     Raises:
         BaseError: there is no such base, or its tokenizer cannot be read.
     """
-    folder = _find(name)
+    folder = find(name)
     config = _config(folder).get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     return _tokenizer(folder), positions if isinstance(positions, int) else None

@@ -314,7 +314,7 @@ def _card(
             **settings,
             "learning_rate": rate,
             "steps": steps,
-            "head": {"kind": base.kind, "labels": list(base.labels)},
+            "head": {"kind": base.kind, "labels": list(base.labels), "pooling": base.pooling},
             "peft": {"task_type": "SEQ_CLS"},
         },
     )

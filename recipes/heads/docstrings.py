@@ -1,6 +1,6 @@
 """A real text classification set, made on the spot: which package does a docstring come from.
 
-    python -m recipes.docstrings work/docstrings [--regression]
+    python -m recipes.heads.docstrings work/docstrings [--regression]
 
 The texts are the first paragraphs of the docstrings of Python's own standard library (functions,
 classes, methods; five words or more, each text once). The class is one of ten packages; with
@@ -34,15 +34,15 @@ def rows_of(library: Path, regression: bool, seed: int = 0) -> dict[str, list[di
     seen: set[str] = set()
     for package in PACKAGES:
         files = [
-            [(told, lines) for told, lines in documented(path) if told not in seen]
+            (path.relative_to(library).as_posix(), list(documented(path)))
             for path in sorted(
                 (library / package).rglob("*.py"), key=lambda path: _hash(path, seed)
             )
             if not {"test", "tests", "idle_test"} & set(path.relative_to(library).parts)
         ]
-        total, taken = sum(map(len, files)), 0
-        for own in files:
-            split = next(name for name, share in SPLITS if taken <= share * total)
+        total, taken = sum(len(own) for _, own in files), 0
+        for name, own in files:
+            split = next(part for part, share in SPLITS if taken <= share * total)
             taken += len(own)
             for told, lines in own:
                 if told not in seen:
@@ -50,7 +50,7 @@ def rows_of(library: Path, regression: bool, seed: int = 0) -> dict[str, list[di
                     answer = (
                         {"value": round(math.log(lines), 4)} if regression else {"label": package}
                     )
-                    found[split].append({"text": told, **answer})
+                    found[split].append({"text": told, **answer, "file": name})
     return found
 
 
