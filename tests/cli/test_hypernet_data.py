@@ -164,8 +164,10 @@ def test_what_import_refuses(fails: Callable[..., dict[str, str]], source: Path)
     assert "task004_numbers.json has no Definition" in told["error"]
     assert told["expected"]
     write_instructions(source / "more/TASK005_numbers.json", Definition="Else.")
-    told = fails(2, *call, folder / "tasks", "--skip-broken")
+    (source / "task004_numbers.json").unlink()
+    told = fails(2, *call, folder / "tasks")
     assert "would make a task that is there already" in told["error"]
+    assert "--skip-broken" in told["hint"]
     fails(2, *call, folder / "tasks", "--rows", 0)
     fails(2, *call, folder / "tasks", "--test-rows", "many")
     assert left_behind(folder) == before  # nothing half-written, nothing hidden

@@ -21,7 +21,7 @@ def minilm() -> Embedder:
 def test_vectors_are_those_of_sentence_transformers(minilm: Embedder) -> None:
     from sentence_transformers import SentenceTransformer
 
-    theirs = SentenceTransformer(embedders._packaged(), device="cpu").encode(
+    theirs = SentenceTransformer(embedders.packaged(), device="cpu").encode(
         TEXTS, convert_to_tensor=True, normalize_embeddings=True
     )
     assert torch.allclose(minilm.vectors(TEXTS), theirs, atol=1e-5)

@@ -47,6 +47,9 @@ class TrainConfig(BaseModel):
     validation_share: float = Field(0.1, ge=0, lt=1, description="share of rows held out")
     validations: int = Field(6, ge=1, description="how often the validation loss is taken")
     kl_weight: float = Field(0.0, ge=0, description="weight of KL(base || adapted) on neighbours")
+    orthogonality: float = Field(
+        0.0, ge=0, description="weight of the overlap with what acts beneath (O-LoRA)"
+    )
     block: int = Field(BLOCK, ge=8, description="tokens of plain text in a row")
     seed: int = Field(0, ge=0, description="seed of the factors and of the order of rows")
 

@@ -18,6 +18,7 @@ import torch
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
+from detour.adapter.chain import Chain
 from detour.data.reading import Data, learnable, read_data
 from detour.errors import BaseError, TrainingError
 from detour.language.catalogue import text
@@ -34,6 +35,7 @@ from detour.training.factors import Factors
 from detour.training.objective import answer_loss, base_log_probabilities, kl_to_base
 from detour.training.split import split
 from detour.training.start import of_base, settled, updates_of
+from detour.training.under import Under
 
 _OTHERS = frozenset(
     (
@@ -46,6 +48,7 @@ _OTHERS = frozenset(
         "resume",
         "card",
         "start",
+        "beneath",
     )
 )  # arguments of `train_with` that are no settings
 
@@ -82,8 +85,8 @@ def train(
     `data` is a file of any form that `detour check` knows, a folder, a dataset of the Hub, or rows.
 
     `more` takes the other fields of `TrainConfig` and the arguments of `train_with` (name,
-    validation, neighbours, watcher, teller, checkpoints, resume, card, start). With `start`, a
-    rank, alpha or targets left at their defaults are the start's own.
+    validation, neighbours, watcher, teller, checkpoints, resume, card, start, beneath). With
+    `start`, a rank, alpha or targets left at their defaults are the start's own.
 
     Raises:
         DataError: the data cannot be used; names file and line.
@@ -118,6 +121,7 @@ def train_with(
     resume: bool = False,
     card: Card | None = None,
     start: Adapter | None = None,
+    beneath: Chain | Adapter | None = None,
 ) -> Result:
     """`train` with a ready configuration; tells how it went.
 
@@ -135,6 +139,9 @@ def train_with(
         card: what to put on the adapter's card besides what is known here.
         start: an adapter of this base to go on from. Rank, alpha and targets that `config` does
             not set are the start's own; a higher rank or more targets begin at zero beside it.
+        beneath: a chain of this base that acts while the adapter trains, and does not change: the
+            adapter is what comes on top of it. With `orthogonality` λ the loss grows by
+            λ Σ ‖A Aᵢᵀ‖²_F over its adapters' own A (Wang et al. 2023, arXiv:2310.14152).
 
     Raises:
         As `train`; ConfigError, WrongBase: a start that cannot be gone on with.
@@ -171,7 +178,8 @@ def train_with(
     factors = Factors(shapes, config.rank, config.alpha / config.rank, config.seed, base.device)
     if begun is not None:
         factors.begin_with(updates_of(begun, base, config))
-    known = _identity(config, base, (kept, held, neighbours), start)
+    under = Under.of(base, beneath)
+    known = _identity(config, base, (kept, held, neighbours), start, under)
     bare = [base_log_probabilities(base.model, base.head, a.to(base.device)) for a in anchors]
     head = base.head
 
@@ -182,9 +190,11 @@ def train_with(
             place = step % len(anchors)
             anchor = anchors[place].to(base.device)
             total = loss + config.kl_weight * kl_to_base(base.model, head, anchor, bare[place])
+        if config.orthogonality and under.downs:
+            total = total + config.orthogonality * under.overlap(factors)
         return Step(total, loss, int(batch.mask.sum()))
 
-    with base.hold(factors.contents()):
+    with base.hold(under.with_(factors.contents())):
         state = descend(
             factors, plan, config, step_of, lambda: _mean_loss(base, judged),
             Run(known, watcher, checkpoints, resume),
@@ -214,12 +224,14 @@ def _identity(
     base: Base,
     data: Sequence[Sequence[Example | Plain]],
     start: Adapter | None,
+    under: Under,
 ) -> Identity:
     """What must be equal for a checkpoint to fit."""
     settings = {name: json.dumps(v) for name, v in config.model_dump(mode="json").items()}
     return {
         "base": json.dumps(base.fingerprint.to_json()),
         "start": "" if start is None else start.digest(),
+        "beneath": under.digest,
         "data": " ".join(digest_of(examples) for examples in data),
         **settings,
     }
