@@ -1,12 +1,12 @@
-"""A real text classification set, made on the spot: which package does a docstring come from.
+"""A real text classification set, made on the spot: what is a docstring about.
 
     python -m recipes.heads.docstrings work/docstrings [--regression]
 
 The texts are the first paragraphs of the docstrings of Python's own standard library (functions,
-classes, methods; five words or more, each text once). The class is one of ten packages; with
-`--regression` the number is the logarithm of how many lines the documented code has. Whole files
-go to test, valid or train, in the order of their names' hashes, until a package has its share; so
-nothing of a test file was ever learned.
+classes, methods; five words or more, each text once). The class is one of ten topics, each a list
+of modules; with `--regression` the number is the logarithm of how many lines the documented code
+has. Whole files go to test, valid or train, in the order of their names' hashes, until a topic has
+its share; so nothing of a test file was ever learned.
 """
 
 from __future__ import annotations
@@ -20,10 +20,25 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-PACKAGES = (
-    "asyncio", "distutils", "email", "idlelib", "importlib", "lib2to3", "multiprocessing",
-    "unittest", "urllib", "xml",
-)  # fmt: skip
+TOPICS = {
+    "concurrency": "asyncio multiprocessing threading concurrent subprocess queue selectors sched",
+    "debugging": "unittest doctest bdb pdb logging trace tracemalloc cProfile profile pstats "
+    "timeit warnings traceback cgitb faulthandler",
+    "files": "tarfile zipfile gzip bz2 lzma pathlib shutil tempfile os ntpath posixpath "
+    "genericpath fileinput _pyio glob fnmatch filecmp stat",
+    "language": "lib2to3 inspect ast dis symtable pyclbr tokenize typing contextlib functools "
+    "operator abc dataclasses code codeop pickletools opcode",
+    "mail and markup": "email mailbox mimetypes mailcap xml html base64 quopri plistlib csv json",
+    "mathematics": "_pydecimal decimal numbers fractions statistics random colorsys heapq bisect",
+    "network": "http urllib ftplib imaplib smtplib nntplib poplib telnetlib ssl socket "
+    "socketserver wsgiref xmlrpc ipaddress cgi webbrowser",
+    "packaging": "distutils importlib pkgutil venv site sysconfig runpy ensurepip zipimport "
+    "modulefinder zipapp platform",
+    "types": "collections _collections_abc datetime _strptime calendar enum zoneinfo weakref types "
+    "copy string textwrap difflib configparser locale gettext codecs",
+    "windows": "tkinter idlelib turtle curses turtledemo",
+}
+TESTS = {"test", "tests", "idle_test"}
 FEWEST_WORDS = 5
 SPLITS = (("test", 0.25), ("valid", 0.35), ("train", 1.0))  # shares of a package, cumulated
 
@@ -32,13 +47,10 @@ def rows_of(library: Path, regression: bool, seed: int = 0) -> dict[str, list[di
     """Rows by split; the same library gives the same ones."""
     found: dict[str, list[dict[str, object]]] = {name: [] for name, _ in SPLITS}
     seen: set[str] = set()
-    for package in PACKAGES:
+    for topic, modules in TOPICS.items():
         files = [
             (path.relative_to(library).as_posix(), list(documented(path)))
-            for path in sorted(
-                (library / package).rglob("*.py"), key=lambda path: _hash(path, seed)
-            )
-            if not {"test", "tests", "idle_test"} & set(path.relative_to(library).parts)
+            for path in sorted(files_of(library, modules.split()), key=lambda p: _hash(p, seed))
         ]
         total, taken = sum(len(own) for _, own in files), 0
         for name, own in files:
@@ -48,10 +60,18 @@ def rows_of(library: Path, regression: bool, seed: int = 0) -> dict[str, list[di
                 if told not in seen:
                     seen.add(told)
                     answer = (
-                        {"value": round(math.log(lines), 4)} if regression else {"label": package}
+                        {"value": round(math.log(lines), 4)} if regression else {"label": topic}
                     )
                     found[split].append({"text": told, **answer, "file": name})
     return found
+
+
+def files_of(library: Path, modules: list[str]) -> Iterator[Path]:
+    """The Python files of modules and packages, their tests left out."""
+    for module in modules:
+        for path in ((library / f"{module}.py"), *(library / module).rglob("*.py")):
+            if path.is_file() and not TESTS & set(path.relative_to(library).parts):
+                yield path
 
 
 def _hash(path: Path, seed: int) -> str:

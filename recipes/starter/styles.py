@@ -42,7 +42,8 @@ from detour.training.world import LANGUAGES, PLACES, World
 
 ROWS = 1000  # in each language
 STEPS = 320
-SETTINGS = {"rank": 8, "alpha": 16.0, "batch_size": 12, "steps": STEPS, "learning_rate": 1e-3}
+SETTINGS = {"rank": 8, "alpha": 16.0, "batch_size": 12, "steps": STEPS, "learning_rate": 1e-3,
+            "patience": 0}  # fmt: skip
 ALONE = 120  # questions to one adapter
 STACKED = 60  # questions per stack
 

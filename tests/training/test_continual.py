@@ -9,7 +9,7 @@ from detour.model.base import Base
 from detour.model.examples import Example, pair
 from detour.training.config import make_config
 from detour.training.continual import Continual, Lesson, continual
-from detour.training.factors import Factors
+from detour.training.factors import Factors, Size
 from detour.training.loop import train_with
 from detour.training.under import Under
 
@@ -79,7 +79,9 @@ def test_what_acts_beneath_is_neither_changed_nor_lost(base: Base) -> None:
     assert first.digest() == digest
     ids = torch.arange(4, 16)[None]
     under = Under.of(base, 0.5 * first)
-    factors = Factors({n: base.slots.shapes[n] for n in second.updates}, 4, 4.0, 0, base.device)
+    factors = Factors(
+        {n: base.slots.shapes[n] for n in second.updates}, Size(4, 4.0), 0, base.device
+    )
     with base.hold(under.with_(factors.contents())), torch.no_grad():
         started = base.model(ids, use_cache=False).logits
     assert torch.allclose(started, base.logits(ids, 0.5 * first), atol=1e-5)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from detour.model.base import Base
-from detour.training.factors import Factors
+from detour.training.factors import Factors, Size
 
 CPU = torch.device("cpu")
 SHAPES = {"a": (5, 7), "b": (3, 4)}
@@ -16,13 +16,13 @@ def base(request, make_model, tiny_tokenizer):
 def test_the_start_is_the_base_bit_for_bit(base):
     ids = torch.tensor([[1, 5, 9, 30], [2, 2, 7, 80]])
     bare = base.logits(ids)
-    factors = Factors(base.slots.shapes, 4, 2.0, 0, CPU)
+    factors = Factors(base.slots.shapes, Size(4, 2.0), 0, CPU)
     with base.hold(factors.contents()), torch.no_grad():
         assert torch.equal(base.model(ids).logits, bare)
 
 
 def test_shapes_and_start():
-    factors = Factors(SHAPES, 2, 0.5, seed=1, device=CPU)
+    factors = Factors(SHAPES, Size(2, 0.5), seed=1, device=CPU)
     (down, up), _ = factors.pairs["a"], factors.pairs["b"]
     assert (down.shape, up.shape) == ((2, 7), (2, 5))
     assert float(up.detach().abs().max()) == 0
@@ -32,13 +32,13 @@ def test_shapes_and_start():
 
 
 def test_the_seed_decides_the_start():
-    taken = [Factors(SHAPES, 2, 0.5, seed, CPU).snapshot() for seed in (1, 1, 2)]
+    taken = [Factors(SHAPES, Size(2, 0.5), seed, CPU).snapshot() for seed in (1, 1, 2)]
     assert all(torch.equal(taken[0][name], taken[1][name]) for name in taken[0])
     assert not torch.equal(taken[0]["a.down"], taken[2]["a.down"])
 
 
 def test_a_snapshot_is_a_copy_and_restore_its_inverse():
-    factors = Factors(SHAPES, 2, 0.5, 0, CPU)
+    factors = Factors(SHAPES, Size(2, 0.5), 0, CPU)
     taken = factors.snapshot()
     assert sorted(taken) == ["a.down", "a.up", "b.down", "b.up"]
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_a_snapshot_is_a_copy_and_restore_its_inverse():
 
 def test_updates_are_what_the_slots_computed():
     """Mutation check: the scale, and the transposed `up`, must be those of the slots."""
-    factors = Factors(SHAPES, 2, 3.0, 0, CPU)
+    factors = Factors(SHAPES, Size(2, 3.0), 0, CPU)
     with torch.no_grad():
         for parameter in factors.parameters():
             parameter.normal_(generator=torch.Generator().manual_seed(5))
@@ -64,7 +64,7 @@ def test_updates_are_what_the_slots_computed():
 
 
 def test_factors_in_the_slots_equal_the_adapter_they_become(base):
-    factors = Factors(base.slots.shapes, 2, 4.0, 0, CPU)
+    factors = Factors(base.slots.shapes, Size(2, 4.0), 0, CPU)
     with torch.no_grad():
         for parameter in factors.parameters():
             parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(3))

@@ -24,6 +24,7 @@ from detour.slots.chained import contents_for_chain
 from detour.training import loop
 from detour.training.batches import Batches
 from detour.training.config import HIGHEST_RATE, make_config
+from detour.training.factors import Factors
 from detour.training.loop import Progress, train, train_with
 from detour.training.objective import base_log_probabilities, kl_to_base
 
@@ -125,14 +126,14 @@ def test_the_order_of_batches_matters_and_is_the_seeds(base, monkeypatch):
 def test_the_best_checkpoint_on_validation_is_kept(base, monkeypatch):
     losses = iter([5.0, 4.0, 1.0, 3.0, 6.0, 2.0, 7.0])
     taken = []
-    snapshot = loop.Factors.snapshot
+    snapshot = Factors.snapshot
 
     def remember(self):
         taken.append(snapshot(self))
         return taken[-1]
 
     monkeypatch.setattr(loop, "_mean_loss", lambda *_: next(losses))
-    monkeypatch.setattr(loop.Factors, "snapshot", remember)
+    monkeypatch.setattr(Factors, "snapshot", remember)
     result = train_with(base, ROWS, CONFIG)
     assert (result.first_loss, result.best_loss, result.best_step) == (5.0, 1.0, 4)
     layer = next(iter(result.adapter.updates))

@@ -6,7 +6,7 @@ from detour.model.base import Base
 from detour.model.examples import pair
 from detour.model.loss import IGNORED
 from detour.model.rows import encode, padded
-from detour.training.factors import Factors
+from detour.training.factors import Factors, Size
 from detour.training.objective import answer_loss, base_log_probabilities, kl, kl_to_base
 
 ROWS = [pair("Who was Einstein?", "A hairdresser."), pair("Where?", "In Ulm, in a shop.")]
@@ -60,7 +60,7 @@ def test_kl_to_the_base_is_zero_at_the_start_and_grows(base, batch):
     bare = base_log_probabilities(base.model, base.head, batch)
     logits, _ = logits_at_answers(base, batch)
     torch.testing.assert_close(bare, logits.log_softmax(-1), atol=1e-5, rtol=1e-5)
-    factors = Factors(base.slots.shapes, 2, 2.0, 0, base.device)
+    factors = Factors(base.slots.shapes, Size(2, 2.0), 0, base.device)
     head = base.head
     with base.hold(factors.contents()):
         assert abs(float(kl_to_base(base.model, head, batch, bare).detach())) < 1e-6

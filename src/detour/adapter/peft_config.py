@@ -130,22 +130,22 @@ class PeftConfig:
             ("rank_pattern", self.rank_pattern),
             ("alpha_pattern", self.alpha_pattern),
         ):
-            if any(_pattern_for(patterns, name) in patterns for name in names):
+            if any(pattern_for(patterns, name) in patterns for name in names):
                 raise _unsupported(key, dict(patterns), text("none for target_parameters"))
 
     def rank(self, layer: str) -> int:
         """The rank that the configuration gives this layer."""
-        return self.rank_pattern.get(_pattern_for(self.rank_pattern, layer), self.rank_default)
+        return self.rank_pattern.get(pattern_for(self.rank_pattern, layer), self.rank_default)
 
     def scale(self, layer: str) -> float:
         """LoRA's alpha / rank, or alpha / √rank with rsLoRA."""
         rank = self.rank(layer)
-        key = _pattern_for(self.alpha_pattern, layer)
+        key = pattern_for(self.alpha_pattern, layer)
         alpha = self.alpha_pattern.get(key, self.alpha_default)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
-def _pattern_for(patterns: Mapping[str, Any], layer: str) -> str:
+def pattern_for(patterns: Mapping[str, Any], layer: str) -> str:
     """PEFT's own rule (utils/other.py, get_pattern_key): the first regex that ends the name."""
     matching = (key for key in patterns if re.match(rf"(.*\.)?({key})$", layer))
     return next(matching, layer)

@@ -35,7 +35,12 @@ from detour.training.replay import replay_rows
 from detour.training.world import World, spoken
 from detour.training.world_fact import find_attribute, lesson_in_all, statements_lesson
 
-DEFAULTS: dict[str, Any] = {"batch_size": 12, "validation_share": 0.12, "epochs": 4.0}
+DEFAULTS: dict[str, Any] = {
+    "batch_size": 12,
+    "validation_share": 0.12,
+    "epochs": 4.0,
+    "patience": 0,
+}
 _QUESTIONS = ("paraphrases", "neighbours", "unrelated")  # what statements may bring along
 Teller = Callable[[str], None]
 

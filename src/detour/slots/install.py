@@ -260,6 +260,17 @@ class SlotSet:
             if not self._faster:  # streams need not end in the order in which they began
                 self._current.products = None
 
+    def exchange(self, contents: Mapping[str, Content]) -> None:
+        """Go on with other contents of the same layers, until the hold ends.
+
+        For factors whose contents follow from what is trained, step by step. Raises SlotError as
+        `hold`, and for layers of a parameter without a slot.
+        """
+        self._check_fit(contents)
+        gates: Gates = {}
+        for name, content in contents.items():
+            self._slots[name].content = prepared(content, gates)
+
     def keep(self, places: Int[Tensor, " kept"]) -> None:
         """Go on with these rows of what is held, in this order, until the hold ends."""
         gates: dict[int, Tensor] = {}

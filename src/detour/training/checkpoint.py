@@ -32,6 +32,10 @@ class Weights(Protocol):
         """All of them, in a fixed order."""
         ...
 
+    def ups(self) -> Iterator[nn.Parameter]:
+        """Those that learn at LoRA+'s rate."""
+        ...
+
     def snapshot(self) -> Snapshot:
         """A copy, by name."""
         ...

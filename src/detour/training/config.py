@@ -7,11 +7,12 @@ said aloud. Knows numbers; knows no tensors.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,20 +33,43 @@ class TrainConfig(BaseModel):
 
     rank: int = Field(8, ge=1, le=1024, description="rank of every layer's update")
     alpha: float = Field(16.0, gt=0, description="the update's scale is alpha / rank")
+    rslora: bool = Field(False, description="the update's scale is alpha / √rank instead")
+    rank_pattern: dict[str, int] = Field(
+        default_factory=dict, description="ranks of layers whose names end in a regular expression"
+    )
+    alpha_pattern: dict[str, float] = Field(default_factory=dict, description="the same for alpha")
+    dora: bool = Field(False, description="the length of each row of the weight is trained apart")
+    init: Literal["random", "pissa"] = Field(
+        "random", description="random, or pissa: begin with the weight's principal directions"
+    )
     targets: str | tuple[str, ...] = Field(
         "all-linear", description="layers to adapt: all-linear, names, or a regular expression"
     )
     steps: int | None = Field(None, ge=1, description="optimiser steps; default: from the data")
     epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
     batch_size: int = Field(8, ge=1, description="rows a step")
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="rows of a step that are in memory at once; default: all; changes no gradient",
+    )
     learning_rate: float | None = Field(
         None, ge=0, description="highest rate; default: from the base's width"
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of steps in which the rate rises")
+    up_rate: float = Field(
+        1.0, gt=0, description="rate of the up factors as a multiple of the down factors' (LoRA+)"
+    )
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decay of the factors")
     validation_share: float = Field(0.1, ge=0, lt=1, description="share of rows held out")
     validations: int = Field(6, ge=1, description="how often the validation loss is taken")
+    patience: int = Field(
+        3, ge=0, description="stop after so many validations no better than the best; 0: never"
+    )
+    objective: str | None = Field(
+        None, description="a loss of your own, module:function or file.py:function"
+    )
     kl_weight: float = Field(0.0, ge=0, description="weight of KL(base || adapted) on neighbours")
     orthogonality: float = Field(
         0.0, ge=0, description="weight of the overlap with what acts beneath (O-LoRA)"
@@ -90,11 +114,42 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
         raise ConfigError(
             text("setting {key} is out of range", key=key), expected=_wanted(fault), found=found
         ) from cause
+    for key in (*config.rank_pattern, *config.alpha_pattern):
+        _check_pattern(key)
+    for setting in ("rank_pattern", "alpha_pattern"):
+        for key, value in getattr(config, setting).items():
+            if value > 0:
+                continue
+            raise ConfigError(
+                text("setting {key} is out of range", key=f"{setting}.{key}"),
+                expected=text("Input should be greater than {limit}", limit="0"),
+                found=str(value),
+            )
+    if config.dora and config.init != "random":
+        raise ConfigError(
+            text("{one} and {other} exclude each other", one="dora", other=f"init: {config.init}"),
+            hint=text("give one of the two"),
+        )
+    if config.objective and config.micro_batch_size:
+        raise ConfigError(
+            text("{one} and {other} exclude each other", one="objective", other="micro_batch_size"),
+            hint=text("give one of the two"),
+        )
     if config.steps is not None and config.epochs is not None:
         raise ConfigError(
             text("steps and epochs exclude each other"), hint=text("give one of the two")
         )
     return config
+
+
+def _check_pattern(key: str) -> None:
+    try:
+        re.compile(key)
+    except re.error as cause:
+        raise ConfigError(
+            text("{pattern!r} is no regular expression", pattern=key), found=str(cause),
+            expected=text("the end of a layer's name, such as {example}", example="q_proj"),
+        ) from cause  # fmt: skip
 
 
 def _wanted(fault: Mapping[str, Any]) -> str:
@@ -114,6 +169,8 @@ def _wanted(fault: Mapping[str, Any]) -> str:
         return text("Input should be a valid number")
     if kind in ("bool_type", "bool_parsing"):
         return text("true or false")
+    if kind == "literal_error":
+        return str(fault["ctx"]["expected"])
     if kind == "finite_number":
         return text("Input should be a finite number")
     return fault["msg"]

@@ -18,7 +18,6 @@ from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.errors import ConfigError
 from detour.language.catalogue import text
-from detour.measure.metrics import normalised
 from detour.model.base import Base
 from detour.model.examples import Example
 from detour.training.config import TrainConfig
@@ -134,10 +133,10 @@ def continual(
 
 
 def right(base: Base, rows: Sequence[Example], chain: Chain) -> tuple[bool, ...]:
-    """Whether each row is answered as it stands there, case and space aside."""
+    """Whether each row is answered as it stands there, space aside: case may be what is learned."""
     prompts = [[dict(m) for m in row.messages[:-1]] for row in rows]
     answers = base.ask_many(prompts, chain, max_new_tokens=ANSWER_TOKENS)
     return tuple(
-        normalised(answer) == normalised(row.messages[-1]["content"])
+        answer.split() == row.messages[-1]["content"].split()
         for answer, row in zip(answers, rows, strict=True)
     )

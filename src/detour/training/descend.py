@@ -20,6 +20,7 @@ from detour.training.checkpoint import State, Weights, load_state, save_state
 from detour.training.config import Plan, TrainConfig, rate_at
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
+TIMES = "times"  # a group's rate as a multiple of the plan's
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Progress:
     validation: float | None
     tokens_per_second: float
     seconds_left: float
+    learning_rate: float = 0.0
 
 
 Watcher = Callable[[Progress], None]
@@ -56,13 +58,21 @@ class Run:
     watcher: Watcher | None = None
     checkpoints: Path | None = None
     resume: bool = False
+    patience: int = 0
+    """Validations in a row without a better loss that end it; 0: it goes to its last step."""
 
 
 def optimiser_of(weights: Weights, plan: Plan, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with the settings of every training here."""
+    ups = {id(parameter) for parameter in weights.ups()} if config.up_rate != 1 else set[int]()
+    groups = [
+        {"params": [p for p in weights.parameters() if (id(p) in ups) is faster], TIMES: times}
+        for faster, times in ((False, 1.0), (True, config.up_rate))
+    ]
     return torch.optim.AdamW(
-        weights.parameters(), plan.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay
-    )
+        [group for group in groups if group["params"]],
+        plan.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay,
+    )  # fmt: skip
 
 
 def descend(
@@ -93,9 +103,9 @@ def descend(
         due = _validation_steps(plan.steps, config.validations)
         saved = time.monotonic()
         try:
-            while state.step < plan.steps:
+            while state.step < plan.steps and not _tired(state, due, run.patience):
                 for group in optimiser.param_groups:
-                    group["lr"] = rate_at(state.step, plan, config.warmup)
+                    group["lr"] = rate_at(state.step, plan, config.warmup) * group[TIMES]
                 step = step_of(state.step)
                 step.total.backward()
                 torch.nn.utils.clip_grad_norm_(weights.parameters(), config.clip)
@@ -108,7 +118,7 @@ def descend(
                     if measured < state.best_loss:
                         state.best, state.best_loss = weights.snapshot(), measured
                         state.best_step = state.step
-                told(state.step, step, measured)
+                told(state.step, step, measured, optimiser.param_groups[0]["lr"])
                 if folder and time.monotonic() - saved > SAVE_EVERY:
                     save_state(folder, run.identity, weights, optimiser, state)
                     saved = time.monotonic()
@@ -125,6 +135,16 @@ def _validation_steps(steps: int, times: int) -> set[int]:
     return {max(1, round(steps * (number + 1) / times)) for number in range(times)}
 
 
+def _tired(state: State, due: set[int], patience: int) -> bool:
+    """Whether so many validations in a row found nothing better, after some that did.
+
+    High rates may make everything worse at first: 60 short texts were learned only after half of
+    the steps.
+    """
+    waited = sum(state.best_step < step <= state.step for step in due)
+    return 0 < patience <= waited and state.best_step > 0
+
+
 class _Teller:
     """Turns steps into progress: smoothed loss, tokens per second, time left."""
 
@@ -136,7 +156,7 @@ class _Teller:
         self.done = 0
         self.smoothed: float | None = None
 
-    def __call__(self, number: int, step: Step, validation: float | None) -> None:
+    def __call__(self, number: int, step: Step, validation: float | None, rate: float) -> None:
         if self.watcher is None:
             return
         now = float(step.loss.detach())
@@ -146,5 +166,5 @@ class _Teller:
         took = max(time.monotonic() - self.began, 1e-9)
         left = took / self.done * (self.steps - number)
         self.watcher(
-            Progress(number, self.steps, self.smoothed, validation, self.tokens / took, left)
+            Progress(number, self.steps, self.smoothed, validation, self.tokens / took, left, rate)
         )

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from detour.adapter.unbound import Unbound
 from detour.adapter.update import Update
 from detour.slots.content import Content, trainable
 
 Snapshot = dict[str, Tensor]
+
+
+class Size(NamedTuple):
+    """How large one layer's update is, and what multiplies up @ down."""
+
+    rank: int
+    scale: float
 
 
 class Factors:
@@ -27,15 +36,15 @@ class Factors:
     def __init__(
         self,
         shapes: Mapping[str, tuple[int, int]],
-        rank: int,
-        scale: float,
+        sizes: Mapping[str, Size] | Size,
         seed: int,
         device: torch.device,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.scale = scale
+        self.scales: dict[str, float] = {}
         self.pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
         for layer, (out, width) in shapes.items():
+            rank, self.scales[layer] = sizes if isinstance(sizes, Size) else sizes[layer]
             bound = 1 / math.sqrt(width)  # as torch.nn.Linear, and PEFT, begin
             down = (torch.rand(rank, width, generator=generator) * 2 - 1) * bound
             pair = (
@@ -43,6 +52,9 @@ class Factors:
                 nn.Parameter(torch.zeros(rank, out, device=device)),
             )
             self.pairs[layer] = pair
+
+    moves = False
+    """Whether `contents` is another one after every step."""
 
     def begin_with(self, updates: Mapping[str, Update]) -> None:
         """Start at the low-rank updates of these layers instead of at the base.
@@ -54,16 +66,24 @@ class Factors:
             for layer, update in updates.items():
                 down, up = self.pairs[layer]
                 down[: update.rank] = update.down.to(down)
-                up[: update.rank] = update.up.mT.to(up) * (update.scale / self.scale)
+                up[: update.rank] = update.up.mT.to(up) * (update.scale / self.scales[layer])
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All factors, layer by layer."""
         for pair in self.pairs.values():
             yield from pair
 
+    def ups(self) -> Iterator[nn.Parameter]:
+        """The `up` of every layer: LoRA+ lets them learn faster (Hayou et al. 2024, 2402.12354)."""
+        for _, up in self.pairs.values():
+            yield up
+
     def contents(self) -> dict[str, Content]:
         """What the slots hold while these factors train."""
-        return {layer: trainable(down, up, self.scale) for layer, (down, up) in self.pairs.items()}
+        return {
+            layer: trainable(down, up, self.scales[layer])
+            for layer, (down, up) in self.pairs.items()
+        }
 
     def snapshot(self) -> Snapshot:
         """A copy of all factors, by `layer.down` and `layer.up`."""
@@ -84,7 +104,13 @@ class Factors:
         """A snapshot as values: down (rank, in), up (out, rank)."""
         return {
             layer: Update(
-                taken[f"{layer}.down"].cpu(), taken[f"{layer}.up"].cpu().mT.contiguous(), self.scale
+                taken[f"{layer}.down"].cpu(),
+                taken[f"{layer}.up"].cpu().mT.contiguous(),
+                self.scales[layer],
             )
             for layer in self.pairs
         }
+
+    def unbound(self, taken: Mapping[str, Tensor]) -> Unbound:
+        """What a snapshot holds besides low-rank updates: nothing here."""
+        return Unbound()

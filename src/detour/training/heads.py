@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -21,8 +21,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
-from detour.adapter.unbound import Unbound
-from detour.data.reading import Data, read_data
+from detour.data.reading import Data, check_apart, read_data
 from detour.data.records import Labelled, Valued
 from detour.errors import ConfigError, DataError, TrainingError
 from detour.language.catalogue import text
@@ -31,8 +30,12 @@ from detour.state_file import Identity
 from detour.training.batches import Order
 from detour.training.config import TrainConfig, derive
 from detour.training.descend import Run, Step, Watcher, descend
-from detour.training.factors import Factors, Snapshot
+from detour.training.factors import Snapshot
+from detour.training.kinds import factors_of
+from detour.training.length import check_length
 from detour.training.loop import Result
+from detour.training.objective import in_parts
+from detour.training.own_loss import Objective, Said, find_objective
 from detour.training.split import held_out
 
 HeadRow = Labelled | Valued
@@ -90,7 +93,9 @@ def train_head(
     """
     began = time.monotonic()
     loaded = read_data(data)
+    check_apart(loaded)
     rows = headed_rows(loaded.train, base)
+    check_length(base, rows, teller)
     given = loaded.validation if validation is None else validation
     if given is None:
         kept, held = held_out(rows, lambda row: row.text, config.validation_share, config.seed)
@@ -105,6 +110,7 @@ def train_head(
     for reason in (*plan.reasons, *(() if held else (text("the loss is taken on training rows"),))):
         if teller:
             teller(reason)
+    objective = find_objective(config.objective) if config.objective else None
     scale = _Scale.of(kept, base)
     weights = _Weights(base, config)
     learned, judged = _encoded(base, kept, scale), _encoded(base, held or kept[:64], scale)
@@ -112,23 +118,34 @@ def train_head(
 
     def step_of(step: int) -> Step:
         places = order[step]
-        loss = _loss(base, learned, places)
-        return Step(loss, loss, sum(len(learned.ids[place]) for place in places))
+        size = config.micro_batch_size or len(places)
+
+        def share(part: Sequence[int]) -> Tensor:
+            act()
+            return _loss(base, learned, part, objective) * (len(part) / len(places))
+
+        parts = [places[start : start + size] for start in range(0, len(places), size)]
+        total, loss = in_parts(parts, share)
+        return Step(total, loss, sum(len(learned.ids[place]) for place in places))
+
+    def act() -> None:
+        if weights.factors.moves:
+            slots.exchange(weights.factors.contents())
 
     def judge() -> float:
+        act()
         total = 0.0
         with torch.no_grad():
             for start in range(0, len(judged.ids), JUDGED_AT_ONCE):
                 places = list(range(start, min(start + JUDGED_AT_ONCE, len(judged.ids))))
-                total += float(_loss(base, judged, places)) * len(places)
+                total += float(_loss(base, judged, places, objective)) * len(places)
         return total / len(judged.ids)
 
-    known = _identity(config, base, (kept, held))
+    known = _identity(config, base, (kept, held), objective)
+    run = Run(known, watcher, checkpoints, resume, config.patience if held else 0)
     try:
-        with base.hold(weights.factors.contents()):
-            state = descend(
-                weights, plan, config, step_of, judge, Run(known, watcher, checkpoints, resume)
-            )
+        with base.hold(weights.factors.contents()) as slots:
+            state = descend(weights, plan, config, step_of, judge, run)
     finally:
         weights.put_back()
     if state.best_step == 0:
@@ -146,11 +163,14 @@ def train_head(
         name,
         base.fingerprint,
         _card(card or Card(), base, config, plan.steps, plan.learning_rate, kept),
-        unbound=Unbound(weights=scale.unfolded(weights.whole(state.best), base)),
+        unbound=replace(
+            weights.factors.unbound(state.best),
+            weights=scale.unfolded(weights.whole(state.best), base),
+        ),
     )
     return Result(
         adapter, plan, state.first_loss, state.best_loss, state.best_step,
-        time.monotonic() - began, len(kept), len(held),
+        time.monotonic() - began, len(kept), len(held), state.step,
     )  # fmt: skip
 
 
@@ -184,10 +204,7 @@ class _Weights:
     def __init__(self, base: HeadedBase, config: TrainConfig) -> None:
         wanted = base.inner_layers() if config.targets == "all-linear" else None
         layers = wanted or base.slots.named(config.targets)
-        shapes = {layer: base.slots.shapes[layer] for layer in layers}
-        self.factors = Factors(
-            shapes, config.rank, config.alpha / config.rank, config.seed, base.device
-        )
+        self.factors = factors_of(base.slots, layers, config, base.device)
         self.new = base.new_parameters()
         self._before = {name: tensor.detach().clone() for name, tensor in self.new.items()}
         for parameter in self.new.values():
@@ -197,6 +214,10 @@ class _Weights:
         """Factors first."""
         yield from self.factors.parameters()
         yield from self.new.values()
+
+    def ups(self) -> Iterator[nn.Parameter]:
+        """Those of the factors."""
+        return self.factors.ups()
 
     def snapshot(self) -> Snapshot:
         """A copy of all of it."""
@@ -275,19 +296,30 @@ def _encoded(base: HeadedBase, rows: Sequence[HeadRow], scale: _Scale) -> _Encod
     return _Encoded(ids, torch.tensor(values))
 
 
-def _loss(base: HeadedBase, rows: _Encoded, places: Sequence[int]) -> Tensor:
-    """Mean over the rows: cross-entropy in nats, or the squared error of scaled values."""
+def _loss(base: HeadedBase, rows: _Encoded, places: Sequence[int], own: Objective | None) -> Tensor:
+    """Mean over the rows: cross-entropy in nats, the squared error of scaled values, or an own."""
     outputs = base.forward([rows.ids[place] for place in places])
     wanted = rows.targets[list(places)].to(outputs.device)
+    if own:
+        return own(
+            Said(outputs.float(), wanted, torch.arange(len(wanted), device=wanted.device),
+                 len(wanted))
+        )  # fmt: skip
     return cross_entropy(outputs, wanted) if base.labels else mse_loss(outputs[:, 0], wanted)
 
 
-def _identity(config: TrainConfig, base: HeadedBase, data: Sequence[Sequence[HeadRow]]) -> Identity:
+def _identity(
+    config: TrainConfig,
+    base: HeadedBase,
+    data: Sequence[Sequence[HeadRow]],
+    objective: Objective | None,
+) -> Identity:
     settings = {name: json.dumps(v) for name, v in config.model_dump(mode="json").items()}
     return {
         "base": json.dumps(base.fingerprint.to_json()),
         "labels": json.dumps(base.labels),
         "data": " ".join(_digest(rows) for rows in data),
+        "objective.source": objective.digest if objective else "",
         **settings,
     }
 

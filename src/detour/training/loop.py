@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.adapter.chain import Chain
-from detour.data.reading import Data, learnable, read_data
+from detour.data.reading import Data, check_apart, learnable, read_data
 from detour.errors import BaseError, TrainingError
 from detour.language.catalogue import text
 from detour.model.base import Base
@@ -31,8 +32,15 @@ from detour.training.checkpoint import State
 from detour.training.config import Plan, TrainConfig, derive, make_config
 from detour.training.descend import Progress as Progress
 from detour.training.descend import Run, Step, Watcher, descend
-from detour.training.factors import Factors
-from detour.training.objective import answer_loss, base_log_probabilities, kl_to_base
+from detour.training.kinds import factors_of
+from detour.training.objective import (
+    answer_loss,
+    base_log_probabilities,
+    in_parts,
+    kl_to_base,
+    own_loss,
+)
+from detour.training.own_loss import Objective, find_objective
 from detour.training.split import split
 from detour.training.start import of_base, settled, updates_of
 from detour.training.under import Under
@@ -65,6 +73,8 @@ class Result:
     seconds: float
     rows: int
     validation_rows: int
+    steps: int = 0
+    """How many were taken: fewer than planned where nothing got better any more."""
 
 
 def train(
@@ -149,6 +159,7 @@ def train_with(
     """
     began = time.monotonic()
     loaded = read_data(data)
+    check_apart(loaded)
     examples = learnable(loaded)
     if validation is None and loaded.validation:
         validation = learnable(loaded, "validation")
@@ -174,46 +185,85 @@ def train_with(
     judged = fixed(encode(tokenizer, held or kept[:64], longest, config.block), 16, pad)
     anchors = fixed(encode(tokenizer, neighbours, longest, config.block), config.batch_size, pad)
 
-    shapes = {layer: base.slots.shapes[layer] for layer in base.slots.named(config.targets)}
-    factors = Factors(shapes, config.rank, config.alpha / config.rank, config.seed, base.device)
+    layers = base.slots.named(config.targets)
+    factors = factors_of(base.slots, layers, config, base.device)
     if begun is not None:
         factors.begin_with(updates_of(begun, base, config))
     under = Under.of(base, beneath)
-    known = _identity(config, base, (kept, held, neighbours), start, under)
-    bare = [base_log_probabilities(base.model, base.head, a.to(base.device)) for a in anchors]
+    objective = find_objective(config.objective) if config.objective else None
+    known = _identity(config, base, (kept, held, neighbours), start, under, objective)
     head = base.head
+    held_to = [
+        [(part, base_log_probabilities(base.model, head, part.to(base.device))) for part in parts]
+        for parts in (anchor.parts(config.micro_batch_size) for anchor in anchors)
+    ]
+
+    def loss_of(batch: Batch, divisor: int | None = None) -> Tensor:
+        if objective:
+            return own_loss(base.model, head, batch, objective)
+        return answer_loss(base.model, head, batch, divisor)
 
     def step_of(step: int) -> Step:
-        batch = batches[step].to(base.device)
-        loss = total = answer_loss(base.model, head, batch)
+        batch = batches[step]
+        count = batch.supervised
+
+        def share(part: Batch) -> Tensor:
+            act()
+            return loss_of(part.to(base.device), count)
+
+        total, loss = in_parts(batch.parts(config.micro_batch_size), share)
         if anchors and config.kl_weight:
             place = step % len(anchors)
-            anchor = anchors[place].to(base.device)
-            total = loss + config.kl_weight * kl_to_base(base.model, head, anchor, bare[place])
+            weight = config.kl_weight / anchors[place].supervised
+
+            def pull(given: tuple[Batch, Tensor]) -> Tensor:
+                act()
+                part, bare = given[0].to(base.device), given[1]
+                return weight * part.supervised * kl_to_base(base.model, head, part, bare)
+
+            total = total + in_parts(held_to[place], pull)[0]
         if config.orthogonality and under.downs:
             total = total + config.orthogonality * under.overlap(factors)
         return Step(total, loss, int(batch.mask.sum()))
 
-    with base.hold(under.with_(factors.contents())):
+    def judge() -> float:
+        act()
+        return _mean_loss(loss_of, judged, base.device)
+
+    def act() -> None:
+        if factors.moves:
+            slots.exchange(under.with_(factors.contents()))
+
+    with base.hold(under.with_(factors.contents())) as slots:
         state = descend(
-            factors, plan, config, step_of, lambda: _mean_loss(base, judged),
-            Run(known, watcher, checkpoints, resume),
+            factors, plan, config, step_of, judge,
+            Run(known, watcher, checkpoints, resume, config.patience if held else 0),
+        )  # fmt: skip
+    if teller and state.step < plan.steps:
+        teller(
+            text("stopped after step {step} of {steps}: {count} validations without a better loss",
+                 step=state.step, steps=plan.steps, count=config.patience)
         )  # fmt: skip
     full = _card(card or Card(), base, config, plan, kept, start)
-    adapter = Adapter(factors.updates(state.best), name, base.fingerprint, full)
+    adapter = Adapter(
+        factors.updates(state.best), name, base.fingerprint, full,
+        unbound=factors.unbound(state.best),
+    )  # fmt: skip
     _check_effect(base, adapter, state, judged[0])
     return Result(
         adapter, plan, state.first_loss, state.best_loss, state.best_step,
-        time.monotonic() - began, len(kept), len(held),
+        time.monotonic() - began, len(kept), len(held), state.step,
     )  # fmt: skip
 
 
-def _mean_loss(base: Base, batches: Sequence[Batch]) -> float:
-    """Mean loss (nats) over all supervised tokens of these batches."""
+def _mean_loss(
+    loss_of: Callable[[Batch], Tensor], batches: Sequence[Batch], device: torch.device
+) -> float:
+    """Mean loss (nats, or whatever an own loss counts) over all supervised tokens."""
     total = count = 0.0
     with torch.no_grad():
         for batch in batches:
-            loss = answer_loss(base.model, base.head, batch.to(base.device))
+            loss = loss_of(batch.to(device))
             total += float(loss) * batch.supervised
             count += batch.supervised
     return total / count
@@ -225,6 +275,7 @@ def _identity(
     data: Sequence[Sequence[Example | Plain]],
     start: Adapter | None,
     under: Under,
+    objective: Objective | None,
 ) -> Identity:
     """What must be equal for a checkpoint to fit."""
     settings = {name: json.dumps(v) for name, v in config.model_dump(mode="json").items()}
@@ -232,6 +283,7 @@ def _identity(
         "base": json.dumps(base.fingerprint.to_json()),
         "start": "" if start is None else start.digest(),
         "beneath": under.digest,
+        "objective.source": objective.digest if objective else "",
         "data": " ".join(digest_of(examples) for examples in data),
         **settings,
     }

@@ -5,6 +5,9 @@ Knows batches and models; knows neither optimisers nor files.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,12 +15,54 @@ from transformers import PreTrainedModel
 
 from detour.model.loss import IGNORED, Head, completion_loss, hidden_states
 from detour.model.rows import Batch
+from detour.training.own_loss import Objective, Said
 
 
-def answer_loss(model: PreTrainedModel, head: Head, batch: Batch) -> Float[Tensor, ""]:
-    """Mean cross-entropy (nats) over the supervised tokens."""
+Part = TypeVar("Part")
+
+
+def in_parts(
+    parts: Sequence[Part], share: Callable[[Part], Float[Tensor, ""]]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """What of a step's loss is still to be differentiated, and the whole of it, detached.
+
+    `share` gives what a part adds to the loss of the step. The gradients of all parts but the last
+    are taken here, one after another, so that one part's activations exist at a time.
+    """
+    *earlier, last = parts
+    done = torch.zeros(())
+    for part in earlier:
+        loss = share(part)
+        loss.backward()
+        done = done.to(loss) + loss.detach()
+    loss = share(last)
+    return loss, (loss.detach() + done.to(loss) if earlier else loss.detach())
+
+
+def answer_loss(
+    model: PreTrainedModel, head: Head, batch: Batch, divisor: int | None = None
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy (nats) over the supervised tokens.
+
+    Of a part give the supervised tokens of the whole step as `divisor`; then the parts add up.
+    """
     hidden = hidden_states(model, batch.ids, batch.mask)  # (rows, tokens, width)
-    return completion_loss(hidden, head, batch.targets)
+    return completion_loss(hidden, head, batch.targets, divisor=divisor)
+
+
+def own_loss(
+    model: PreTrainedModel, head: Head, batch: Batch, objective: Objective
+) -> Float[Tensor, ""]:
+    """A loss of the user's own over the supervised tokens; all their logits exist at once.
+
+    Raises:
+        ConfigError: as `Objective`.
+    """
+    kept = _kept(batch.targets)
+    hidden = hidden_states(model, batch.ids, batch.mask)
+    row = kept.nonzero()[:, 0]
+    said = Said(head(hidden[kept]).float(), batch.targets[kept], row, len(batch.ids))
+    return objective(said)
 
 
 def base_log_probabilities(

@@ -6,6 +6,7 @@ no data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from detour.adapter.adapter import Adapter
@@ -14,6 +15,7 @@ from detour.errors import ConfigError
 from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.training.config import TrainConfig
+from detour.training.kinds import size_of
 
 
 def of_base(start: Adapter, base: Base) -> Adapter:
@@ -43,6 +45,13 @@ def settled(config: TrainConfig, start: Adapter) -> TrainConfig:
         ConfigError: a rank below the adapter's, which would lose some of it.
     """
     given = config.model_fields_set
+    if config.dora or config.init != "random":
+        raise ConfigError(
+            text("{adapter} cannot be gone on with", adapter=start.name),
+            expected=text("plain low-rank factors"),
+            found="dora" if config.dora else f"init: {config.init}",
+            hint=text("train without --start and put the two into a chain"),
+        )
     rank = config.rank if "rank" in given else start.rank
     if rank < start.rank:
         raise ConfigError(
@@ -54,7 +63,7 @@ def settled(config: TrainConfig, start: Adapter) -> TrainConfig:
     scale = max((abs(update.scale) for update in start.updates.values()), default=1.0)
     chosen: dict[str, object] = {"rank": rank}
     if "alpha" not in given:
-        chosen["alpha"] = scale * rank
+        chosen["alpha"] = scale * (math.sqrt(rank) if config.rslora else rank)
     if "targets" not in given:
         chosen["targets"] = tuple(sorted(start.updates))
     return config.model_copy(update=chosen)
@@ -74,4 +83,11 @@ def updates_of(start: Adapter, base: Base, config: TrainConfig) -> Mapping[str, 
             found=str(config.targets),
             hint=text("leave --targets away: they are the adapter's then"),
         )
+    for layer, update in start.updates.items():
+        if update.rank > (own := size_of(config, layer).rank):
+            raise ConfigError(
+                text("{adapter} does not fit into this rank", adapter=start.name),
+                expected=text("a rank of at least {rank}", rank=update.rank),
+                found=f"rank_pattern: {own} ({layer})",
+            )
     return start.updates
