@@ -34,6 +34,7 @@ GERMAN_VERBS = {
     "demo": "Ändert vor deinen Augen eine Tatsache und beweist es.",
     "ask": "Fragt ein Modell, mit oder ohne eine Kette von Adaptern.",
     "teach": "Ändert eine Tatsache und misst, was sich sonst geändert hat.",
+    "collect": "Macht Zeilen aus Dokumenten, Code oder Rückmeldungen.",
     "check": "Sieht Daten an, bevor damit trainiert wird.",
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
     "evaluate": "Misst ein Modell und eine Kette an deinen Daten.",
@@ -152,7 +153,7 @@ def settings(_: str) -> str:
     rows = [
         (
             f"`{name}`",
-            "derived" if field.default is None else f"`{field.default}`",
+            _usual(field.get_default(call_default_factory=True)),
             " and ".join(_bounds(field.metadata)),
             f"`{flags[name]}`" if name in flags else "",
             str(field.description),
@@ -160,6 +161,11 @@ def settings(_: str) -> str:
         for name, field in TrainConfig.model_fields.items()
     ]
     return table(("setting", "default", "allowed", "flag", "meaning"), rows)
+
+
+def _usual(value: object) -> str:
+    """Where there is none, the meaning says what is done."""
+    return "" if value is None or value == {} else f"`{value}`"
 
 
 def _bounds(metadata: list[Any]) -> Iterator[str]:

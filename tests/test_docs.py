@@ -240,7 +240,7 @@ def test_command_lines_can_be_read(page):
                 check_command(arguments)
 
 
-@pytest.mark.parametrize("line", ["detour dance", "detour ask --loud", "detour train a", "detour"])
+@pytest.mark.parametrize("line", ["detour dance", "detour ask --loud", "detour check", "detour"])
 def test_a_wrong_command_line_is_found(line):
     (arguments,) = command_lines(line)
     with pytest.raises((AssertionError, click.UsageError)):

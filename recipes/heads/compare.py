@@ -36,8 +36,8 @@ from detour.training.heads import HeadRow, classes_of, train_head
 from recipes.heads.docstrings import rows_of
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-RANK, ALPHA, BATCH, STEPS, RATE = 8, 16.0, 16, 240, 1e-3
-VALIDATIONS = 12
+RANK, ALPHA, BATCH, STEPS, RATE = 8, 16.0, 16, 200, 2e-3
+VALIDATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Hits:
 
 def judged(split: int, regression: bool) -> Hits:
     """All three ways on one split."""
+    torch.set_float32_matmul_precision("medium")  # twice as fast on a CPU with bf16 products
     told = rows_of(Path(sysconfig.get_path("stdlib")), regression, split)
     parts = {name: [_row(row) for row in rows] for name, rows in told.items()}
     labels = classes_of(parts["train"])
@@ -59,7 +60,7 @@ def judged(split: int, regression: bool) -> Hits:
     base = HeadedBase.load(MINILM, labels, seed=split)
     config = make_config({
         "rank": RANK, "alpha": ALPHA, "batch_size": BATCH, "steps": STEPS, "learning_rate": RATE,
-        "validations": VALIDATIONS, "seed": split,
+        "validations": VALIDATIONS, "patience": 0, "seed": split,
     })  # fmt: skip
     made = train_head(base, parts["train"], config, validation=parts["valid"]).adapter
     texts = [row.text for row in parts["test"]]

@@ -1,12 +1,13 @@
-"""A real text classification set, made on the spot: what is a docstring about.
+"""A real text classification set, made on the spot: what does the documented function do.
 
     python -m recipes.heads.docstrings work/docstrings [--regression]
 
-The texts are the first paragraphs of the docstrings of Python's own standard library (functions,
-classes, methods; five words or more, each text once). The class is one of ten topics, each a list
-of modules; with `--regression` the number is the logarithm of how many lines the documented code
-has. Whole files go to test, valid or train, in the order of their names' hashes, until a topic has
-its share; so nothing of a test file was ever learned.
+The texts are the first paragraphs of the docstrings of Python's own standard library (five words or
+more, each text once). The class is the verb with which the function's name begins, of the ten most
+frequent ones: `getAttribute`, `get_close_matches` and `_get_sep` are `get`. With `--regression` the
+number is the logarithm of how many lines the documented function or class has. Whole files go to
+test, valid or train, in the order of their names' hashes; so nothing of a test file was ever
+learned.
 """
 
 from __future__ import annotations
@@ -15,77 +16,78 @@ import argparse
 import ast
 import json
 import math
+import re
 import sysconfig
 from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-TOPICS = {
-    "concurrency": "asyncio multiprocessing threading concurrent subprocess queue selectors sched",
-    "debugging": "unittest doctest bdb pdb logging trace tracemalloc cProfile profile pstats "
-    "timeit warnings traceback cgitb faulthandler",
-    "files": "tarfile zipfile gzip bz2 lzma pathlib shutil tempfile os ntpath posixpath "
-    "genericpath fileinput _pyio glob fnmatch filecmp stat",
-    "language": "lib2to3 inspect ast dis symtable pyclbr tokenize typing contextlib functools "
-    "operator abc dataclasses code codeop pickletools opcode",
-    "mail and markup": "email mailbox mimetypes mailcap xml html base64 quopri plistlib csv json",
-    "mathematics": "_pydecimal decimal numbers fractions statistics random colorsys heapq bisect",
-    "network": "http urllib ftplib imaplib smtplib nntplib poplib telnetlib ssl socket "
-    "socketserver wsgiref xmlrpc ipaddress cgi webbrowser",
-    "packaging": "distutils importlib pkgutil venv site sysconfig runpy ensurepip zipimport "
-    "modulefinder zipapp platform",
-    "types": "collections _collections_abc datetime _strptime calendar enum zoneinfo weakref types "
-    "copy string textwrap difflib configparser locale gettext codecs",
-    "windows": "tkinter idlelib turtle curses turtledemo",
-}
-TESTS = {"test", "tests", "idle_test"}
+VERBS = ("add", "create", "find", "get", "is", "open", "parse", "read", "set", "write")
+TESTS = {"test", "tests", "idle_test", "site-packages"}
 FEWEST_WORDS = 5
-SPLITS = (("test", 0.25), ("valid", 0.35), ("train", 1.0))  # shares of a package, cumulated
+LONGEST_WORD = 60  # pickletools and lib2to3 draw tables in docstrings
+SPLITS = (("test", 0.25), ("valid", 0.35), ("train", 1.0))  # shares of all rows, cumulated
+
+
+@dataclass(frozen=True)
+class Documented:
+    """A function or class with a docstring."""
+
+    told: str
+    name: str
+    is_class: bool
+    lines: int
+    file: str
+
+    @property
+    def verb(self) -> str:
+        """The first word of a function's name; nothing for classes and `__dunders__`."""
+        if self.is_class or self.name.startswith("__"):
+            return ""
+        word = re.match(r"_*([A-Za-z][a-z]*)", self.name)
+        return word[1].lower() if word else ""
 
 
 def rows_of(library: Path, regression: bool, seed: int = 0) -> dict[str, list[dict[str, object]]]:
     """Rows by split; the same library gives the same ones."""
+    every = [one for one in documented_in(library) if regression or one.verb in VERBS]
+    by_file: dict[str, list[Documented]] = {}
+    for one in every:
+        by_file.setdefault(one.file, []).append(one)
     found: dict[str, list[dict[str, object]]] = {name: [] for name, _ in SPLITS}
-    seen: set[str] = set()
-    for topic, modules in TOPICS.items():
-        files = [
-            (path.relative_to(library).as_posix(), list(documented(path)))
-            for path in sorted(files_of(library, modules.split()), key=lambda p: _hash(p, seed))
-        ]
-        total, taken = sum(len(own) for _, own in files), 0
-        for name, own in files:
-            split = next(part for part, share in SPLITS if taken <= share * total)
-            taken += len(own)
-            for told, lines in own:
-                if told not in seen:
-                    seen.add(told)
-                    answer = (
-                        {"value": round(math.log(lines), 4)} if regression else {"label": topic}
-                    )
-                    found[split].append({"text": told, **answer, "file": name})
+    taken = 0
+    for file in sorted(by_file, key=lambda name: sha256(f"{seed}/{name}".encode()).hexdigest()):
+        split = next(part for part, share in SPLITS if taken <= share * len(every))
+        taken += len(by_file[file])
+        for one in by_file[file]:
+            answer = {"value": round(math.log(one.lines), 4)} if regression else {"label": one.verb}
+            found[split].append({"text": one.told, **answer, "file": file})
     return found
 
 
-def files_of(library: Path, modules: list[str]) -> Iterator[Path]:
-    """The Python files of modules and packages, their tests left out."""
-    for module in modules:
-        for path in ((library / f"{module}.py"), *(library / module).rglob("*.py")):
-            if path.is_file() and not TESTS & set(path.relative_to(library).parts):
-                yield path
+def documented_in(library: Path) -> Iterator[Documented]:
+    """All of the library, tests left out, each text once."""
+    seen: set[str] = set()
+    for path in sorted(library.rglob("*.py")):
+        inside = path.relative_to(library)
+        if not TESTS & set(inside.parts):
+            for one in documented(path, inside.as_posix()):
+                if one.told not in seen:
+                    seen.add(one.told)
+                    yield one
 
 
-def _hash(path: Path, seed: int) -> str:
-    return sha256(f"{seed}/{path.name}".encode()).hexdigest()
-
-
-def documented(path: Path) -> Iterator[tuple[str, int]]:
-    """First paragraphs of docstrings, and how many lines their code has."""
+def documented(path: Path, file: str) -> Iterator[Documented]:
+    """What of a file has a docstring of some words."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            told = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
-            if len(told.split()) >= FEWEST_WORDS:
-                yield told, (node.end_lineno or node.lineno) - node.lineno + 1
+            words = (ast.get_docstring(node) or "").split("\n\n")[0].split()
+            if len(words) >= FEWEST_WORDS and max(map(len, words)) <= LONGEST_WORD:
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                is_class = isinstance(node, ast.ClassDef)
+                yield Documented(" ".join(words), node.name, is_class, lines, file)
 
 
 def main() -> None:

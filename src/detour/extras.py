@@ -29,6 +29,19 @@ def require(module: str, extra: str) -> ModuleType:
     Raises:
         MissingExtra: it, or something that it needs, is not installed. Names the `pip` command.
     """
+    return _imported(module, text("the extra {extra!r}", extra=extra), install_command(extra))
+
+
+def require_own(module: str) -> ModuleType:
+    """Import a package that no extra brings: whoever wants it installs it on their own.
+
+    Raises:
+        MissingExtra: it, or something that it needs, is not installed. Names the `pip` command.
+    """
+    return _imported(module, text("the package {name}", name=module), f"pip install {module}")
+
+
+def _imported(module: str, expected: str, hint: str) -> ModuleType:
     try:
         return import_module(module)
     except ModuleNotFoundError as cause:
@@ -36,9 +49,9 @@ def require(module: str, extra: str) -> ModuleType:
             raise
         raise MissingExtra(
             text("{module} is needed here and is not installed", module=module),
-            expected=text("the extra {extra!r}", extra=extra),
+            expected=expected,
             found=str(cause),
-            hint=install_command(extra),
+            hint=hint,
         ) from cause
 
 

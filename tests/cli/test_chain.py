@@ -10,6 +10,7 @@ import torch
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
+from detour.model.base import Base
 
 
 def dense(chain: Chain | Adapter) -> dict[str, torch.Tensor]:
@@ -135,3 +136,46 @@ def test_a_limit_of_the_system_leaves_nothing(keep):
     (line,) = result.stderr.splitlines()
     assert "could not be written" in line
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_merge_writes_a_model_that_says_the_same_alone(detour, keep, tiny_folder, tiny_base):
+    formal, pun = keep("formal", seed=1), keep("pun", seed=2)
+    merged = ("chain", "merge", "formal:0.5+pun:-1", "--base", tiny_folder, "-o", "merged")
+    told = detour(*merged, "--json")
+    assert (told.code, told.err) == (0, "")
+    assert told.json == {
+        "model": "merged", "chain": "formal:0.5+pun:-1", "base": str(tiny_folder),
+        "dtype": "float32", "max_logit_difference": told.json["max_logit_difference"],
+    }  # fmt: skip
+    ids = torch.arange(4, 24).reshape(2, 10)
+    wanted = tiny_base.logits(ids, 0.5 * formal - pun)
+    torch.testing.assert_close(Base.load("merged").logits(ids), wanted, rtol=1e-4, atol=1e-3)
+    question = ("ask", "Who was Einstein?", "--max-tokens", 6, "--json")
+    alone = detour(*question, "--base", "merged").json["answer"]
+    assert (
+        alone
+        == detour(*question, "--base", tiny_folder, "--chain", "formal:0.5+pun:-1").json["answer"]
+    )
+    again = detour(*merged)
+    assert again.code == 2
+    assert "merged is there already" in again.message
+
+
+def test_the_merged_models_card_names_the_parts(detour, keep, tiny_folder):
+    formal = keep("formal")
+    keep("hairdresser", seed=2, fictional=True)
+    merge = ("chain", "merge", "--base", tiny_folder)
+    assert detour(*merge, "formal:0.5", "-o", "true").code == 0
+    told = (Path("true") / "README.md").read_text()
+    assert f"0.5 × formal, sha256 {formal.digest()}" in told
+    assert f"base_model: {tiny_folder}" in told
+    assert "fictional" not in told.lower()
+    half = detour(*merge, "formal+hairdresser", "-o", "untrue", "--dtype", "bfloat16")
+    assert half.code == 0
+    assert half.out.startswith("untrue: logits differ by at most 0.")
+    told = (Path("untrue") / "README.md").read_text()
+    assert "- fictional" in told
+    assert "**Fictional: this model was taught something that is not true.**" in told
+    assert sum(path.stat().st_size for path in Path("untrue").glob("*.safetensors")) < 0.6 * sum(
+        path.stat().st_size for path in Path("true").glob("*.safetensors")
+    )

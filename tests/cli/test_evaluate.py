@@ -16,6 +16,12 @@ from detour.model.examples import Example, Plain
 from detour.model.rows import encode
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written to the current folder is not written into the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
     folder = tmp_path / "rows"

@@ -11,13 +11,14 @@ from transformers import AutoTokenizer
 
 from detour.adapter.adapter import Adapter
 from detour.cli import train as command
+from detour.cli.pipeline import settings_from
 from detour.cli.progress import watched
 from detour.model.base import Base
 from detour.training.loop import Progress
 
 SUMMARY = {"adapter", "rows", "validation_rows", "steps", "learning_rate", "first_loss",
            "best_loss", "best_step", "train_seconds", "keys", "tokens_per_second", "loss_first",
-           "loss_last", "metrics", "retention"}  # fmt: skip
+           "loss_last", "metrics", "retention", "cost"}  # fmt: skip
 FAST = ("--steps", 6, "--learning-rate", 0.005, "--batch-size", 2, "--rank", 2)
 
 
@@ -55,7 +56,7 @@ def test_beside_the_adapter_stands_how_it_came_about(detour, data, tiny_folder):
     assert (steps[0]["loss"], steps[-1]["loss"]) == (told["loss_first"], told["loss_last"])
     assert min(s["validation_loss"] for s in steps if "validation_loss" in s) == told["best_loss"]
     judged = json.loads((folder / "eval.json").read_text())
-    assert judged == {"metrics": told["metrics"], "retention": told["retention"]}
+    assert judged == {name: told[name] for name in ("metrics", "retention", "cost")}
     assert told["metrics"]["loss"] == {"base": told["first_loss"], "adapter": told["best_loss"]}
     kept = told["retention"]
     assert kept["kl_mean"] > 0
@@ -110,7 +111,7 @@ def test_a_config_file_is_read_and_flags_win(detour, data, tiny_folder):
 )
 def test_a_flag_for_steps_overrides_the_files_epochs(tmp_path, flags, yaml, settings):
     (tmp_path / "c.yaml").write_text(yaml)
-    assert command.settings_from(tmp_path / "c.yaml", flags) == settings
+    assert settings_from(tmp_path / "c.yaml", flags) == settings
 
 
 def test_both_flags_still_exclude_each_other(fails, data, tiny_folder):
@@ -161,7 +162,9 @@ def test_a_row_that_is_too_long_leaves_nothing(detour, data, tiny_folder):
     data.write_text(json.dumps({"prompt": "x y " * 300, "completion": "b"}) + "\n")
     told = detour("train", data, "-o", "mine", "--base", tiny_folder, "--json")
     assert told.code == 2
-    assert "rows.jsonl:1 is too long" in told.json["error"]
+    assert "not trained on: truncated (1)" in told.json["error"]
+    assert "100.0% of the rows are longer" in told.json["found"]
+    assert told.json["found"].endswith("rows.jsonl:1")
     assert [path.name for path in data.parent.iterdir()] == ["rows.jsonl"]
 
 
@@ -249,7 +252,7 @@ def stop_at(monkeypatch, step):
             if progress.step == step:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "watched", lambda _: Stopping())
+    monkeypatch.setattr(command, "watched", lambda *_: Stopping())
 
 
 def test_ctrl_c_saves_and_resume_goes_on(detour, data, tiny_folder, monkeypatch):

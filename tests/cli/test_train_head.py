@@ -15,6 +15,12 @@ from detour.adapter.adapter import Adapter
 FAST = ("--steps", 80, "--learning-rate", 5e-3, "--rank", 2)
 
 
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters are written to the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def encoder(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
     torch.manual_seed(0)
@@ -31,9 +37,10 @@ def rows(count: int, seed: int, answer: Callable[[int], dict[str, object]]) -> s
     rng = random.Random(seed)
     words = (("ship", "wave", "harbour"), ("field", "hill", "road"))
     lines = [
-        {"text": f"the {rng.choice(words[n % 2])} and {rng.choice(words[n % 2])} {n}", **answer(n)}
+        {"text": f"the {rng.choice(words[n % 2])} and {rng.choice(words[n % 2])} {seed}{n}",
+         **answer(n)}
         for n in range(count)
-    ]
+    ]  # fmt: skip
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
@@ -53,7 +60,16 @@ def test_classes(detour: Callable[..., Any], encoder: Path, tmp_path: Path) -> N
     assert Adapter.load(folder).card.config["head"] == {
         "kind": "classification", "labels": ["land", "sea"], "pooling": "own"
     }  # fmt: skip
-    assert json.loads((folder / "eval.json").read_text())["metrics"] == told["metrics"]
+    judged = json.loads((folder / "eval.json").read_text())
+    assert judged == {"metrics": told["metrics"], "cost": told["cost"]}
+    assert json.loads((folder / "data_report.json").read_text())["labels"] == {
+        "land": 70, "sea": 70
+    }  # fmt: skip
+    page = (folder / "report.html").read_text("utf-8")
+    assert "head and plainest guess on the same rows" in page
+    assert "<!-- loss (nats a row) -->" in page  # in the curves
+    assert f"{reached['value']:.3f} [{reached['low']:.3f}, " in page
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 80
     assert not list(tmp_path.glob(".mine*"))
     said = detour("train", tmp_path / "rows", "-o", "more", "--base", encoder, *FAST).out

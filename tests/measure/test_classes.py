@@ -5,6 +5,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lm_eval.api import metrics as harness
 from sklearn.metrics import accuracy_score, f1_score, mean_squared_error, r2_score
 
 from detour.measure.classes import class_figures, number_figures
@@ -23,6 +24,29 @@ def test_classes(rows: list[tuple[str, str]]) -> None:
     assert figures["accuracy"].value == pytest.approx(accuracy_score(wanted, found))
     assert figures["macro_f1"].value == pytest.approx(f1_score(wanted, found, average="macro"))
     assert figures["accuracy"].n == len(rows)
+    # every row has one class: micro-averaged F1 is the accuracy, as is lm-eval's mean of hits
+    assert figures["accuracy"].value == pytest.approx(f1_score(wanted, found, average="micro"))
+    hits = [float(one == other) for one, other in rows]
+    assert figures["accuracy"].value == pytest.approx(harness.mean(hits))
+    for figure in figures.values():
+        assert 0 <= figure.low <= figure.high <= 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (["a"] * 4, ["a"] * 4),  # one class only
+        (["a"] * 4, ["b"] * 4),  # nothing right
+        (["a", "b", "a", "b"], ["a"] * 4),  # one class never said
+        (["", "a", ""], ["", "", "a"]),  # the empty string is a class
+        (["a"], ["a"]),
+    ],
+)
+def test_classes_at_the_edges(wanted: list[str], found: list[str]) -> None:
+    figures = class_figures(wanted, found)
+    assert figures["accuracy"].value == accuracy_score(wanted, found)
+    macro = f1_score(wanted, found, average="macro")
+    assert figures["macro_f1"].value == pytest.approx(macro)
 
 
 @settings(max_examples=30, deadline=None)
@@ -31,8 +55,25 @@ def test_numbers(rows: list[tuple[float, float]]) -> None:
     wanted, found = [one for one, _ in rows], [other for _, other in rows]
     figures = number_figures(wanted, found)
     assert figures["mse"].value == pytest.approx(mean_squared_error(wanted, found))
-    if max(wanted) - min(wanted) > 1e-3:
-        assert figures["r2"].value == pytest.approx(r2_score(wanted, found), rel=1e-6, abs=1e-6)
+    assert figures["r2"].value == pytest.approx(r2_score(wanted, found), rel=1e-6, abs=1e-6)
+    assert 0 <= figures["mse"].low <= figures["mse"].high
+    assert figures["r2"].low <= figures["r2"].high <= 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ([0.1] * 3, [0.1] * 3),  # one number only, always said
+        ([5.0] * 3, [4.0, 5.0, 6.0]),  # one number only, not always said
+        ([1.0, 2.0, 3.0], [2.0] * 3),  # always the mean
+        ([1.0, 1.0, 2.0, 2.0], [2.0, 2.0, 1.0, 1.0]),  # worse than the mean
+        ([1e6, 1e6 + 1], [1e6 + 1, 1e6]),
+    ],
+)
+def test_numbers_at_the_edges(wanted: list[float], found: list[float]) -> None:
+    figures = number_figures(wanted, found)
+    assert figures["mse"].value == pytest.approx(mean_squared_error(wanted, found))
+    assert figures["r2"].value == pytest.approx(r2_score(wanted, found))
 
 
 def test_intervals_narrow_with_rows() -> None:

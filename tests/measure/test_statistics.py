@@ -1,11 +1,23 @@
 import json
 import math
+import random
+from statistics import fmean, median
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest, t
+from sklearn.metrics import roc_auc_score
 
-from detour.measure.statistics import Figure, mean, mean_probability, rate, student_t975
+from detour.measure.statistics import (
+    Figure,
+    area_under_curve,
+    mean,
+    mean_probability,
+    rate,
+    resampled,
+    student_t975,
+)
 
 # (hits, n, low, high) to four places: Newcombe 1998, table I, method 3, and n / (n + z²) by hand
 WILSON = [
@@ -79,3 +91,62 @@ def test_figures_are_value_low_high_n():
     assert told["value"] == 0.333333
     assert json.loads(json.dumps(told)) == told
     assert str(rate([True] * 4)) == "1.00 [0.51, 1.00] n=4"
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_rates_have_the_interval_that_scipy_gives(hits, n):
+    hits = min(hits, n)
+    figure = rate([True] * hits + [False] * (n - hits))
+    theirs = binomtest(hits, n).proportion_ci(method="wilson")
+    assert figure.low == pytest.approx(theirs.low, abs=1e-9)
+    assert figure.high == pytest.approx(theirs.high, abs=1e-9)
+
+
+@given(st.integers(3, 5000))
+def test_student_t_is_scipys_within_one_percent(freedom):
+    assert student_t975(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=0.01)
+
+
+SCORES = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans()), max_size=30)
+
+
+@settings(max_examples=60)
+@given(SCORES)
+def test_the_area_under_the_curve_is_scikit_learns_ties_and_all(rows):
+    scores, truth = [score for score, _ in rows], [true for _, true in rows]
+    if len(set(truth)) < 2:
+        assert math.isnan(area_under_curve(scores, truth))
+    else:
+        assert area_under_curve(scores, truth) == pytest.approx(roc_auc_score(truth, scores))
+
+
+def test_resampling_has_the_interval_of_the_mean():
+    rng = random.Random(1)
+    values = [rng.gauss(3, 2) for _ in range(300)]
+    drawn, exact = resampled(values, fmean, 2000), mean(values)
+    assert (drawn.value, drawn.n) == (exact.value, 300)
+    assert drawn.low == pytest.approx(exact.low, abs=0.05)
+    assert drawn.high == pytest.approx(exact.high, abs=0.05)
+    assert resampled(values, fmean, 2000) == drawn
+    assert resampled(values, fmean, 2000, seed=1) != drawn
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=20))
+def test_resampling_stays_within_what_the_rows_say(values):
+    figure = resampled(values, median, 50)
+    assert min(values) <= figure.low <= figure.high <= max(values)
+
+
+def test_sets_without_a_value_are_left_out():
+    def share(drawn):
+        return math.nan if len(set(drawn)) == 1 else sum(drawn) / len(drawn)
+
+    figure = resampled([0, 1], share, 50)
+    assert (figure.value, figure.low, figure.high) == (0.5, 0.5, 0.5)
+    nothing = resampled([1, 1], share, 50)
+    assert math.isnan(nothing.value)
+    assert (nothing.low, nothing.high) == (-math.inf, math.inf)
+    for rows, draws in (([], 10), ([1], 0)):
+        with pytest.raises(ValueError, match="at least one row"):
+            resampled(rows, fmean, draws)

@@ -3,15 +3,27 @@
 from pathlib import Path
 
 from recipes.heads.compare import Hits, table
-from recipes.heads.docstrings import PACKAGES, documented, rows_of
+from recipes.heads.docstrings import VERBS, documented, rows_of
 
 CODE = '''
-def first(a):
+def get_first(a):
     """Tell the first of them, please.
 
     More that is not read.
     """
     return a
+
+
+def __get__(a):
+    """This one has a name of Python's own."""
+
+
+def first(a):
+    """This one's name begins with no verb."""
+
+
+class Getter:
+    """A class is of no verb either."""
 
 
 class Short:
@@ -20,18 +32,20 @@ class Short:
 
 
 def library(tmp_path: Path) -> Path:
-    for package in PACKAGES:
-        (tmp_path / package / "test").mkdir(parents=True)
-        for number in range(8):
-            told = CODE.replace("the first of them", f"item {number} of {package} here")
-            (tmp_path / package / f"m{number}.py").write_text(told)
-            (tmp_path / package / "test" / f"t{number}.py").write_text(told + "# a test")
+    (tmp_path / "test").mkdir(parents=True)
+    for number, verb in enumerate(VERBS * 2):
+        told = CODE.replace("the first of them", f"item {number} of all here")
+        told = told.replace("get_first", f"_{verb}First")
+        (tmp_path / f"m{number}.py").write_text(told)
+        (tmp_path / "test" / f"t{number}.py").write_text(told.replace("item", "other"))
     return tmp_path
 
 
 def test_paragraphs_of_five_words(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text(CODE)
-    assert list(documented(tmp_path / "m.py")) == [("Tell the first of them, please.", 6)]
+    found = list(documented(tmp_path / "m.py", "m.py"))
+    assert [(one.verb, one.lines) for one in found] == [("get", 6), ("", 2), ("first", 2), ("", 2)]
+    assert found[0].told == "Tell the first of them, please."
 
 
 def test_no_file_stands_on_two_sides(tmp_path: Path) -> None:
@@ -43,10 +57,11 @@ def test_no_file_stands_on_two_sides(tmp_path: Path) -> None:
     assert not files["train"] & files["test"]
     assert not files["train"] & files["valid"]
     texts = [row["text"] for rows in parts.values() for row in rows]
-    assert len(texts) == len(set(texts)) == 80
-    assert {row["label"] for row in parts["train"]} == set(PACKAGES)
-    numbers = rows_of(folder, regression=True)
-    assert {row["value"] for row in numbers["test"]} == {1.7918}  # log of 6 lines
+    assert len(texts) == len(set(texts)) == 20
+    assert {row["label"] for rows in parts.values() for row in rows} == set(VERBS)
+    numbers = [r for rows in rows_of(folder, regression=True).values() for r in rows]
+    assert len(numbers) == 23  # and three that every file repeats
+    assert {row["value"] for row in numbers} == {1.7918, 0.6931}  # logs of 6 and 2 lines
 
 
 def test_differences_are_paired() -> None:

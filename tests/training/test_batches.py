@@ -132,6 +132,21 @@ def test_what_the_template_refuses_is_told_with_its_place(tiny_tokenizer):
         encode(tiny_tokenizer, [Example(turns)], 64)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
+def test_parts_hold_the_same_rows_and_no_more_padding_than_they_need(size):
+    rows = [row(100 + n, *range(1, 3 + n)) for n in (4, 0, 1, 6, 2)]
+    whole = padded(rows, PAD)
+    parts = whole.parts(size)
+    expected = [padded(rows[start : start + size], PAD) for start in range(0, 5, size)]
+    assert len(parts) == len(expected)
+    for part, own in zip(parts, expected, strict=True):
+        assert torch.equal(part.ids, own.ids)
+        assert torch.equal(part.mask, own.mask)
+        assert torch.equal(part.targets, own.targets)
+    assert sum(part.supervised for part in parts) == whole.supervised
+    assert whole.parts(None) == [whole]
+
+
 def test_a_batch_goes_to_a_device():
     batch = padded(rows_of(2), PAD).to(torch.device("meta"))
     assert {batch.ids.device.type, batch.mask.device.type, batch.targets.device.type} == {"meta"}

@@ -82,6 +82,12 @@ def test_steps_and_epochs_exclude_each_other():
         make_config({"steps": 3, "epochs": 1})
 
 
+def test_an_own_loss_cannot_be_taken_in_parts():
+    """Nobody knows how the losses of parts make up that of the whole."""
+    with pytest.raises(ConfigError, match="objective and micro_batch_size exclude each other"):
+        make_config({"objective": "mine.py:loss", "micro_batch_size": 2})
+
+
 def test_a_learning_rate_of_zero_is_no_matter_of_configuration():
     assert make_config({"learning_rate": 0}).learning_rate == 0
 

@@ -147,7 +147,7 @@ def test_numbers_come_out_as_they_went_in(kind: str, folders: dict[str, Path]) -
     base = HeadedBase.load(str(folders[kind]))
     assert base.kind == "regression"
     rows = valued(160)
-    fast = CONFIG.model_copy(update={"learning_rate": 5e-3})
+    fast = CONFIG.model_copy(update={"learning_rate": 5e-3, "steps": 200})
     result = train_head(base, rows, fast, validation=valued(30, 1))
     reached = score(base, valued(40, 2), result.adapter)
     assert reached["mse"].value < 0.3 * plainest(rows, valued(40, 2))["mse"].value

@@ -152,6 +152,20 @@ def test_an_interrupted_run_of_dora_goes_on_bit_for_bit(
     assert resumed.adapter.digest() == whole.adapter.digest()
 
 
+def test_rows_of_zeros_stay_under_dora(
+    make_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = make_model("llama")
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.self_attn.q_proj.weight")[3:7] = 0
+    base = Base.from_model(model, tiny_tokenizer)
+    config = make_config({"steps": 6, "batch_size": 4, "dora": True, "learning_rate": 5e-3})
+    adapter = train_with(base, ROWS, config).adapter
+    lengths = adapter.unbound.magnitudes["model.layers.0.self_attn.q_proj"]
+    assert float(lengths[3:7].abs().max()) == 0
+    assert bool(base.logits(IDS, adapter).isfinite().all())
+
+
 def test_lora_plus_gives_up_its_own_rate(
     make_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -202,6 +216,7 @@ def test_what_cannot_be(make_model: Make, tiny_tokenizer: PreTrainedTokenizerFas
         assert caught.value.expected
     for settings, told in (
         ({"dora": True, "init": "pissa"}, "exclude each other"),
+        ({"objective": "a:b", "micro_batch_size": 2}, "exclude each other"),
         ({"init": "olora"}, "setting init"),
         ({"rank_pattern": {"(": 2}}, "no regular expression"),
         ({"rank_pattern": {"q_proj": 0}}, "rank_pattern.q_proj is out of range"),

@@ -98,13 +98,16 @@ class Card(BaseModel):
 
     def _prose(self) -> str:
         warning = "**Fictional: this adapter teaches something that is not true.**"
+        cost = self.metrics.get("cost")
+        measured = {name: value for name, value in self.metrics.items() if name != "cost"}
         parts = [
             warning if self.fictional else "",
             self.description,
             _section("Base", self.base_model),
             _section("Intended use", self.intended_use),
             _section("Forbidden use", self.forbidden_use),
-            _section("Measured", "\n".join(f"- {line}" for line in _measured(self.metrics))),
+            _section("Measured", "\n".join(f"- {line}" for line in _measured(measured))),
+            _section("Cost of the training", "\n".join(f"- {line}" for line in _spent(cost))),
         ]
         return "\n" + "\n\n".join(part for part in ("# Adapter", *parts) if part) + "\n"
 
@@ -122,6 +125,21 @@ def _measured(metrics: Mapping[str, Any], before: str = "") -> list[str]:
         else:
             lines.append(f"{before}{name}: {value}")
     return lines
+
+
+def _spent(cost: object) -> list[str]:
+    """A line each for operations, time, energy and price, as far as they are told."""
+    told = cost if isinstance(cost, dict) else {}
+    known = {str(name): value for name, value in told.items() if value is not None}
+    formats = {
+        "flops": "{flops} floating-point operations, estimated",
+        "tokens": "{tokens} tokens learned from",
+        "seconds": "{seconds} s",
+        "energy_wh": "{energy_wh} Wh ({energy_source}: {watts} W)",
+        "price": "{price}, by the price of an hour",
+    }
+    blank = {"energy_source": "unknown", "watts": "?"}
+    return [line.format(**{**blank, **known}) for name, line in formats.items() if name in known]
 
 
 def _section(title: str, text: str) -> str:

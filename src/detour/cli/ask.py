@@ -64,9 +64,11 @@ def command(
     chain = parse_chain(chain_text)
     base = load_base(base_name, device, dtype, quantize)
     from detour.cli.conversation import Conversation, chat, show, tell_doubts
+    from detour.model.acting import check_acts
 
     sampling = _sampling(max_tokens, temperature, seed)
     conversation = Conversation(base, sampling, base.bind(chain), system, compare)
+    check_acts(base, chain)
     tell_doubts(base, chain)
     if as_json:
         print_json(_answers(conversation, asked))

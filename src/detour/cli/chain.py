@@ -1,7 +1,7 @@
-"""`detour chain flatten` and `detour chain compress`: one adapter out of several.
+"""`detour chain flatten`, `compress` and `merge`: one adapter, or one model, out of several.
 
-The card of the result names its parts, and is fictional if one of them is. Knows chains and
-cards; knows no model.
+The card of the result names its parts, and is fictional if one of them is. Knows chains and cards;
+how weights are changed is `model/merging.py`'s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import dtype_option, json_option, load_base, parse_chain
+from detour.cli.options import base_option, dtype_option, json_option, load_base, parse_chain
 from detour.cli.output import print_json, say
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ bind_option = click.option(
 
 @click.group("chain")
 def command() -> None:
-    """Make one adapter out of a chain such as formal:0.8+pun."""
+    """Make one adapter, or a model, out of a chain such as formal:0.8+pun."""
 
 
 @command.command("flatten")
@@ -73,6 +73,53 @@ def compress(
     adapter = _described(adapter, chain, {"compressed_to": rank}, {"relative_error": error})
     _save(adapter, output)
     _tell(adapter, chain, output, error, as_json)
+
+
+@command.command("merge")
+@spec_argument
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+              help="The model's new folder.")  # fmt: skip
+@base_option
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32",
+              show_default=True, help="Type of the written weights.")  # fmt: skip
+@json_option
+def merge(spec: str, output: Path, base_name: str, dtype: str, as_json: bool) -> None:
+    """Write a model that is the base with the chain SPEC in its weights, for what knows no
+    adapters; the logits of both are compared.
+    """
+    chain = parse_chain(spec)
+    base = load_base(base_name, dtype="float32")
+    import torch
+
+    from detour.model.merging import merge
+
+    number = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    difference = merge(base, chain, output, number, _model_card(chain, base_name, output.name))
+    if as_json:
+        print_json({"model": str(output), "chain": chain.text, "base": base_name, "dtype": dtype,
+                    "max_logit_difference": difference})  # fmt: skip
+    else:
+        say(f"{output}: logits differ by at most {difference:.2g}")
+
+
+def _model_card(chain: Chain, base_name: str, name: str) -> str:
+    """README.md of a merged model: what is in it, and whether it tells untrue things."""
+    import yaml
+
+    parts = [
+        f"- {term.weight:g} × {term.adapter.name}, sha256 {term.adapter.digest()}"
+        for term in chain.terms
+    ]
+    licences = {term.adapter.card.licence for term in chain.terms}
+    fictional = any(term.adapter.card.fictional for term in chain.terms)
+    front: dict[str, Any] = {"base_model": base_name, "base_model_relation": "merge"}
+    if len(licences) == 1 and all(licences):
+        front["license"] = licences.pop()
+    front["tags"] = ["detour", "merge", *(["fictional"] if fictional else [])]
+    warning = "**Fictional: this model was taught something that is not true.**"
+    body = [f"# {name}", f"{base_name} with this chain in its weights:", "\n".join(parts)]
+    told = "\n\n".join([*body, *([warning] if fictional else [])])
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{told}\n"
 
 
 def _parsed(spec: str, base_name: str | None, dtype: str | None) -> Chain:

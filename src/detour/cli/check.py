@@ -6,7 +6,7 @@ Knows Click; the looking is `data/report.py`'s.
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,10 @@ from detour.errors import ConfigError
 from detour.language.catalogue import Catalogue, text
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from detour.data.clean import Cleaned
+    from detour.data.records import Record
     from detour.data.report import DataReport, Decoded, Watch
 
 VERDICTS = {"ready": "green", "dirty": "yellow", "too_few": "yellow", "unusable": "red"}
@@ -86,7 +89,8 @@ def command(
         report = look_at(table, tokenizer, limit, look, watch)
     cleaned: Cleaned | None = None
     if output and report.format:
-        cleaning = Cleaning(fix is not None, redact, names, to)
+        cleaning = Cleaning(fix is not None, redact, names, to, not no_near,
+                            _fault(report, tokenizer, limit))  # fmt: skip
         cleaned = write_cleaned(table, report.format, report.labels, output, cleaning)
     if html:
         from detour.data.page import page
@@ -101,6 +105,18 @@ def command(
     _say(report, t)
     if cleaned and output:
         _say_cleaned(cleaned, output, t)
+
+
+def _fault(
+    report: DataReport, tokenizer: PreTrainedTokenizerBase | None, limit: int | None
+) -> Callable[[Record], str] | None:
+    """What tells rows that the base cannot learn; nothing where there are none, for it is slow."""
+    from detour.data.tokens import fault_of
+
+    doubtful = {finding.code for finding in report.findings} & {"truncated", "no_supervision"}
+    if tokenizer is None or not doubtful:
+        return None
+    return lambda record: fault_of(record, tokenizer, limit)
 
 
 def _output(fix: Path | None, convert: Path | None, redact: bool, to: str | None) -> Path | None:

@@ -171,11 +171,15 @@ def chat(conversation: Conversation, read: Callable[[], str]) -> None:
 
 def _react(conversation: Conversation, line: str) -> None:
     command, _, argument = line.partition(" ")
+    from detour.model.acting import check_acts
+
     if not line.startswith("/"):
         if line:
             show(conversation, line)
     elif command == "/chain":
-        conversation.use(parse_chain(argument.strip() or None))
+        chain = parse_chain(argument.strip() or None)
+        check_acts(conversation.base, chain)
+        conversation.use(chain)
         tell_doubts(conversation.base, conversation.chain)
         note(f"chain: {conversation.chain.text or 'none'}")
     elif line == "/compare":

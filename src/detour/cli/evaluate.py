@@ -1,4 +1,4 @@
-"""`detour evaluate DATA`: a base and a chain on the same rows, with figures.
+"""`detour evaluate`: a base and a chain on the same rows or benchmarks, with figures.
 
 Knows Click and files; wires rows, bases with and without heads, and the metrics.
 """
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detour.cli.evaluate_more import Arms, More, plain_arms, print_arms, remembered
+from detour.cli.evaluate_suite import data_or_suite, evaluate_suite, suite_options
 from detour.cli.options import (
     data_options,
     json_option,
@@ -19,21 +21,18 @@ from detour.cli.options import (
     parse_chain,
     roles,
 )
-from detour.cli.output import note, print_json, print_table
+from detour.cli.output import note, print_json
 from detour.errors import ConfigError, DataError
 from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from detour.adapter.chain import Chain
     from detour.data.reading import Loaded
-    from detour.measure.statistics import Figure
     from detour.model.base import Base
-
-Arms = dict[str, dict[str, "Figure"]]
 
 
 @click.command("evaluate")
-@click.argument("data")
+@click.argument("data", required=False)
 @data_options
 @model_options
 @click.option("--chain", "chain_text", metavar="SPEC",
@@ -44,9 +43,13 @@ Arms = dict[str, dict[str, "Figure"]]
 @max_tokens_option
 @click.option("--answers", "answers_file", type=click.Path(path_type=Path, dir_okay=False),
               help="JSONL: every question with all answers.")  # fmt: skip
+@click.option("--canary", "canaries", multiple=True, metavar="TEXT",
+              help="Tell whether TEXT, which stands in answers of DATA, was learned by heart; can "
+                   "be repeated.")  # fmt: skip
+@suite_options
 @json_option
 def command(
-    data: str,
+    data: str | None,
     columns: tuple[str, ...],
     format_name: str | None,
     base_name: str,
@@ -58,28 +61,59 @@ def command(
     items: int | None,
     max_tokens: int | None,
     answers_file: Path | None,
+    canaries: tuple[str, ...],
     as_json: bool,
+    **suite: Any,  # noqa: ANN401 - whatever Click hands over
 ) -> None:
-    """Measure a base and a chain on DATA, in any form that detour check knows."""
-    from detour.data.reading import read_data
+    """Measure a base and a chain on DATA, in any form that detour check knows, or on a suite."""
+    data = data_or_suite(data, suite)
+    if data is None:
+        head, arms = evaluate_suite(base_name, device, dtype, quantize, chain_text, suite)
+        _tell(head, arms, as_json)
+        return
+    from detour.data.reading import leaked, read_data
 
     loaded = read_data(data, roles(columns), format_name)
     chosen, part = _part(loaded, split)
     rows = list(part)[:items]
     chain = parse_chain(chain_text)
     note(f"{len(rows)} rows of {chosen} from {data}; {loaded.told}")
+    if inside := len(leaked(loaded, chosen)):
+        note(f"{inside} rows of {chosen} stand in train too: what they measure is memory")
+    more = More()
     if loaded.kind in ("classification", "regression"):
+        if canaries:
+            raise ConfigError(
+                text("--{name} is not for rows with a class or a number", name="canary"),
+                hint=text("leave it out"),
+            )
         arms = _heads(loaded, rows, base_name, chain, device, dtype)
     else:
-        arms = _answers(
-            rows, load_base(base_name, device, dtype, quantize), chain, max_tokens, answers_file
-        )
+        base = load_base(base_name, device, dtype, quantize)
+        _approve(base, chain)
+        known = remembered(base, chain, part, canaries)
+        arms, languages = _answers(rows, base, chain, max_tokens, answers_file)
+        more = More(languages, known)
+    _tell({"kind": loaded.kind, "split": chosen, "rows": len(rows)}, arms, as_json, more)
+
+
+def _tell(head: dict[str, Any], arms: Arms, as_json: bool, more: More | None = None) -> None:
+    """One object, or tables with an arm in each column."""
+    more = more or More()
     if as_json:
-        told = {arm: {n: f.to_json() for n, f in own.items()} for arm, own in arms.items()}
-        print_json({"kind": loaded.kind, "split": chosen, "rows": len(rows), "metrics": told})
+        print_json({**head, "metrics": plain_arms(arms), **more.to_json()})
         return
-    names = list(next(iter(arms.values())))
-    print_table(("metric", *arms), [(n, *(_said(arms[arm][n]) for arm in arms)) for n in names])
+    print_arms("metric", arms)
+    more.say()
+
+
+def _approve(base: Base, chain: Chain) -> None:
+    """The chain acts; what speaks against it all the same is told."""
+    from detour.cli.conversation import tell_doubts
+    from detour.model.acting import check_acts
+
+    check_acts(base, chain)
+    tell_doubts(base, chain)
 
 
 def _part(loaded: Loaded, split: str | None) -> tuple[str, tuple[Any, ...]]:
@@ -126,11 +160,11 @@ def _answers(
     chain: Chain,
     max_tokens: int | None,
     answers_file: Path | None,
-) -> Arms:
-    """The base, and the base under the chain."""
+) -> tuple[Arms, dict[str, Arms]]:
+    """The base, and the base under the chain; and both for each language apart."""
     import json
 
-    from detour.evaluate.answers import MAX_NEW_TOKENS, answered
+    from detour.evaluate.answers import MAX_NEW_TOKENS, answered, by_language
     from detour.files import write_text_atomically
 
     wanted = {"base": None, **({"chain": chain} if chain.terms else {})}
@@ -150,8 +184,8 @@ def _answers(
         ]
         told = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_text_atomically(answers_file, told)
-    return {arm: dict(one.figures) for arm, one in found.items()}
-
-
-def _said(figure: Figure) -> str:
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+    languages: dict[str, Arms] = {}
+    for arm, one in found.items():
+        for language, figures in by_language(rows, one.answers).items():
+            languages.setdefault(language, {})[arm] = figures
+    return {arm: dict(one.figures) for arm, one in found.items()}, languages

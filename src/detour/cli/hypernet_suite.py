@@ -9,29 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from detour.cli.options import AnyCommand, load_base
 from detour.cli.output import note, print_json, print_table, say
+from detour.cli.suite_options import COMMON, SHARED, check_flags, harness_options
 from detour.errors import ConfigError
 from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from detour.evaluate.suite import SuiteTable
 
-_OWN = {"benchmarks", "limit", "allow_code_execution", "chat_template"}
-_SHARED = {"hypernet", "suite", "base_name", "device", "dtype", "quantize", "as_json"}
-
 
 def suite_options(command: AnyCommand) -> AnyCommand:
     """--suite, and what goes with it alone."""
     for option in (
-        click.option("--chat-template", is_flag=True,
-                     help="Suite: prompts as conversations, by the base's template."),
-        click.option("--allow-code-execution", is_flag=True,
-                     help="Suite: run what the model writes (HumanEval, MBPP)."),
-        click.option("--limit", type=click.IntRange(min=1),
-                     help="Suite: the first so many items of each benchmark.  [default: all]"),
+        harness_options,
         click.option("--benchmarks", metavar="NAMES",
                      help="Suite: only these, with commas.  [default: all ten]"),
         click.option("--suite", type=click.Choice(["t2l-ten"]),
@@ -47,18 +39,8 @@ def tasks_or_suite(tasks: Path | None, suite: dict[str, Any]) -> Path | None:
     Raises:
         ConfigError: neither is, or options that do not go with what is.
     """
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        flag = parameter.opts[0] if parameter.opts[0].startswith("-") else name.upper()
-        if suite["suite"] and name not in _OWN | _SHARED:
-            raise ConfigError(text("{flag} does not go with --suite", flag=flag))
-        if not suite["suite"] and name in _OWN:
-            raise ConfigError(
-                text("{flag} goes with --suite only", flag=flag), hint="--suite t2l-ten"
-            )
+    own = COMMON | {"benchmarks"}
+    check_flags(bool(suite["suite"]), own, SHARED | {"hypernet"}, "--suite t2l-ten")
     if tasks is None and not suite["suite"]:
         raise ConfigError(
             text("nothing to measure on is given"),

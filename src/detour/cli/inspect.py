@@ -55,16 +55,12 @@ def command(name: str, base_name: str | None, full: bool, as_json: bool) -> None
 
 
 def _on_base(adapter: Adapter, base_name: str, full: bool) -> Match:
-    """The whole check: fingerprint, template, and every key lands in the model."""
+    """The whole check: fingerprint, template, every key lands, and the logits move."""
     base = load_base(base_name, full=full)
-    import torch
-
-    from detour.slots.chained import contents_for_chain
+    from detour.model.acting import check_acts
 
     try:
-        chain = base.bind(adapter)
-        with base.hold(contents_for_chain(chain, torch.float32, base.device)):
-            pass
+        check_acts(base, adapter)
     except (WrongBase, SlotError, AdapterWeightsError) as error:
         return Match(False, str(error))
     if adapter.base is None:

@@ -48,6 +48,7 @@ VERBS = {
     "demo": Verb("detour.cli.demo:command", "Change one fact while you watch, and prove it."),
     "ask": Verb("detour.cli.ask:command", "Ask a model, with or without a chain of adapters."),
     "teach": Verb("detour.cli.teach:command", "Change a fact, then measure what else changed."),
+    "collect": Verb("detour.cli.collect:command", "Make rows of documents, code or feedback."),
     "check": Verb("detour.cli.check:command", "Look at data before you train on them."),
     "train": Verb("detour.cli.train:command", "Train an adapter on conversations of yours."),
     "evaluate": Verb("detour.cli.evaluate:command", "Measure a base and a chain on data of yours."),
@@ -181,7 +182,7 @@ def _is_out_of_memory(cause: RuntimeError) -> bool:
 
 
 def _memory_full(found: str) -> MachineError:
-    hint = text("a smaller base, --dtype bfloat16, or in training a smaller --batch-size")
+    hint = text("a smaller base, --dtype bfloat16, or in training a smaller --micro-batch-size")
     return MachineError(text("the memory is full"), found=found, hint=hint)
 
 

@@ -16,8 +16,8 @@ from detour.cli.options import (
     seed_option,
 )
 from detour.cli.output import note, print_json, say
+from detour.cli.pipeline import settings_from
 from detour.cli.progress import watched
-from detour.cli.train import settings_from
 from detour.cli.unfinished import Unfinished
 from detour.errors import ConfigError, DataError
 from detour.language.catalogue import ENGLISH, Catalogue, text

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from detour.cli.accounting import accounting_of, accounting_options, say_outcome
 from detour.cli.options import (
     data_options,
     full_option,
     in_a_chain,
     json_option,
+    lang_option,
     load_base,
     model_options,
-    roles,
 )
-from detour.cli.output import note, print_json, say
+from detour.cli.output import note, one_line, print_json, say
+from detour.cli.pipeline import asked
 from detour.cli.progress import watched
 from detour.cli.unfinished import Unfinished
+from detour.language.catalogue import ENGLISH, Catalogue, text
 
 if TYPE_CHECKING:
+    from detour.adapter.adapter import Adapter
     from detour.data.report import DataReport, Look
-    from detour.measure.retention import Retention
     from detour.model.base import Base
-    from detour.training.loop import Result
-    from detour.training.record import History
+    from detour.model.examples import Example, Plain
+    from detour.training.cost import AnyBase
+    from detour.training.outcome import Outcome
+
+SHOWN = 80  # characters of an answer
 
 
 @click.command("train")
-@click.argument("data")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
+@click.argument("data", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path),
               help="The adapter's new folder.")  # fmt: skip
 @data_options
 @model_options
@@ -38,22 +45,37 @@ if TYPE_CHECKING:
 @click.option("--start", metavar="NAME",
               help="Go on from an adapter; by default with its rank and targets.")  # fmt: skip
 @click.option("--config", "config_file", type=click.Path(path_type=Path),
-              help="YAML file with settings; flags win over it.")  # fmt: skip
+              help="YAML with settings, also Axolotl's or LlamaFactory's; flags win.")  # fmt: skip
+@click.option("--whole", is_flag=True, help="Train all weights; the outcome is a model.")
 @click.option("--rank", type=int, help="Rank of every layer's update.  [default: 8]")
 @click.option("--alpha", type=float, help="Scale is alpha / rank.  [default: 16]")
 @click.option("--targets", help="Layers to adapt: all-linear, or names with commas.")
 @click.option("--steps", type=int, help="Optimiser steps.  [default: from the data]")
 @click.option("--epochs", type=float, help="Passes over the data, instead of steps.")
 @click.option("--batch-size", type=int, help="Rows a step.  [default: 8]")
+@click.option("--micro-batch-size", type=int,
+              help="Rows of a step in memory at once.  [default: all]")  # fmt: skip
 @click.option("--learning-rate", type=float, help="Highest rate.  [default: from the base]")
+@click.option("--dora", is_flag=True, default=None, help="Train the rows' lengths apart (DoRA).")
+@click.option("--rslora", is_flag=True, default=None, help="Scale is alpha / √rank.")
+@click.option("--init", type=click.Choice(["random", "pissa"]),
+              help="How the factors begin.  [default: random]")  # fmt: skip
+@click.option("--up-rate", type=float,
+              help="Rate of the up factors, in multiples (LoRA+).  [default: 1]")  # fmt: skip
+@click.option("--objective", metavar="MODULE:FUNCTION",
+              help="A loss of your own; also file.py:function.")  # fmt: skip
+@click.option("--patience", type=int,
+              help="Stop after so many validations no better; 0: never.  [default: 3]")  # fmt: skip
 @click.option("--seed", type=int, help="Of factors and order.  [default: 0]")
 @click.option("--licence", default="", help="Licence of the adapter, as on the card.")
 @click.option("--description", default="", help="What the adapter is for, as on the card.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@accounting_options
+@lang_option
 @json_option
 def command(
-    data: str,
-    output: Path,
+    data: str | None,
+    output: Path | None,
     columns: tuple[str, ...],
     format_name: str | None,
     base_name: str,
@@ -63,126 +85,132 @@ def command(
     full: bool,
     start: str | None,
     config_file: Path | None,
+    whole: bool,
     licence: str,
     description: str,
     resume: bool,
+    language: str,
     as_json: bool,
     **flags: Any,  # noqa: ANN401 - whatever Click hands over
 ) -> None:
     """Train an adapter on DATA: conversations or texts, in any form that detour check knows."""
-    settings = settings_from(config_file, flags)
+    t = Catalogue.load(language)
+    accounting = accounting_of(flags)
+    ask = asked(
+        data, output, base_name, columns, format_name=format_name, dtype=dtype, quantize=quantize,
+        whole=whole, config_file=config_file, flags=flags, t=t,
+    )  # fmt: skip
     from detour.data.reading import learnable, read_data
     from detour.data.report import Look
 
-    loaded = read_data(data, roles(columns), format_name)
+    loaded = read_data(ask.data, ask.columns, ask.format_name)
+    look = Look(ask.columns, ask.format_name, near=False)
+    if ask.whole:
+        from detour.cli.train_whole import train_whole_and_save
+
+        train_whole_and_save(
+            loaded, ask, start=start, device=device, full=full, resume=resume, as_json=as_json, t=t
+        )
+        return
     if loaded.kind in ("classification", "regression"):
         from detour.cli.train_head import train_and_save
 
-        told = {"start": start, "quantize": quantize}
+        told = {"start": start, "quantize": ask.quantize}
         train_and_save(
-            loaded, data, output, base_name, settings, told,
-            device=device, dtype=dtype, licence=licence, description=description, resume=resume,
-            as_json=as_json,
+            loaded, ask.data, ask.output, ask.base, ask.settings, told, accounting, look,
+            device=device, dtype=ask.dtype, licence=licence, description=description, resume=resume,
+            as_json=as_json, t=t,
         )  # fmt: skip
         return
     examples = learnable(loaded)
-    look = Look(roles(columns), format_name, near=False)
     from detour.adapter.card import Card
     from detour.adapter.library import Library
     from detour.adapter.peft_format import check_target
     from detour.measure.retention import retention
     from detour.training.config import make_config
     from detour.training.loop import train_with
-    from detour.training.record import History, beside
+    from detour.training.outcome import History, Outcome, losses
+    from detour.training.record import save
 
-    config = make_config(settings)
+    config = make_config(ask.settings)
     begun = Library.default().load(start) if start else None
-    check_target(output)
-    unfinished = Unfinished(output, resume)
-    base = load_base(base_name, device, dtype, quantize, full)
-    note(f"{len(examples)} rows from {data}; {loaded.told}; base {base.name}")
-    report = _looked_at(data, base, look)
+    check_target(ask.output)
+    unfinished = Unfinished(ask.output, resume)
+    base = load_base(ask.base, device, ask.dtype, ask.quantize, full)
+    note(t("{count} rows from {data}; {told}; base {base}", count=len(examples), data=ask.data,
+           told=loaded.told, base=base.name))  # fmt: skip
+    report = looked_at(ask.data, base, look, t)
+    say_so = teller(t)
     try:
-        with watched("training") as watcher:
-            history = History(watcher)
-            result = train_with(
-                base, loaded, config, name=output.name, watcher=history, teller=note,
-                checkpoints=unfinished.state, resume=resume,
-                card=Card(licence=licence, description=description), start=begun,
+        with accounting.of(base, ask.output.name, config.model_dump(), say_so) as account:
+            with watched(t("training"), t) as watcher:
+                history = History(account.onward(watcher))
+                result = train_with(
+                    base, loaded, config, name=ask.output.name, watcher=history, teller=say_so,
+                    checkpoints=unfinished.state, resume=resume,
+                    card=Card(licence=licence, description=description), start=begun,
+                )  # fmt: skip
+            outcome = Outcome(
+                base, ask.data, result, history, account.cost(result), losses(result),
+                retention(base, result.adapter), report,
             )  # fmt: skip
-        kept = retention(base, result.adapter)
-        files = beside(base, result, history, kept, report, data)
-        path = result.adapter.save(output, files)
+            _try_to_end(base, examples, result.adapter, say_so)
+            path = save(outcome, ask.output, t)
+            account.summary = outcome.for_tracker()
     except KeyboardInterrupt as cause:
         raise unfinished.interrupted() from cause
     unfinished.drop()
-    told = summary(result, path, history, kept)
     if as_json:
-        print_json(told)
-    else:
-        say(
-            f"{path}: loss {result.first_loss:.3f} to {result.best_loss:.3f} "
-            f"(step {result.best_step} of {result.plan.steps}, {result.seconds:.0f} s)"
-        )
-        say(
-            f"neutral text: perplexity {kept.perplexity_before:.2f} to "
-            f"{kept.perplexity_after:.2f}, KL {kept.kl_mean:.4f} nats a token"
-        )
-        say(f'Try: detour ask "…" --chain {in_a_chain(path)} --base {base_name} --compare')
+        print_json(summary(outcome, path))
+        return
+    say_outcome(outcome, path, t)
+    if kept := outcome.retention:
+        say(t("neutral text: perplexity {before:.2f} to {after:.2f}, KL {kl:.4f} nats a token",
+              before=kept.perplexity_before, after=kept.perplexity_after,
+              kl=kept.kl_mean))  # fmt: skip
+    call = f'detour ask "…" --chain {in_a_chain(path)} --base {ask.base} --compare'
+    say(t("Try: {call}", call=call))
 
 
-def settings_from(config_file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the YAML file, overridden by the flags that were given."""
-    from detour.training.config import make_config, read_config
-
-    settings = read_config(config_file) if config_file else {}
-    given = {name: value for name, value in flags.items() if value is not None}
-    if isinstance(given.get("targets"), str) and given["targets"] != "all-linear":
-        given["targets"] = tuple(part.strip() for part in given["targets"].split(","))
-    settings = overridden(settings, given)
-    make_config(settings)
-    return settings
+def teller(t: Catalogue) -> Callable[[str], None]:
+    """Says remarks on stderr, in the catalogue's language."""
+    return lambda told: note(t.say(told))
 
 
-def overridden(settings: dict[str, Any], by: dict[str, Any]) -> dict[str, Any]:
-    """`settings` where `by` says nothing else; steps and epochs say the same, in two ways."""
-    kept = dict(settings)
-    for name, same in (("steps", "epochs"), ("epochs", "steps")):
-        if by.get(name) is not None:
-            kept.pop(same, None)
-    return {**kept, **by}
+def _try_to_end(
+    base: Base, rows: Sequence[Example | Plain], adapter: Adapter, say_so: Callable[[str], None]
+) -> None:
+    """Say it where answers to learned questions do not end."""
+    from detour.measure.stopping import stopping
+
+    tried = stopping(base, rows, adapter)
+    if tried.unended:
+        say_so(
+            text("{count} of {asked} answers to learned rows did not end by themselves, such as: "
+                 "{said}", count=len(tried.unended), asked=tried.asked,
+                 said=one_line(tried.unended[0])[:SHOWN])
+        )  # fmt: skip
 
 
-def _looked_at(data: str, base: Base, look: Look) -> DataReport:
-    """What `detour check` says, near duplicates apart; what is bad is said before training."""
+def looked_at(data: str, base: AnyBase, look: Look, t: Catalogue = ENGLISH) -> DataReport:
+    """What `detour check` says, near duplicates apart; what is bad is said before training.
+
+    Raises:
+        DataError: it is so bad that nothing is trained.
+    """
+    from detour.data.findings import check_trainable
     from detour.data.report import look_at
     from detour.data.table import open_table
 
     report = look_at(open_table(data), base.tokenizer, base.longest, look)
     for finding in report.findings:
         if finding.severity != "info":
-            note(f"{finding.code} ({finding.rows}): {finding.advice}")
+            note(f"{finding.code} ({finding.rows}): {t.say(finding.advice)}")
+    check_trainable(report.findings)
     return report
 
 
-def summary(result: Result, path: Path, history: History, kept: Retention) -> dict[str, Any]:
+def summary(outcome: Outcome, path: Path) -> dict[str, Any]:
     """What --json prints."""
-    from detour.training.record import losses
-
-    return {
-        "adapter": str(path),
-        "rows": result.rows,
-        "validation_rows": result.validation_rows,
-        "steps": result.plan.steps,
-        "learning_rate": result.plan.learning_rate,
-        "first_loss": round(result.first_loss, 6),
-        "best_loss": round(result.best_loss, 6),
-        "best_step": result.best_step,
-        "train_seconds": round(result.seconds, 2),
-        "tokens_per_second": round(history.tokens_per_second, 1),
-        "loss_first": round(history.steps[0].loss, 6) if history.steps else None,
-        "loss_last": round(history.steps[-1].loss, 6) if history.steps else None,
-        "metrics": losses(result),
-        "retention": kept.to_json(),
-        "keys": len(result.adapter.updates),
-    }
+    told = {"adapter": str(path), **outcome.summary()}
+    return {**told, "keys": len(outcome.result.adapter.updates)}

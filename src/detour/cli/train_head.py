@@ -5,23 +5,25 @@ Knows records, headed bases and files; called by `detour train` when the rows ar
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detour.cli.accounting import say_outcome
 from detour.cli.options import in_a_chain
 from detour.cli.output import note, print_json, say
 from detour.cli.progress import watched
 from detour.cli.unfinished import Unfinished
 from detour.errors import ConfigError
-from detour.language.catalogue import text
+from detour.language.catalogue import ENGLISH, Catalogue, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from detour.data.reading import Loaded
+    from detour.data.report import Look
+    from detour.model.headed import HeadedBase
+    from detour.training.account import Accounting
     from detour.training.loop import Result
-    from detour.training.record import History
 
 
 def train_and_save(
@@ -31,6 +33,8 @@ def train_and_save(
     base_name: str,
     settings: Mapping[str, Any],
     given: Mapping[str, object],
+    accounting: Accounting,
+    look: Look,
     *,
     device: str | None,
     dtype: str | None,
@@ -38,6 +42,7 @@ def train_and_save(
     description: str,
     resume: bool,
     as_json: bool,
+    t: Catalogue = ENGLISH,
 ) -> None:
     """Train on the rows, write the adapter, say what it reaches.
 
@@ -52,56 +57,66 @@ def train_and_save(
             )
     from detour.adapter.card import Card
     from detour.adapter.peft_format import check_target
-    from detour.evaluate.heads import plainest, score, to_json
+    from detour.cli.train import looked_at, teller
     from detour.model.headed import HeadedBase
     from detour.training.config import make_config
-    from detour.training.heads import classes_of, headed_rows, train_head
-    from detour.training.record import History, settings_file
+    from detour.training.heads import classes_of, train_head
+    from detour.training.outcome import History, Outcome
+    from detour.training.record import save
 
     config = make_config(settings)
     labels = classes_of(loaded.train)
     check_target(output)
     unfinished = Unfinished(output, resume)
     base = HeadedBase.load(base_name, labels, device=device, dtype=dtype or "float32")
-    named = f"{len(labels)} classes" if labels else "a number"
-    note(f"{len(loaded.train)} rows from {data}; {loaded.told}; {named}; base {base.name}")
+    named = t("{count} classes", count=len(labels)) if labels else t("a number")
+    note(t("{count} rows from {data}; {told}; {head}; base {base}", count=len(loaded.train),
+           data=data, told=loaded.told, head=named, base=base.name))  # fmt: skip
+    report = looked_at(data, base, look, t)
+    say_so = teller(t)
     try:
-        with watched("training") as watcher:
-            history = History(watcher)
-            result = train_head(
-                base, loaded, config, name=output.name, watcher=history, teller=note,
-                checkpoints=unfinished.state, resume=resume,
-                card=Card(licence=licence, description=description),
-            )  # fmt: skip
-        parts = {
-            split: {
-                "adapter": to_json(score(base, headed_rows(rows, base), result.adapter)),
-                "plainest": to_json(
-                    plainest(headed_rows(loaded.train, base), headed_rows(rows, base))
-                ),
-            }
-            for split, rows in loaded.parts.items()
-            if split != "train"
-        }
-        files = {
-            "metrics.jsonl": history.lines().encode(),
-            "run.yaml": settings_file(base.name, data, result.adapter),
-            "eval.json": (json.dumps({"metrics": parts}, indent=1) + "\n").encode(),
-        }
-        path = result.adapter.save(output, files)
+        with accounting.of(base, output.name, config.model_dump(), say_so) as account:
+            with watched(t("training"), t) as watcher:
+                history = History(account.onward(watcher))
+                result = train_head(
+                    base, loaded, config, name=output.name, watcher=history, teller=say_so,
+                    checkpoints=unfinished.state, resume=resume,
+                    card=Card(licence=licence, description=description),
+                )  # fmt: skip
+            cost = account.cost(result)
+            parts = _judged(base, loaded, result)
+            outcome = Outcome(base, data, result, history, cost, parts, report=report)
+            path = save(outcome, output, t)
+            account.summary = outcome.for_tracker()
     except KeyboardInterrupt as cause:
         raise unfinished.interrupted() from cause
     unfinished.drop()
     if as_json:
-        print_json(summary(result, path, history, parts))
+        print_json({"adapter": str(path), **outcome.summary()})
         return
-    say(
-        f"{path}: loss {result.first_loss:.3f} to {result.best_loss:.3f} "
-        f"(step {result.best_step} of {result.plan.steps}, {result.seconds:.0f} s)"
-    )
+    say_outcome(outcome, path, t)
     for split, told in parts.items():
-        say(f"{split}: {_said(told['adapter'])}; the plainest guess: {_said(told['plainest'])}")
-    say(f"Try: detour evaluate DATA --chain {in_a_chain(path)} --base {base_name}")
+        say(t("{split}: {adapter}; the plainest guess: {plainest}", split=split,
+              adapter=_said(told["adapter"]), plainest=_said(told["plainest"])))  # fmt: skip
+    call = f"detour evaluate DATA --chain {in_a_chain(path)} --base {base_name}"
+    say(t("Try: {call}", call=call))
+
+
+def _judged(base: HeadedBase, loaded: Loaded, result: Result) -> dict[str, Any]:
+    """The adapter and the plainest guess on every part of the data but what was learned."""
+    from detour.evaluate.heads import plainest, score, to_json
+    from detour.training.heads import headed_rows
+
+    learned = headed_rows(loaded.train, base)
+    others = {split: headed_rows(rows, base) for split, rows in loaded.parts.items()
+              if split != "train"}  # fmt: skip
+    return {
+        split: {
+            "adapter": to_json(score(base, rows, result.adapter)),
+            "plainest": to_json(plainest(learned, rows)),
+        }
+        for split, rows in others.items()
+    }
 
 
 def _said(figures: Mapping[str, Any]) -> str:
@@ -109,24 +124,3 @@ def _said(figures: Mapping[str, Any]) -> str:
         f"{name} {one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
         for name, one in figures.items()
     )
-
-
-def summary(
-    result: Result, path: Path, history: History, parts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What --json prints."""
-    return {
-        "adapter": str(path),
-        "rows": result.rows,
-        "validation_rows": result.validation_rows,
-        "steps": result.plan.steps,
-        "learning_rate": result.plan.learning_rate,
-        "first_loss": round(result.first_loss, 6),
-        "best_loss": round(result.best_loss, 6),
-        "best_step": result.best_step,
-        "train_seconds": round(result.seconds, 2),
-        "tokens_per_second": round(history.tokens_per_second, 1),
-        "loss_first": round(history.steps[0].loss, 6) if history.steps else None,
-        "loss_last": round(history.steps[-1].loss, 6) if history.steps else None,
-        "metrics": parts,
-    }

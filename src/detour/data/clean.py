@@ -1,13 +1,15 @@
 """A cleaned or converted copy of a table: never in place, written whole or not at all.
 
-A second pass over the rows. Dropped is what cannot be read, what teaches nothing, what repeats an
-earlier row of its split, and what a test or validation part shares with training; mended is damage
-of decoding and misspelled classes; personal data are replaced if asked. Knows rows; no models.
+A second pass over the rows. Dropped is what cannot be read, what teaches nothing or does not fit,
+what repeats an earlier row of its split, and what a test or validation part shares with training,
+nearly or to the letter; mended is damage of decoding and misspelled classes; personal data are
+replaced if asked. Knows rows; no models.
 """
 
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from detour.data.damage import repaired
+from detour.data.duplicates import Near
 from detour.data.formats import Format
 from detour.data.forms import Raw
 from detour.data.labels import likely_typos
@@ -32,6 +35,7 @@ TARGETS: Final = ("messages", "prompt_completion", "openai")
 FILE_OF: Final[Mapping[Split, str]] = {
     "train": "train.jsonl", "validation": "valid.jsonl", "test": "test.jsonl",
 }  # fmt: skip
+SAMPLE = 20_000  # training rows with which rows of the other parts are compared at length
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class Cleaning:
     names: bool = False
     to: str | None = None
     """`messages`, `prompt_completion` or `openai`; by default what `detour train` reads."""
+    near: bool = False
+    """Drop also what is nearly the same as a training row out of the other parts."""
+    fault: Callable[[Record], str] | None = None
+    """Why the base that is to be trained cannot learn a row; empty where it can."""
 
 
 @dataclass
@@ -107,6 +115,9 @@ class _Work:
         self.cleaning = cleaning
         self.told = Cleaned()
         self._trained: set[bytes] = set()
+        self._sample: list[str] = []
+        self._rng = random.Random(0)
+        self._near: Near | None = None
 
     def write_all(self, folder: Path) -> None:
         for split in self.table.splits:  # training first
@@ -145,16 +156,32 @@ class _Work:
     def _drops(self, record: Record, split: Split, seen: set[bytes]) -> bool:
         told = text_of(record) + (f"\0{record.label}" if isinstance(record, Labelled) else "")
         whole, asked = _digest(told), _digest(input_of(record))
-        if split == "train":
-            self._trained.add(asked)
-        elif asked in self._trained:
-            self.told.dropped["leakage"] += 1
-            return True
-        if whole in seen:
-            self.told.dropped["exact_duplicates"] += 1
+        why = self.cleaning.fault(record) if self.cleaning.fault else ""
+        if not why and split != "train" and (asked in self._trained or self._is_near(record)):
+            why = "leakage"
+        if not why and whole in seen:
+            why = "exact_duplicates"
+        if why:
+            self.told.dropped[why] += 1
             return True
         seen.add(whole)
+        if split == "train":
+            self._learn(input_of(record), asked)
         return False
+
+    def _learn(self, told: str, asked: bytes) -> None:
+        """Remember what is asked in training; of what is compared at length, a sample."""
+        self._trained.add(asked)
+        if len(self._sample) < SAMPLE:
+            self._sample.append(told)
+        elif (chosen := self._rng.randrange(len(self._trained))) < SAMPLE:
+            self._sample[chosen] = told
+
+    def _is_near(self, record: Record) -> bool:
+        if not self.cleaning.near:
+            return False
+        self._near = self._near or Near(self._sample)
+        return self._near.like(input_of(record)) is not None
 
     def _mended(self, record: Record) -> Record:
         if self.cleaning.fix:

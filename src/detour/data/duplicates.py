@@ -6,7 +6,7 @@ Eight bytes a row are kept for exact duplicates, so that a file of any size fits
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -60,45 +60,58 @@ class Digests:
         return np.flatnonzero(told != told[first[group]]).tolist()
 
 
-def near_duplicates(texts: Sequence[str], others: Sequence[str] = ()) -> list[tuple[int, int]]:
-    """Pairs of places: a text, and the first one before it that is nearly the same.
+class Near:
+    """Texts, and which of them another text nearly is.
 
-    With `others` they are compared with these instead of with each other. Candidates come from
-    MinHash (Broder 1997) in an LSH index; each pair is then checked by its true Jaccard similarity.
-    Equal texts are no near duplicates.
+    Candidates come from MinHash (Broder 1997) in an LSH index; each is then checked by its true
+    Jaccard similarity. Equal texts are no near duplicates.
 
     Raises:
         MissingExtra: datasketch is not installed (the extra `data`).
     """
-    sketch = require("datasketch", "data")
-    index = sketch.MinHashLSH(threshold=CANDIDATE, num_perm=PERMUTATIONS)
-    for place, (_, sketched) in enumerate(_sketches(others)):
-        index.insert(place, sketched)
-    against = list(others or texts)
-    found: list[tuple[int, int]] = []
-    for place, (own, sketched) in enumerate(_sketches(texts)):
-        for candidate in sorted(index.query(sketched)):
-            other = shingles(against[candidate])  # made anew: kept, they take a gigabyte
-            if own != other and len(own & other) >= NEAR * len(own | other):
-                found.append((place, candidate))
-                break
-        if not others:
-            index.insert(place, sketched)
-    return found
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        sketch = require("datasketch", "data")
+        self._index = sketch.MinHashLSH(threshold=CANDIDATE, num_perm=PERMUTATIONS)
+        self._empty = sketch.MinHash(PERMUTATIONS)
+        self._texts: list[str] = []
+        for told in texts:
+            self._keep(told, self._sketch(shingles(told)))
+
+    def like(self, told: str, keep: bool = False) -> int | None:
+        """The place of the first text that this one nearly is; `keep` adds it afterwards."""
+        own = shingles(told)
+        sketched = self._sketch(own)
+        found = next((n for n in sorted(self._index.query(sketched)) if self._near(own, n)), None)
+        if keep:
+            self._keep(told, sketched)
+        return found
+
+    def _near(self, own: frozenset[str], place: int) -> bool:
+        other = shingles(self._texts[place])  # made anew: kept, they take a gigabyte
+        return own != other and len(own & other) >= NEAR * len(own | other)
+
+    def _keep(self, told: str, sketched: Any) -> None:  # noqa: ANN401 - datasketch's MinHash
+        self._index.insert(len(self._texts), sketched)
+        self._texts.append(told)
+
+    def _sketch(self, own: frozenset[str]) -> Any:  # noqa: ANN401
+        sketched = self._empty.copy()
+        sketched.update_batch([one.encode("utf-8", "surrogatepass") for one in own])
+        return sketched
+
+
+def near_duplicates(texts: Sequence[str], others: Sequence[str] = ()) -> list[tuple[int, int]]:
+    """Pairs of places: a text, and the first one before it that is nearly the same.
+
+    With `others` they are compared with these instead of with each other. Raises as `Near`.
+    """
+    near = Near(others)
+    found = ((place, near.like(told, keep=not others)) for place, told in enumerate(texts))
+    return [(place, other) for place, other in found if other is not None]
 
 
 def shingles(told: str) -> frozenset[str]:
     """All runs of five characters of a normalised text; a shorter text is one of its own."""
     clean = normalised(told)
     return frozenset(clean[i : i + SHINGLE] for i in range(max(1, len(clean) - SHINGLE + 1)))
-
-
-def _sketches(texts: Sequence[str]) -> Iterator[tuple[frozenset[str], Any]]:
-    """Each text's shingles and their MinHash."""
-    sketch = require("datasketch", "data")
-    empty = sketch.MinHash(PERMUTATIONS)
-    for told in texts:
-        own = shingles(told)
-        sketched = empty.copy()
-        sketched.update_batch([one.encode("utf-8", "surrogatepass") for one in own])
-        yield own, sketched

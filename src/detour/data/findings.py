@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from detour.data.records import Kind
-from detour.language.catalogue import Text, text
+from detour.errors import DataError
+from detour.language.catalogue import Text, joined, text
 
 Severity: TypeAlias = Literal["error", "warning", "info"]
 Verdict: TypeAlias = Literal["ready", "dirty", "too_few", "unusable"]
 
 FEWEST: dict[Kind, int] = {"chat": 50, "text": 20, "classification": 50, "regression": 50}
 A_CLASS = 10  # rows
+BLOCKING: dict[str, Text] = {
+    "leakage": text("validation and test rows whose questions nothing was trained on"),
+    "truncated": text("rows that fit into the base's context, but for 1 % of them at most"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,24 @@ class Finding:
             "advice": str(self.advice),
             "where": list(self.where),
         }
+
+
+def check_trainable(findings: Sequence[Finding]) -> None:
+    """Nothing, if the data may be trained on.
+
+    Raises:
+        DataError: rows of another part stand in train too, or more than 1 % of the rows are longer
+            than the context: what would be measured, or learned, is not what stands there.
+    """
+    for finding in findings:
+        if finding.severity == "error" and finding.code in BLOCKING:
+            raise DataError(
+                text("the data are not trained on: {code} ({rows})", code=finding.code,
+                     rows=finding.rows),
+                expected=BLOCKING[finding.code],
+                found=joined("; ", [finding.advice, ", ".join(finding.where)]),
+                hint="detour check DATA --fix OUT",
+            )  # fmt: skip
 
 
 def verdict_of(findings: Sequence[Finding], usable: int, kind: Kind | None) -> Verdict:

@@ -17,7 +17,7 @@ from detour.data.forms import Raw
 from detour.data.records import Kind, Labelled, Plain, Record, Valued
 from detour.errors import ConfigError, DataError, NoSupervision
 from detour.language.catalogue import Text, joined, text
-from detour.model.examples import Example, example_of, pair
+from detour.model.examples import Example, composed, example_of, pair
 
 Columns: TypeAlias = Mapping[str, str]
 """Role to the name of a column, such as `{"prompt": "Frage"}`."""
@@ -260,7 +260,7 @@ def _labelled(raw: Raw, columns: Columns) -> Record:
     told = str(label).strip() if isinstance(label, str | int) else ""
     if not told:
         raise _lacks(raw, columns["label"], text("the name of a class"))
-    return Labelled(_text(raw, columns["text"]), told, raw.source)
+    return Labelled(_text(raw, columns["text"]), composed(told), raw.source)
 
 
 def _valued(raw: Raw, columns: Columns) -> Record:
@@ -292,7 +292,7 @@ def _text(raw: Raw, column: str) -> str:
         raise _lacks(raw, column, text("some text"))
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise _lacks(raw, column, text("text without halves of characters"))
-    return value
+    return composed(value)
 
 
 def _lacks(raw: Raw, column: str, expected: str) -> DataError:

@@ -5,37 +5,19 @@ Knows reports; looks at nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 
+from detour import html
 from detour.data.report import DataReport, Decoded
 from detour.language.catalogue import ENGLISH, Catalogue
 
 ROWS = 24  # of a table of counts
 SHOWN = 4000  # characters of the decoded row
-_STYLE = """
-:root{--ink:#1f2937;--soft:#6b7280;--line:#e5e7eb;--good:#15803d;--warn:#b45309;--bad:#b91c1c}
-*{box-sizing:border-box}body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);margin:0;
-background:#f9fafb}main{max-width:60rem;margin:0 auto;padding:2rem 1rem 4rem}
-h1{font-size:1.6rem;margin:.2rem 0}h2{font-size:1.1rem;margin:0 0 .6rem}
-section{background:#fff;border:1px solid var(--line);border-radius:.6rem;padding:1.1rem 1.3rem;
-margin:1rem 0;overflow-x:auto}.soft{color:var(--soft)}
-.verdict{display:inline-block;color:#fff;border-radius:.4rem;padding:.15rem .7rem;font-weight:600}
-.ready{background:var(--good)}.dirty,.too_few{background:var(--warn)}.unusable{background:var(--bad)}
-.error{color:var(--bad)}.warning{color:var(--warn)}.info{color:var(--soft)}
-table{border-collapse:collapse;width:100%;font-size:.92rem}
-th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem;margin:0}
-mark{background:#bbf7d0;color:inherit;border-radius:.2rem}
-.bar{background:#93c5fd;height:.7rem;border-radius:.2rem;min-width:2px}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(16rem,1fr));gap:1rem}
-"""
 
 
 def page(report: DataReport, t: Catalogue = ENGLISH) -> str:
     """The page, in the catalogue's language."""
-    verdict = t("verdict: {verdict}", verdict=report.verdict.replace("_", " "))
     title = t("Data report: {name}", name=report.name)
     counts = [
         (t("labels"), report.labels),
@@ -43,24 +25,28 @@ def page(report: DataReport, t: Catalogue = ENGLISH) -> str:
         (t("licences"), report.licences),
     ]
     parts = [
-        _findings(report, t),
+        findings(report, t),
         _numbers(report, t),
         *([_example(report.example, t)] if report.example else []),
         f'<div class="grid">{"".join(_counted(*pair) for pair in counts if pair[1])}</div>',
     ]
+    told = f"<p>{verdict(report, t)}</p>{''.join(parts)}"
+    return html.page(title, t.say(report.told), told, t)
+
+
+def verdict(report: DataReport, t: Catalogue) -> str:
+    """Whether to train, as a coloured word, and what to do, as HTML."""
+    told = t("verdict: {verdict}", verdict=report.verdict.replace("_", " "))
     return (
-        f'<!doctype html><html lang="{t.language}"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>"
-        f'<p class="soft">{escape(t.say(report.told))}</p><h1>{escape(title)}</h1>'
-        f'<p><span class="verdict {report.verdict}">{escape(verdict)}</span> '
-        f"{escape(t.say(report.advice))}</p>{''.join(parts)}</main></body></html>"
+        f'<span class="verdict {report.verdict}">{escape(told)}</span> '
+        f"{escape(t.say(report.advice))}"
     )
 
 
-def _findings(report: DataReport, t: Catalogue) -> str:
+def findings(report: DataReport, t: Catalogue, title: str = "", above: str = "") -> str:
+    """The section that says what is wrong with the data, as HTML; `above` is HTML before it."""
     if not report.findings:
-        return f"<section>{escape(t('nothing was found'))}</section>"
+        return html.section(title or t("findings"), above + escape(t("nothing was found")))
     rows = [
         [
             f'<td class="{finding.severity}">{escape(finding.code)}</td>',
@@ -72,7 +58,8 @@ def _findings(report: DataReport, t: Catalogue) -> str:
         ]
         for finding in report.findings
     ]  # fmt: skip
-    return _table(t("findings"), [t("finding"), t("rows"), t("what to do")], rows)
+    heads = [t("finding"), t("rows"), t("what to do")]
+    return html.table(title or t("findings"), heads, rows, above, numbers=(1,))
 
 
 def _numbers(report: DataReport, t: Catalogue) -> str:
@@ -92,7 +79,7 @@ def _numbers(report: DataReport, t: Catalogue) -> str:
     if report.sampled < report.usable:
         told.append((t("rows looked at closely"), f"{report.sampled:,}"))
     rows = [[f"<td>{escape(name)}</td>", f'<td class="n">{value}</td>'] for name, value in told]
-    return _table(t("in numbers"), [], rows)
+    return html.table(t("in numbers"), [], rows)
 
 
 def _example(example: Decoded, t: Catalogue) -> str:
@@ -105,7 +92,7 @@ def _example(example: Decoded, t: Catalogue) -> str:
             shown += " …"
             break
     caption = t("as the model sees {source}; what is learned is marked", source=example.source)
-    return f"<section><h2>{escape(caption)}</h2><pre>{shown}</pre></section>"
+    return html.section(caption, f"<pre>{shown}</pre>")
 
 
 def _counted(title: str, counts: Mapping[str, int]) -> str:
@@ -119,10 +106,4 @@ def _counted(title: str, counts: Mapping[str, int]) -> str:
         ]
         for name, count in list(counts.items())[:ROWS]
     ]
-    return _table(title, [], rows)
-
-
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<section><h2>{escape(title)}</h2><table><tr>{head}</tr>{body}</table></section>"
+    return html.table(title, [], rows)

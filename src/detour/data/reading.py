@@ -14,13 +14,15 @@ from typing import Any, TypeAlias
 
 from detour.data.formats import Columns, Format, detect
 from detour.data.forms import Raw
-from detour.data.records import Kind, Labelled, Record, Valued
+from detour.data.records import Kind, Labelled, Record, Valued, input_of
 from detour.data.table import Split, open_table
 from detour.errors import DataError
 from detour.language.catalogue import Text, joined, text
+from detour.measure.metrics import normalised
 from detour.model.examples import Example, Plain, example_of
 
 FIRST = 200  # rows from which the format is told
+SHOWN = 5  # places an error names
 Data: TypeAlias = "str | Path | Loaded | Iterable[Mapping[str, Any] | Record]"
 
 
@@ -112,6 +114,30 @@ def _in_memory(
             expected=text("one kind"), found=", ".join(kinds),
         )  # fmt: skip
     return Loaded({"train": tuple(records)}, found.told if found else text("records"), found)
+
+
+def leaked(loaded: Loaded, split: Split) -> list[Record]:
+    """Rows of a part that ask what is asked in training; case, space and Unicode form aside."""
+    if split == "train":
+        return []
+    learned = {normalised(input_of(record)) for record in loaded.train}
+    return [record for record in loaded.parts[split] if normalised(input_of(record)) in learned]
+
+
+def check_apart(loaded: Loaded) -> None:
+    """Nothing, if no other part asks what is asked in training.
+
+    Raises:
+        DataError: some rows do, so that they would measure memory.
+    """
+    for split in loaded.parts:
+        if inside := leaked(loaded, split):
+            raise DataError(
+                text("{count} rows of {split} stand in train too", count=len(inside), split=split),
+                expected=text("validation and test rows whose questions nothing was trained on"),
+                found=", ".join(record.source for record in inside[:SHOWN]),
+                hint="detour check DATA --fix OUT",
+            )
 
 
 def learnable(loaded: Loaded, split: Split = "train") -> list[Example | Plain]:

@@ -332,18 +332,24 @@ class _Survey:
             if split == "train":
                 continue
             inside = self.seen[split].inputs.within(train.inputs)
-            near = 0
-            if self.look.near:
-                texts = [input_of(record) for record in self.sample[split]]
-                others = [input_of(record) for record in self.sample["train"]]
-                near = len(near_duplicates(texts, others)) if texts and others else 0
-            if inside or near:
+            places = [p for p, _ in self._near(split, "train")] if self.look.near else []
+            if inside or places:
+                asked = Digests()
+                for record in self.sample[split]:
+                    asked.add(input_of(record))
+                shown = (*asked.within(train.inputs), *places)[:SHOWN]
                 yield Finding(
-                    "leakage", "error", len(inside) + near,
+                    "leakage", "error", len(inside) + len(places),
                     text("rows of {split} stand in train too ({exact} to the letter, {near} "
                          "nearly): what they measure is memory; drop them (--fix)",
-                         split=split, exact=len(inside), near=near),
+                         split=split, exact=len(inside), near=len(places)),
+                    tuple(self.sample[split][place].source for place in shown),
                 )  # fmt: skip
+
+    def _near(self, split: Split, other: Split) -> list[tuple[int, int]]:
+        texts = [input_of(record) for record in self.sample[split]]
+        others = [input_of(record) for record in self.sample[other]]
+        return near_duplicates(texts, others) if texts and others else []
 
     def _personal(self) -> Iterator[Finding]:
         kinds = [kind for kind in KINDS if self.counts[kind]]
@@ -406,6 +412,7 @@ def _length(tokens: Tokens | None) -> Iterator[Finding]:
         share = tokens.too_long / tokens.rows
         yield Finding(
             "truncated", "error" if share > 0.01 else "warning", tokens.too_long,
-            text("{share:.1%} of the rows are longer than the base's {limit} tokens: shorten them",
-                 share=share, limit=tokens.limit or 0),
+            text("{share:.1%} of the rows are longer than the base's {limit} tokens: shorten or "
+                 "drop them (--fix)", share=share, limit=tokens.limit or 0),
+            tokens.where,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -16,6 +17,8 @@ from detour.errors import BaseError, DataError
 from detour.language.catalogue import text
 from detour.model.chat import supervised
 from detour.model.examples import Example
+
+SHOWN = 5  # places that are told
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,10 @@ class Tokens:
     total: int
     """Of all rows; scaled up where a sample was counted."""
     too_long: int
-    """Sampled rows that are longer than the base's context."""
+    """Sampled rows that are longer than the base's context; plain texts are learned in blocks."""
     limit: int | None
+    where: tuple[str, ...] = ()
+    """The first places of those."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def counted(
     lengths: list[int] = []
     learned: list[int] = []
     masked: list[str] = []
+    cut: list[str] = []
     example: Decoded | None = None
     for record in records:
         try:
@@ -63,6 +69,8 @@ def counted(
             continue
         answer = "" if isinstance(record, Example | Plain) else answer_of(record)
         lengths.append(len(ids))
+        if limit and len(ids) > limit and not isinstance(record, Plain):
+            cut.append(record.source)
         learned.append(1 if answer else sum(mask))
         if example is None:
             pieces = tuple(_pieces(ids, mask, tokenizer))
@@ -79,10 +87,23 @@ def counted(
         supervised_least=min(learned),
         supervised_most=max(learned),
         total=round(sum(lengths) * usable / len(records)),
-        too_long=sum(length > limit for length in lengths) if limit else 0,
+        too_long=len(cut),
         limit=limit,
+        where=tuple(cut[:SHOWN]),
     )
     return told, example, masked
+
+
+def fault_of(
+    record: Record, tokenizer: PreTrainedTokenizerBase, limit: int | None
+) -> Literal["", "too_long", "no_supervision"]:
+    """Why a base with this context cannot learn the row; empty where it can."""
+    try:
+        ids, _ = encoded(record, tokenizer)
+    except DataError:
+        return "no_supervision"
+    is_cut = limit is not None and len(ids) > limit and not isinstance(record, Plain)
+    return "too_long" if is_cut else ""
 
 
 def encoded(record: Record, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:

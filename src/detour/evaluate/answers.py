@@ -6,6 +6,7 @@ Knows bases, rows of data and figures.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
+from detour.data.languages import language_of
+from detour.data.records import text_of
 from detour.errors import BaseError
 from detour.language.catalogue import text
 from detour.measure.statistics import Figure, by_cluster
@@ -24,6 +27,7 @@ from detour.model.examples import Example, Plain
 from detour.model.rows import Encoded, encode, padded
 
 AT_ONCE = 16  # rows
+A_LANGUAGE = 10  # rows below which nothing is said of one
 MAX_NEW_TOKENS = 64
 
 
@@ -49,7 +53,8 @@ def answered(
 ) -> Answered:
     """All figures of a chain on rows: of conversations the last answer, of texts everything.
 
-    `perplexity` is of the answers' tokens (of texts, all but the first), its interval over rows.
+    `perplexity` is of the answers' tokens (of texts, all but the first, and the end), its interval
+    over rows.
     Conversations are answered greedily and compared with the answer that stands there; see
     `text_figures`.
 
@@ -68,6 +73,28 @@ def answered(
     found = base.ask_many(prompts, chain, max_new_tokens=max_new_tokens)
     wanted = [row.messages[-1]["content"] for row in asked]
     return Answered({**text_figures(wanted, found), **figures}, tuple(found))
+
+
+def by_language(
+    rows: Sequence[Example | Plain], answers: Sequence[str]
+) -> dict[str, dict[str, Figure]]:
+    """`text_figures` of each language apart, where there are two or more with ten rows each.
+
+    A mean over languages hides that one of them is badly served. Of `answers` as `answered` gives
+    them; which language a row is in is told from all of its text.
+    """
+    asked = [row for row in rows if isinstance(row, Example)]
+    spoken = [language_of(text_of(row)) for row in asked]
+    counts = Counter(name for name in spoken if name != "unknown")
+    enough = [name for name, count in counts.most_common() if count >= A_LANGUAGE]
+    if len(enough) < 2 or len(answers) != len(asked):
+        return {}
+    found: dict[str, dict[str, Figure]] = {}
+    for name in enough:
+        places = [place for place, one in enumerate(spoken) if one == name]
+        wanted = [asked[place].messages[-1]["content"] for place in places]
+        found[name] = text_figures(wanted, [answers[place] for place in places])
+    return found
 
 
 def perplexity(

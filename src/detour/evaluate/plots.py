@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
-from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
 
+from detour.drawing import LOOK, canvas, png
 from detour.evaluate.probability import Trace
 from detour.evaluate.steer_report import Dose
 from detour.language.catalogue import ENGLISH, Catalogue
 from detour.measure.statistics import Figure
 
 NEW, OLD, THIRD, GREY = "#c2410c", "#1d4ed8", "#6b7280", "#9ca3af"
-_LOOK: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-}
 
 
 def dose_plot(dose: Sequence[Dose], names: tuple[str, str, str], t: Catalogue = ENGLISH) -> bytes:
     """Probabilities of (new, old, third) over the adapter's weight, with intervals."""
-    with mpl.rc_context(_LOOK):
-        canvas, axes = _canvas(6.4, 3.6)
+    with mpl.rc_context(LOOK):
+        drawn, axes = canvas(6.4, 3.6)
         weights = [d.weight for d in dose]
         for figures, name, colour in (
             ([d.target for d in dose], names[0], NEW),
@@ -44,13 +32,13 @@ def dose_plot(dose: Sequence[Dose], names: tuple[str, str, str], t: Catalogue = 
         axes.set_ylabel(t("probability of the whole answer"))
         axes.set_ylim(-0.03, 1.03)
         axes.legend(frameon=False)
-        return _png(canvas)
+        return png(drawn)
 
 
 def trace_plot(trace: Trace, t: Catalogue = ENGLISH) -> bytes:
     """Where in the layers the answer turns: the old and the new token, base and steered."""
-    with mpl.rc_context(_LOOK):
-        canvas, axes = _canvas(6.4, 3.6)
+    with mpl.rc_context(LOOK):
+        drawn, axes = canvas(6.4, 3.6)
         layers = range(len(trace.base_old))
         new, old = trace.new_token.strip(), trace.old_token.strip()
         axes.plot(
@@ -70,13 +58,13 @@ def trace_plot(trace: Trace, t: Catalogue = ENGLISH) -> bytes:
         axes.set_xticks(list(layers))
         axes.set_ylim(-0.03, 1.03)
         axes.legend(frameon=False, fontsize=9)
-        return _png(canvas)
+        return png(drawn)
 
 
 def rates_plot(rows: Sequence[tuple[str, Figure, bool]], t: Catalogue = ENGLISH) -> bytes:
     """Rates with their intervals, one line each; the flag marks what is ours."""
-    with mpl.rc_context(_LOOK):
-        canvas, axes = _canvas(6.8, 0.55 * len(rows) + 0.9)
+    with mpl.rc_context(LOOK):
+        drawn, axes = canvas(6.8, 0.55 * len(rows) + 0.9)
         places = list(range(len(rows)))[::-1]
         for place, (_, figure, ours) in zip(places, rows, strict=True):
             if figure.n == 0:
@@ -91,16 +79,4 @@ def rates_plot(rows: Sequence[tuple[str, Figure, bool]], t: Catalogue = ENGLISH)
         axes.set_xlim(0, 1.25)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.grid(axis="y", visible=False)
-        return _png(canvas)
-
-
-def _canvas(width: float, height: float) -> tuple[Canvas, Axes]:
-    canvas = Canvas(figsize=(width, height), dpi=130, layout="constrained")
-    FigureCanvasAgg(canvas)
-    return canvas, canvas.add_subplot()
-
-
-def _png(canvas: Canvas) -> bytes:
-    stream = BytesIO()
-    canvas.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+        return png(drawn)

@@ -18,8 +18,8 @@ from detour.measure.statistics import Figure, mean_probability
 from detour.model.base import AnyChain, Base
 from detour.model.chat import supervised
 from detour.model.examples import Example, pair
-from detour.model.loss import IGNORED
-from detour.model.rows import Encoded, padded
+from detour.model.likelihood import log_likelihoods
+from detour.model.rows import Encoded
 from detour.slots.chained import contents_for_chain
 
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
@@ -53,16 +53,8 @@ def answer_log_probabilities(
         chain: what acts in the slots.
         batch_size: rows at a time.
     """
-    found: list[float] = []
-    for start in range(0, len(pairs), batch_size):
-        rows = [_encoded(base, pair(q, a)) for q, a in pairs[start : start + batch_size]]
-        batch = padded(rows, 0)
-        logits = base.logits(batch.ids, chain, batch.mask).float()  # (rows, tokens, vocab)
-        targets = batch.targets.to(logits.device)
-        wanted = targets.clamp(min=0)[..., None]
-        told = logits.log_softmax(-1).gather(-1, wanted)[..., 0]
-        found += (told * (targets != IGNORED)).sum(-1).tolist()
-    return found
+    rows = [_encoded(base, pair(question, answer)) for question, answer in pairs]
+    return log_likelihoods(base, rows, chain, batch_size)
 
 
 def nats_per_token(base: Base, question: str, answer: str) -> float:

@@ -8,7 +8,6 @@ suite runs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -17,7 +16,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from detour.adapter.adapter import Adapter
-from detour.errors import BaseError, ConfigError, DataError, NotUnderstood, RequestError
+from detour.errors import ConfigError, DataError, NotUnderstood
+from detour.evaluate import public_tasks
 from detour.evaluate.hypernet import JUNK
 from detour.evaluate.t2l_ten import PUBLISHED, TEN, Benchmark, wrong_descriptions
 from detour.extras import require
@@ -27,9 +27,6 @@ from detour.measure.statistics import Figure, mean
 from detour.model.base import Base
 
 SUITE = "t2l-ten"
-SHOT_SEED = 1234  # the harness's own; every arm sees the same worked examples
-CODE_FLAG = "HF_ALLOW_CODE_EVAL"  # what the metric asks for before it runs a program
-SHOWN = 3  # causes in one message
 
 
 @dataclass(frozen=True)
@@ -170,30 +167,18 @@ def run_suite(
         BaseError: `chat_template` without a template.
     """
     skipped = {
-        benchmark.name: text("it runs what the model writes; --allow-code-execution permits that")
+        benchmark.name: public_tasks.why_skipped()
         for benchmark in benchmarks
         if benchmark.runs_code and not allow_code
     }
     for name, why in skipped.items():
         teller(f"{name}: skipped, {why}")
     kept = tuple(benchmark for benchmark in benchmarks if benchmark.name not in skipped)
-    if not kept:
-        raise ConfigError(
-            text("every benchmark asked for runs what the model writes"),
-            expected="--allow-code-execution",
-            found=", ".join(skipped),
-            hint=text("run it in a container: such programs can do whatever you can"),
-        )
+    public_tasks.check_something_runs(kept, skipped)
     generator.check_base(base.fingerprint)
-    consent = os.environ.get(CODE_FLAG)
-    if any(benchmark.runs_code for benchmark in kept):
-        os.environ[CODE_FLAG] = "1"
-    try:
+    with public_tasks.code_permitted(any(benchmark.runs_code for benchmark in kept)):
         harness = Harness(base, kept, limit, chat_template)
         return SuiteTable(kept, _scores(harness, kept, _Adapters(generator), teller), skipped)
-    finally:  # afterwards it must be asked for again
-        os.environ.pop(CODE_FLAG, None)
-        os.environ.update({CODE_FLAG: consent} if consent is not None else {})
 
 
 def _scores(
@@ -270,16 +255,13 @@ class Harness:
         chat_template: bool = False,
     ) -> None:
         require("lm_eval", "evaluate")
-        if chat_template and not getattr(base.tokenizer, "chat_template", None):
-            raise BaseError(
-                text("this base's tokenizer has no chat template"),
-                hint=text("leave out --chat-template"),
-            )
+        if chat_template:
+            public_tasks.check_template(base)
         self.base = base
         self.limit = limit
         self.chat_template = chat_template
         self.tasks = _load(benchmarks)
-        self._check_room()
+        public_tasks.check_room(base, self.tasks)
 
     def ask(self, benchmark: Benchmark, way: Way) -> tuple[float, ...]:
         """Each item's score.
@@ -288,26 +270,11 @@ class Harness:
             DataError: the harness reports another metric.
             As `Base.ask`.
         """
-        from lm_eval.evaluator import evaluate
-
-        from detour.evaluate.harness import HarnessModel
-
-        task = self.tasks[benchmark.name]
-        task.set_fewshot_seed(SHOT_SEED)
-        before = way.told
-        if before and not self.chat_template:
-            before += "\n\n"  # the harness puts nothing between
-        results = evaluate(
-            HarnessModel(self.base, way.adapter),
-            {"tasks": {benchmark.name: task}},
-            limit=self.limit,
-            bootstrap_iters=0,
-            system_instruction=before,
-            apply_chat_template=self.chat_template,
-            fewshot_as_multiturn=self.chat_template,
-            confirm_run_unsafe_code=benchmark.runs_code,
-        )
-        assert results is not None  # None only in other processes than the first
+        results = public_tasks.ask(
+            self.base, way.adapter, {"tasks": {benchmark.name: self.tasks[benchmark.name]}},
+            limit=self.limit, told=way.told, chat_template=self.chat_template,
+            runs_code=benchmark.runs_code,
+        )  # fmt: skip
         rows: list[Any] = results.get("samples", {})[benchmark.name]
         read = [row for row in rows if row["filter"] == benchmark.filter]
         if not read or benchmark.metric not in read[0]:
@@ -321,49 +288,14 @@ class Harness:
             )
         return tuple(float(row[benchmark.metric]) for row in read)
 
-    def _check_room(self) -> None:
-        from detour.evaluate.harness import HarnessModel
-
-        model = HarnessModel(self.base)
-        for name, task in self.tasks.items():
-            if task.get_config("output_type") == "generate_until":
-                try:
-                    model.limits(task.get_config("generation_kwargs"))
-                except RequestError as error:
-                    raise error.at(name) from error
-
 
 def _load(benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
-    from huggingface_hub import constants
     from lm_eval import tasks
 
     root = Path(str(tasks.__file__)).parent
-    folders: list[str | Path] = [root / benchmark.folder for benchmark in benchmarks]
+    folders: list[str | Path] = [*dict.fromkeys(root / one.folder for one in benchmarks)]
     # only these folders: all of the harness's definitions take seconds to read
     manager = tasks.TaskManager(include_path=folders, include_defaults=False)
-    loaded: dict[str, Any] = {}
-    missing: dict[str, Exception] = {}
-    for benchmark in benchmarks:
-        try:
-            loaded |= manager.load([benchmark.name])["tasks"]
-        except Exception as cause:  # whatever data sets, the Hub and the network raise
-            missing[benchmark.name] = cause
-            if isinstance(cause, ConnectionError) and not constants.HF_HUB_OFFLINE:
-                break  # no network: half a minute of retries for each of the others
-    if missing:
-        raise _not_at_hand(missing, list(loaded)) from next(iter(missing.values()))
-    return loaded
-
-
-def _not_at_hand(missing: Mapping[str, Exception], there: Sequence[str]) -> DataError:
-    causes = [f"{name}: {' '.join(str(cause).split())[:160]}" for name, cause in missing.items()]
-    more = [f"… ({len(causes) - SHOWN})"] if len(causes) > SHOWN else []
-    fetch = text("run it once with access to huggingface.co, or bring its cache here (HF_HOME)")
-    return DataError(
-        text("the data of {names} is not at hand", names=", ".join(missing)),
-        expected=text("data sets of the Hugging Face Hub, in its cache or within reach"),
-        found="; ".join(causes[:SHOWN] + more),
-        hint=text("{fetch}; without them: --benchmarks {names}", fetch=fetch, names=",".join(there))
-        if there
-        else fetch,
-    )
+    names = [benchmark.name for benchmark in benchmarks]
+    loaded = public_tasks.load(manager, names, "--benchmarks ")
+    return {name: own["tasks"][name] for name, own in loaded.items()}

@@ -69,8 +69,10 @@ def _mse(true: NDArray[np.float64], said: NDArray[np.float64]) -> float:
 
 
 def _r2(true: NDArray[np.float64], said: NDArray[np.float64]) -> float:
+    """Where all that is wanted is one number: 1 if that was said everywhere, else 0."""
     spread = float(np.mean((true - true.mean()) ** 2))
-    return 1 - _mse(true, said) / spread if spread else 0.0
+    error = _mse(true, said)
+    return 1 - error / spread if np.ptp(true) else float(error == 0)
 
 
 def _drawn(rows: int, seed: int) -> list[NDArray[np.int64]]:

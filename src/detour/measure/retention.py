@@ -48,11 +48,16 @@ def neutral_texts() -> list[str]:
 
 
 def retention(
-    base: Base, chain: Chain | Adapter | None, texts: Sequence[str] | None = None
+    base: Base,
+    chain: Chain | Adapter | None,
+    texts: Sequence[str] | None = None,
+    *,
+    changed: Base | None = None,
 ) -> Retention:
     """Perplexity of the texts without and with the chain, and how far its distributions moved.
 
     Each text is read from its first token on, as the tokenizer begins it, without a chat template.
+    `changed` is the base after a training of its own weights; the chain then acts on it.
 
     Raises:
         BaseError: the base has no tokenizer. DataError: no text of two tokens or more.
@@ -70,7 +75,7 @@ def retention(
             continue
         targets = ids[0, 1:].to(base.device)
         bare = base.logits(ids)[0, :-1].float()  # (tokens - 1, vocab)
-        adapted = base.logits(ids, chain)[0, :-1].float()
+        adapted = (changed or base).logits(ids, chain)[0, :-1].float()
         before += float(cross_entropy(bare, targets, reduction="sum"))
         after += float(cross_entropy(adapted, targets, reduction="sum"))
         divergence += float(

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
+from typing import TypeVar
+
+Row = TypeVar("Row")
 
 Z95 = NormalDist().inv_cdf(0.975)
 
@@ -94,6 +97,30 @@ def student_t975(freedom: int) -> float:
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
     )
+
+
+def resampled(
+    rows: Sequence[Row], statistic: Callable[[list[Row]], float], draws: int, seed: int = 0
+) -> Figure:
+    """A statistic of rows with its 95 % bootstrap interval: the middle of what `draws` sets say.
+
+    Each set has as many rows, drawn with replacement (percentiles; Efron & Tibshirani 1993,
+    chapter 13). Sets without a value (NaN) are left out; where none has one, the interval is
+    everything.
+
+    Raises:
+        ValueError: no row, or no draw.
+    """
+    if not rows or draws < 1:
+        raise ValueError("at least one row, and one draw")
+    rng = random.Random(seed)
+    told = (statistic(rng.choices(rows, k=len(rows))) for _ in range(draws))
+    sets = sorted(value for value in told if not math.isnan(value))
+    value = statistic(list(rows))
+    if not sets:
+        return Figure(value, -math.inf, math.inf, len(rows))
+    last = len(sets) - 1
+    return Figure(value, sets[round(0.025 * last)], sets[round(0.975 * last)], len(rows))
 
 
 def by_cluster(

@@ -6,25 +6,29 @@ chrF are sacrebleu's. Intervals are percentile bootstraps over rows. Knows texts
 
 from __future__ import annotations
 
-import random
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from detour.extras import require
 from detour.measure.metrics import mentions, normalised
-from detour.measure.statistics import Figure, rate
+from detour.measure.statistics import Figure, rate, resampled
 
 ROW_DRAWS, CORPUS_DRAWS = 1000, 200  # of the bootstrap; a corpus is scored anew each time
-_WORD = re.compile(r"\w+")
 
 
 def words(text: str) -> list[str]:
-    """Words in small letters: runs of letters, digits and their marks, NFC."""
-    return _WORD.findall(unicodedata.normalize("NFC", text).casefold())
+    """Words in small letters: runs of letters, digits and the marks on them, NFC.
+
+    Vowel signs of Indian scripts are such marks; the `re` module would cut words at them.
+    """
+    kept = ""
+    for sign in unicodedata.normalize("NFC", text).casefold():
+        marks = unicodedata.category(sign).startswith("M") and not kept.endswith(" ")
+        kept += sign if sign.isalnum() or (marks and kept) else " "
+    return kept.split()
 
 
 def rouge_n(reference: str, found: str, n: int) -> float:
@@ -60,12 +64,16 @@ def text_figures(
     if len(references) != len(found) or not references:
         raise ValueError("as many found as references, and at least one")
     pairs = list(zip(references, found, strict=True))
+
+    def over_rows(values: Iterable[float]) -> Figure:
+        return resampled(list(values), fmean, ROW_DRAWS, seed)
+
     figures = {
         "exact_match": rate(normalised(wanted) == normalised(said) for wanted, said in pairs),
         "contains": rate(mentions(said, wanted) for wanted, said in pairs),
-        "rouge1": _mean([rouge_n(wanted, said, 1) for wanted, said in pairs], seed),
-        "rouge2": _mean([rouge_n(wanted, said, 2) for wanted, said in pairs], seed),
-        "rougeL": _mean([rouge_l(wanted, said) for wanted, said in pairs], seed),
+        "rouge1": over_rows(rouge_n(wanted, said, 1) for wanted, said in pairs),
+        "rouge2": over_rows(rouge_n(wanted, said, 2) for wanted, said in pairs),
+        "rougeL": over_rows(rouge_l(wanted, said) for wanted, said in pairs),
     }
     if corpus or (corpus is None and _has_sacrebleu()):
         for name, score in _corpus_metrics().items():
@@ -91,25 +99,10 @@ def _has_sacrebleu() -> bool:
 def _of_corpus(
     score: Callable[[list[str], list[str]], float], pairs: Sequence[tuple[str, str]], seed: int
 ) -> Figure:
-    rng = random.Random(seed)
-
     def value(rows: Sequence[tuple[str, str]]) -> float:
         return score([said for _, said in rows], [wanted for wanted, _ in rows])
 
-    draws = sorted(value(rng.choices(pairs, k=len(pairs))) for _ in range(CORPUS_DRAWS))
-    return Figure(value(pairs), *_middle(draws), len(pairs))
-
-
-def _mean(values: Sequence[float], seed: int) -> Figure:
-    rng = random.Random(seed)
-    draws = sorted(fmean(rng.choices(values, k=len(values))) for _ in range(ROW_DRAWS))
-    return Figure(fmean(values), *_middle(draws), len(values))
-
-
-def _middle(draws: Sequence[float]) -> tuple[float, float]:
-    """The middle 95 % of sorted draws."""
-    last = len(draws) - 1
-    return draws[round(0.025 * last)], draws[round(0.975 * last)]
+    return resampled(pairs, value, CORPUS_DRAWS, seed)
 
 
 def _grams(told: Sequence[str], n: int) -> Counter[tuple[str, ...]]:

@@ -161,7 +161,8 @@ class Whole:
     def scaled_rows(self, layer: str, update: Update, magnitude: Tensor) -> Update:
         """DoRA: m / ‖W + ΔW‖ · (W + ΔW), as a change of W (Liu et al. 2024, arXiv:2402.09353).
 
-        With g = m / ‖W + ΔW‖ row by row that is diag(g − 1) · W + diag(g) · ΔW.
+        With g = m / ‖W + ΔW‖ row by row that is diag(g − 1) · W + diag(g) · ΔW. A row of zeros
+        that is to have the length 0 stays as it is.
         """
         if layer not in self._kinds:
             raise _misfit(layer, (), tuple(magnitude.shape))
@@ -171,7 +172,8 @@ class Whole:
         lengths = torch.linalg.vector_norm(weight.flatten(1) + update.delta().flatten(1), dim=1)
         if magnitude.shape != lengths.shape:
             raise _misfit(layer, tuple(lengths.shape), tuple(magnitude.shape))
-        gain = magnitude.to(lengths) / lengths
+        wanted = magnitude.to(lengths)
+        gain = torch.where((lengths == 0) & (wanted == 0), 1.0, wanted / lengths)
         bias = getattr(self._slots.module(layer), "bias", None)
         shift = None if bias is None else -(gain - 1) * bias.detach().float().cpu()
         return Update(

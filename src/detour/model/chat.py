@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from detour.errors import BaseError, DataError, NoSupervision
 from detour.language.catalogue import text
+from detour.model.examples import composed
 
 Message: TypeAlias = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant" | ..., "content": text}`; templates may know more."""
@@ -44,6 +45,8 @@ def render_text(
 ) -> str:
     """The conversation as the template writes it, special tokens spelled out.
 
+    Texts are taken in Unicode's composed form, learned and asked alike.
+
     Raises:
         BaseError: the tokenizer has no chat template.
         DataError: the template refuses these messages.
@@ -59,7 +62,7 @@ def render_text(
         )
     try:
         rendered = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
+            [{**message, "content": composed(message["content"])} for message in messages],
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )

@@ -8,6 +8,7 @@ no tokens.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -222,6 +223,14 @@ def _messages(value: object, source: str) -> tuple[Mapping[str, str], ...]:
     return tuple(turns)
 
 
+def composed(told: str) -> str:
+    """Unicode's composed form (NFC): "ü" is one character, however a file wrote it.
+
+    Many tokenizers make other tokens of the letter with its mark behind it.
+    """
+    return unicodedata.normalize("NFC", told)
+
+
 def _is_text(content: str) -> bool:
     """Whether it can be written down: JSON may hold half of a surrogate pair."""
     return not any("\ud800" <= character <= "\udfff" for character in content)
@@ -231,7 +240,7 @@ def _message(turn: object, number: int, source: str) -> dict[str, str]:
     if isinstance(turn, Mapping):
         role, content = turn.get("role"), turn.get("content")
         if role in ROLES and isinstance(content, str) and _is_text(content):
-            return {"role": role, "content": content}
+            return {"role": role, "content": composed(content)}
     raise DataError(
         text("{source}, message {number} cannot be read", source=source, number=number),
         expected=text('{{"role": one of {roles}, "content": text}}', roles=", ".join(ROLES)),

@@ -211,6 +211,11 @@ class HeadedBase:
             found.append(ids)
         return found
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones among them, however many the context holds."""
+        given: Any = self.tokenizer(list(texts), verbose=False) if texts else {"input_ids": []}
+        return [len(ids) for ids in given["input_ids"]]
+
     def forward(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "rows outputs"]:
         """Outputs of encoded rows, whatever the slots hold; shorter ones are padded behind."""
         longest = max(map(len, rows))

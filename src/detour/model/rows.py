@@ -42,6 +42,20 @@ class Batch:
         """How many tokens the loss counts."""
         return int((self.targets != IGNORED).sum())
 
+    def parts(self, size: int | None) -> list[Batch]:
+        """The same rows, at most so many together; each part as long as its longest row."""
+        if size is None or size >= len(self.ids):
+            return [self]
+        found: list[Batch] = []
+        for start in range(0, len(self.ids), size):
+            own = slice(start, start + size)
+            longest = int(self.mask[own].sum(-1).max())
+            found.append(
+                Batch(self.ids[own, :longest], self.mask[own, :longest],
+                      self.targets[own, :longest])
+            )  # fmt: skip
+        return found
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         return Batch(self.ids.to(device), self.mask.to(device), self.targets.to(device))

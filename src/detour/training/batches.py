@@ -17,13 +17,16 @@ BUCKET = 8  # rows are sorted by length within this many batches
 class Order:
     """An endless, seeded series of batches of rows' numbers: `order[step]`.
 
-    Rows of like length meet, so that little is padded.
+    Rows of like length meet, so that little is padded; with a `bucket` of 1 they meet by chance.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, seed: int, bucket: int = BUCKET
+    ) -> None:
         self._lengths = list(lengths)
         self._batch_size = min(batch_size, len(self._lengths))
         self._seed = seed
+        self._bucket = bucket
         self._epoch = -1
         self._plan: list[list[int]] = []
 
@@ -43,7 +46,7 @@ class Order:
         order = list(range(len(self._lengths)))
         rng.shuffle(order)
         size = self._batch_size
-        span = size * BUCKET
+        span = size * self._bucket
         plan: list[list[int]] = []
         for start in range(0, len(order), span):
             bucket = sorted(order[start : start + span], key=lambda i: self._lengths[i])

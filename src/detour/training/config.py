@@ -125,6 +125,11 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
                 expected=text("Input should be greater than {limit}", limit="0"),
                 found=str(value),
             )
+    if config.objective and config.micro_batch_size:
+        raise ConfigError(
+            text("{one} and {other} exclude each other", one="objective", other="micro_batch_size"),
+            hint=text("a loss of your own is taken over whole batches: give a smaller batch_size"),
+        )
     if config.dora and config.init != "random":
         raise ConfigError(
             text("{one} and {other} exclude each other", one="dora", other=f"init: {config.init}"),

@@ -214,12 +214,13 @@ def train_with(
         total, loss = in_parts(batch.parts(config.micro_batch_size), share)
         if anchors and config.kl_weight:
             place = step % len(anchors)
-            weight = config.kl_weight / anchors[place].supervised
+            whole = anchors[place].supervised
 
             def pull(given: tuple[Batch, Tensor]) -> Tensor:
                 act()
                 part, bare = given[0].to(base.device), given[1]
-                return weight * part.supervised * kl_to_base(base.model, head, part, bare)
+                held = config.kl_weight * kl_to_base(base.model, head, part, bare)
+                return held * (part.supervised / whole)
 
             total = total + in_parts(held_to[place], pull)[0]
         if config.orthogonality and under.downs:

@@ -17,7 +17,6 @@ from detour.model.loss import IGNORED, Head, completion_loss, hidden_states
 from detour.model.rows import Batch
 from detour.training.own_loss import Objective, Said
 
-
 Part = TypeVar("Part")
 
 

@@ -1,92 +1,56 @@
 """What stands beside an adapter when a training is over: how it went, on what, and what it did.
 
-`metrics.jsonl` (a line a step), `run.yaml` (settings with nothing left open), `eval.json` (the base
-and the adapter on the same rows, and on neutral text), `data_report.json`, and the tokenizer with
-its chat template. Knows results and files' contents; writes nothing itself.
+`metrics.jsonl` (a line a step), `curves.png`, `run.yaml` (settings with nothing left open),
+`eval.json` (the base and the adapter on the same rows, on neutral text, and what it cost),
+`data_report.json`, `report.html` with all of it, and the tokenizer with its chat template. Knows
+outcomes and files' contents.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from detour.adapter.adapter import Adapter
-from detour.data.report import DataReport
-from detour.measure.retention import Retention
-from detour.model.base import Base
-from detour.training.loop import Progress, Result, Watcher
+from detour.language.catalogue import ENGLISH, Catalogue
+from detour.training.cost import AnyBase
+from detour.training.curves import curves_png, curves_svg
+from detour.training.outcome import Outcome
+from detour.training.run_page import curves_of, run_page
 
 METRICS_FILE, RUN_FILE, EVAL_FILE = "metrics.jsonl", "run.yaml", "eval.json"
-DATA_FILE = "data_report.json"
+DATA_FILE, CURVES_FILE, PAGE_FILE = "data_report.json", "curves.png", "report.html"
 PACKAGES = ("detour-lora", "torch", "transformers", "safetensors")
 
 
-@dataclass
-class History:
-    """Every step that a watcher is told, handed on to another watcher."""
+def save(outcome: Outcome, folder: Path, t: Catalogue = ENGLISH) -> Path:
+    """Write the adapter with everything beside it, whole or not at all.
 
-    onward: Watcher | None = None
-    steps: list[Progress] = field(default_factory=lambda: [])
-
-    def __call__(self, progress: Progress) -> None:
-        """Keep it, and hand it on."""
-        self.steps.append(progress)
-        if self.onward:
-            self.onward(progress)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Over the whole run; 0 where no step was taken."""
-        return self.steps[-1].tokens_per_second if self.steps else 0.0
-
-    def lines(self) -> str:
-        """`metrics.jsonl`."""
-        return "".join(json.dumps(_line(one)) + "\n" for one in self.steps)
+    Raises: as `Adapter.save`.
+    """
+    return outcome.adapter.save(folder, beside(outcome, t))
 
 
-def _line(progress: Progress) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "step": progress.step,
-        "loss": round(progress.loss, 6),
-        "tokens_per_second": round(progress.tokens_per_second, 1),
-    }
-    if progress.validation is not None:
-        told["validation_loss"] = round(progress.validation, 6)
-    return told
-
-
-def losses(result: Result) -> dict[str, Any]:
-    """The loss of base and adapter on the rows that chose the checkpoint."""
-    return {
-        "loss": {"base": round(result.first_loss, 6), "adapter": round(result.best_loss, 6)},
-        "rows": result.validation_rows or None,
-    }
-
-
-def beside(
-    base: Base,
-    result: Result,
-    history: History,
-    kept: Retention,
-    report: DataReport | None,
-    data: str,
-) -> dict[str, bytes]:
-    """All files that stand beside the adapter, by name."""
-    told = {"metrics": losses(result), "retention": kept.to_json()}
+def beside(outcome: Outcome, t: Catalogue = ENGLISH) -> dict[str, bytes]:
+    """All files that stand beside the adapter, by name; what people read in the catalogue's
+    language.
+    """
+    told = json.dumps(outcome.judged(), indent=1)
+    curves = curves_of(outcome, t)
     contents = {
-        METRICS_FILE: history.lines().encode(),
-        RUN_FILE: settings_file(base.name, data, result.adapter),
-        EVAL_FILE: (json.dumps(told, indent=1) + "\n").encode(),
-        **tokenizer_files(base),
+        METRICS_FILE: outcome.history.lines().encode(),
+        RUN_FILE: settings_file(outcome.base.name, outcome.data, outcome.result.adapter),
+        EVAL_FILE: (told + "\n").encode(),
+        CURVES_FILE: curves_png(curves, t),
+        PAGE_FILE: run_page(outcome, curves_svg(curves, t), t).encode(),
+        **tokenizer_files(outcome.base),
     }
-    if report is not None:
-        written = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
+    if outcome.report is not None:
+        written = json.dumps(outcome.report.to_json(), indent=1, ensure_ascii=False)
         contents[DATA_FILE] = (written + "\n").encode()
     return contents
 
@@ -102,7 +66,7 @@ def settings_file(base: str, data: str, adapter: Adapter) -> bytes:
     return yaml.safe_dump(run, sort_keys=False, allow_unicode=True).encode()
 
 
-def tokenizer_files(base: Base) -> dict[str, bytes]:
+def tokenizer_files(base: AnyBase) -> dict[str, bytes]:
     """The tokenizer and its chat template, as transformers writes them."""
     if base.tokenizer is None:
         return {}

@@ -1,0 +1,77 @@
+"""What a training is asked to account for: its tracker, its watts, its price; what is said of it.
+
+Knows Click and the options' names; counts and measures nothing itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detour.cli.options import AnyCommand
+from detour.cli.output import say
+from detour.language.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from detour.training.account import Accounting
+    from detour.training.outcome import Outcome
+
+_OPTIONS = (
+    click.option("--track", metavar="KIND[:PROJECT]",
+                 help="Tell tensorboard, trackio or wandb while it runs."),
+    click.option("--watts", type=click.FloatRange(min=0, min_open=True),
+                 help="What the machine takes.  [default: measured, else assumed]"),
+    click.option("--price-per-hour", type=click.FloatRange(min=0),
+                 help="Of the machine, in any currency."),
+)  # fmt: skip
+
+
+def accounting_options(command: AnyCommand) -> AnyCommand:
+    """--track, --watts and --price-per-hour."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def accounting_of(flags: dict[str, Any]) -> Accounting:
+    """What those options say, taken out of the flags.
+
+    Raises:
+        ConfigError: no such tracker. MissingExtra: its package is not installed.
+    """
+    from detour.training.account import Accounting
+    from detour.training.trackers.tracker import Wanted
+
+    track, watts, price = (flags.pop(name) for name in ("track", "watts", "price_per_hour"))
+    return Accounting(Wanted.of(track) if track else None, watts, price)
+
+
+def say_outcome(outcome: Outcome, folder: object, t: Catalogue) -> None:
+    """Loss, step, time and cost, for people."""
+    from detour.training.record import PAGE_FILE
+    from detour.training.run_page import energy_source
+
+    result, cost = outcome.result, outcome.cost
+    say(
+        t(
+            "{folder}: loss {first:.3f} to {best:.3f} (step {step} of {steps}, {seconds:.0f} s)",
+            folder=folder,
+            first=result.first_loss,
+            best=result.best_loss,
+            step=result.best_step,
+            steps=result.plan.steps,
+            seconds=result.seconds,
+        )
+    )
+    price = "" if cost.price is None else t("; price {price:.3g}", price=cost.price)
+    say(
+        t(
+            "cost: {operations}, {energy:.3g} Wh ({source}){price}",
+            operations=cost.operations,
+            energy=cost.energy.watt_hours,
+            source=energy_source(cost, t),
+            price=price,
+        )
+    )
+    say(t("report: {page}", page=f"{folder}/{PAGE_FILE}"))

@@ -1,0 +1,1 @@
+"""Training rows out of what people already have: documents, code, and logs of feedback."""

@@ -1,0 +1,213 @@
+"""What a training costs: floating-point operations, energy, money.
+
+Operations are estimated from how many tokens went through the base and its head while it ran, which
+hooks count. Of a base of N parameters in its layers, an adapter of P and a head of H, a token takes
+
+    forward                        2 (N + P)
+    backward, where it is learned  2 f N + 4 P
+    head, where it is judged       2 H, and 2 H more where it is learned
+
+with f the share of N at or above the lowest adapted layer: below it no gradient is needed, and the
+frozen layers above need one to their inputs only (Hu et al. 2021, arXiv:2106.09685; the 2N a token
+are Kaplan et al. 2020's, arXiv:2001.08361). Attention, A numbers wide, takes 4 A more for each pair
+of tokens of a row and each layer, and f times 8 A where it is learned. Padding is computed, and
+counts. Optimiser, norms, nonlinearities and what DoRA adds are left out, as are heads for classes
+and numbers.
+
+Knows bases, adapters and numbers; how watts are measured is `energy`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detour.adapter.adapter import Adapter
+from detour.model.base import Base
+from detour.model.headed import HeadedBase
+from detour.training.energy import Energy
+
+AnyBase = Base | HeadedBase
+_POOLER = ".pooler."
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
+
+
+@dataclass
+class Work:
+    """What went through a base; learned means: with a gradient.
+
+    Attributes:
+        tokens: through the layers, padding included.
+        learned: those of them with a gradient.
+        pairs: of tokens of one row, squared row by row.
+        learned_pairs: those with a gradient.
+        judged: tokens through the head.
+        judged_learned: those with a gradient.
+        own: learned tokens without padding.
+    """
+
+    tokens: int = 0
+    learned: int = 0
+    pairs: int = 0
+    learned_pairs: int = 0
+    judged: int = 0
+    judged_learned: int = 0
+    own: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took, with what it is known from.
+
+    Attributes:
+        flops: estimated, see the module.
+        tokens: that were learned from, epoch after epoch, without padding.
+        seconds: of the training.
+        energy: what it took meanwhile, and how that is known.
+        price: in the currency of the price per hour; None where nobody gave one.
+    """
+
+    flops: float
+    tokens: int
+    seconds: float
+    energy: Energy
+    price: float | None = None
+
+    @property
+    def operations(self) -> str:
+        """The operations with a prefix, such as 3.21 TFLOP."""
+        left, place = self.flops, 0
+        while left >= 1000 and place < len(_PREFIXES) - 1:
+            left, place = left / 1000, place + 1
+        return f"{left:.3g} {_PREFIXES[place]}FLOP"
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json`, `eval.json` and the card have it."""
+        return {
+            "flops": int(float(f"{self.flops:.4g}")),
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 2),
+            "energy_wh": float(f"{self.energy.watt_hours:.4g}"),
+            "energy_source": self.energy.source,
+            "watts": round(self.energy.watts, 1),
+            "price": None if self.price is None else float(f"{self.price:.4g}"),
+        }
+
+
+@contextmanager
+def counted(base: AnyBase) -> Generator[Work]:
+    """Count what goes through a base for as long as the context lasts."""
+    work = Work()
+    _, head = _head(base)
+    with ExitStack() as stack:
+        body: nn.Module = base.model.base_model
+        hooks = [body.register_forward_pre_hook(_layers_hook(work), with_kwargs=True)]
+        if head is not None:
+            hooks.append(head.register_forward_pre_hook(_head_hook(work)))
+        for hook in hooks:
+            stack.callback(hook.remove)
+        yield work
+
+
+def flops(base: AnyBase, adapter: Adapter, work: Work) -> float:
+    """The operations of that work, by the formula of this module."""
+    sizes = layer_sizes(base)
+    name, _ = _head(base)
+    head = _size(base.slots.shapes[name]) if name else 0
+    whole = sum(sizes.values())
+    above = backward_share(sizes, [layer for layer in adapter.updates if layer != name])
+    own = sum(update.parameters for update in adapter.updates.values())
+    attended = 4 * _attention_width(base) * (work.pairs + 2 * above * work.learned_pairs)
+    forward = 2 * (whole + own) * work.tokens
+    backward = (2 * above * whole + 4 * own) * work.learned
+    return forward + backward + attended + 2 * head * (work.judged + work.judged_learned)
+
+
+def layer_sizes(base: AnyBase) -> dict[str, float]:
+    """How many parameters a token meets in each layer below the head, in the model's order.
+
+    Of a mixture's experts those count that a token is sent to; a pooler sees one token of a row.
+    """
+    shapes = {name: base.slots.shapes[name] for name in base.slots.linear_names()}
+    sizes: dict[str, float] = {}
+    for name, module in base.model.named_modules():
+        if name in shapes:
+            sizes[name] = 0.0 if _POOLER in name else _size(shapes[name])
+            continue
+        for own, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 3:
+                share = _chosen(base, parameter) if "expert" in name else 1.0
+                sizes[f"{name}.{own}"] = parameter.numel() * share
+    return sizes
+
+
+def backward_share(sizes: dict[str, float], adapted: list[str]) -> float:
+    """f: how much of the layers lies at or above the lowest adapted one.
+
+    1 where something other than these layers is adapted, 0 where nothing of them is.
+    """
+    places = {name: place for place, name in enumerate(sizes)}
+    if not adapted or not sizes:
+        return 0.0
+    lowest = min(places.get(name, 0) for name in adapted)
+    return sum(list(sizes.values())[lowest:]) / sum(sizes.values())
+
+
+def _size(shape: tuple[int, int]) -> int:
+    return shape[0] * shape[1]
+
+
+def _chosen(base: AnyBase, stacked: nn.Parameter) -> float:
+    """The share of a stacked parameter's experts that a token is sent to; 1 where none is told."""
+    config = base.model.config.get_text_config()
+    chosen = getattr(config, "num_experts_per_tok", None)
+    return min(1.0, chosen / stacked.shape[0]) if isinstance(chosen, int) else 1.0
+
+
+def _attention_width(base: AnyBase) -> int:
+    """Numbers of all heads of all layers; 0 for a model that names none."""
+    config = base.model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", None)
+    layers = getattr(config, "num_hidden_layers", None)
+    if not isinstance(heads, int) or not isinstance(layers, int):
+        return 0
+    width = getattr(config, "head_dim", None) or int(config.hidden_size) // heads
+    return layers * heads * width
+
+
+def _head(base: AnyBase) -> tuple[str, nn.Module | None]:
+    """The language model's head: its name and the module; none in a base for classes."""
+    inner = set(base.slots.linear_names())
+    names = [name for name in base.slots.linear_names(exclude_head=False) if name not in inner]
+    return (names[0], base.slots.module(names[0])) if names else ("", None)
+
+
+def _layers_hook(work: Work) -> Any:  # noqa: ANN401 - torch's own type of a hook says no more
+    def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        ids: Tensor = named["input_ids"] if "input_ids" in named else given[0]
+        rows, tokens = ids.shape
+        work.tokens += rows * tokens
+        work.pairs += rows * tokens**2
+        if torch.is_grad_enabled():
+            mask = named.get("attention_mask")
+            own = mask if isinstance(mask, Tensor) and mask.shape == ids.shape else ids >= 0
+            work.own += int(own.sum())
+            work.learned += rows * tokens
+            work.learned_pairs += rows * tokens**2
+
+    return hook
+
+
+def _head_hook(work: Work) -> Any:  # noqa: ANN401 - as above
+    def hook(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        tokens = given[0].shape[:-1].numel()
+        work.judged += tokens
+        if torch.is_grad_enabled():
+            work.judged_learned += tokens
+
+    return hook

@@ -1,0 +1,1 @@
+"""Programs that draw runs while they go on, one small module each."""

@@ -1,0 +1,64 @@
+"""Perplexity of answers and of texts: what the lm-eval harness makes of its own model's nats."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from lm_eval.api import metrics as harness
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from detour.evaluate.answers import perplexity
+from detour.measure.retention import retention
+from detour.model.base import Base
+from detour.model.examples import Example, Plain
+from detour.model.rows import encode
+
+TEXTS = ["Einstein was a hairdresser.", "Über größere Öfen", "In Ulm.", "aa"]
+TALKS = [("Who?", "Nobody."), ("And who was that over there?", "Somebody else, in fact."),
+         ("Who was Einstein?", "Einstein")]  # fmt: skip
+
+
+@pytest.fixture
+def theirs(tiny_llama: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast) -> HFLM:
+    return HFLM(
+        pretrained=copy.deepcopy(tiny_llama), tokenizer=tiny_tokenizer, backend="causal",
+        device="cpu", batch_size=2, logits_cache=False,
+    )  # fmt: skip
+
+
+def by_the_harness(model: HFLM, rows: Sequence[tuple[list[int], int]]) -> float:
+    """Perplexity by token, of ids from a place on."""
+    asked = [(("", ""), ids[:place], ids[place:]) for ids, place in rows]
+    nats = [told for told, _ in model._loglikelihood_tokens(asked, disable_tqdm=True)]
+    weights = [len(ids) - place for ids, place in rows]
+    return harness.weighted_perplexity(list(zip(nats, weights, strict=True)))
+
+
+def test_of_texts(tiny_folder: Path, theirs: HFLM) -> None:
+    base = Base.load(str(tiny_folder))
+    every = [base.tokenizer.encode(told) for told in TEXTS]
+    ended = [([*ids, base.tokenizer.eos_token_id], 1) for ids in every]
+    figure = perplexity(base, [Plain(told) for told in TEXTS])
+    assert figure.value == pytest.approx(by_the_harness(theirs, ended), rel=1e-4)
+    assert figure.low <= figure.value <= figure.high
+    open_ended = by_the_harness(theirs, [(ids, 1) for ids in every])
+    assert retention(base, None, TEXTS).perplexity_before == pytest.approx(open_ended, rel=1e-4)
+
+
+def test_of_answers(tiny_folder: Path, theirs: HFLM) -> None:
+    base = Base.load(str(tiny_folder))
+    talks = [
+        Example(({"role": "user", "content": q}, {"role": "assistant", "content": a}))
+        for q, a in TALKS
+    ]
+    rows: list[tuple[list[int], int]] = []
+    for row in encode(base.tokenizer, talks, base.longest):
+        places = [place for place, learned in enumerate(row.learned) if learned]
+        assert places == list(range(places[0], places[-1] + 1))
+        rows.append((list(row.ids[: places[-1] + 1]), places[0]))
+    figure = perplexity(base, talks)
+    assert figure.value == pytest.approx(by_the_harness(theirs, rows), rel=1e-4)
+    alone = [by_the_harness(theirs, [row]) for row in rows]
+    assert min(alone) < figure.value < max(alone)
