@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detour.errors import DataError
-from detour.model.examples import Example, digest_of, example_of, pair, read_examples
+from detour.model.examples import Example, composed, digest_of, example_of, pair, read_examples
 
 ROW = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]}
 
@@ -174,4 +174,4 @@ def test_whatever_is_written_is_read(tmp_path_factory, pairs, ascii_only):
     text = "\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)
     path.write_bytes(text.encode())
     found = [(e.messages[0]["content"], e.messages[1]["content"]) for e in read_examples(path)]
-    assert found == pairs
+    assert found == [(composed(question), composed(answer)) for question, answer in pairs]

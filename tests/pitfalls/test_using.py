@@ -239,7 +239,7 @@ def test_pitfall_11_the_best_checkpoint_is_kept_and_not_the_last(
     def look(progress: Progress) -> None:
         snapshots[progress.step] = made[-1].snapshot()
 
-    monkeypatch.setattr(loop, "_mean_loss", lambda *_: next(losses))
+    monkeypatch.setattr(loop, "mean_loss", lambda *_: next(losses))
     monkeypatch.setattr(loop, "factors_of", remember)
     rows = [pair(question, answer) for question, answer in PAIRS]
     config = CONFIG.model_copy(update={"patience": 0})

@@ -132,7 +132,7 @@ def test_the_best_checkpoint_on_validation_is_kept(base, monkeypatch):
         taken.append(snapshot(self))
         return taken[-1]
 
-    monkeypatch.setattr(loop, "_mean_loss", lambda *_: next(losses))
+    monkeypatch.setattr(loop, "mean_loss", lambda *_: next(losses))
     monkeypatch.setattr(Factors, "snapshot", remember)
     result = train_with(base, ROWS, CONFIG)
     assert (result.first_loss, result.best_loss, result.best_step) == (5.0, 1.0, 4)
@@ -162,7 +162,7 @@ def test_a_training_that_changes_nothing_is_an_error(base):
 
 def test_a_training_that_only_spoils_is_an_error(base, monkeypatch):
     losses = iter(range(1, 9))
-    monkeypatch.setattr(loop, "_mean_loss", lambda *_: float(next(losses)))
+    monkeypatch.setattr(loop, "mean_loss", lambda *_: float(next(losses)))
     with pytest.raises(TrainingError, match="changed nothing for the better") as caught:
         train_with(base, ROWS, CONFIG)
     assert caught.value.expected == "a validation loss below 1.0000, where it began"
@@ -204,7 +204,7 @@ def press_ctrl_c(monkeypatch, name, at):
     monkeypatch.setattr(loop, name, inside)
 
 
-@pytest.mark.parametrize(("name", "at"), [("answer_loss", 16), ("_mean_loss", 4)])
+@pytest.mark.parametrize(("name", "at"), [("answer_loss", 16), ("mean_loss", 4)])
 def test_ctrl_c_inside_a_step_waits_until_it_is_whole(base, tmp_path, monkeypatch, name, at):
     whole = train_with(base, ROWS, CONFIG, validation=OTHERS)
     with monkeypatch.context() as patch:

@@ -130,7 +130,7 @@ def test_training_stops_where_nothing_gets_better(
 
     def run(**more: Any) -> tuple[int, int, list[str]]:
         rest, told = iter(losses), list[str]()
-        monkeypatch.setattr(loop, "_mean_loss", lambda *_: next(rest))
+        monkeypatch.setattr(loop, "mean_loss", lambda *_: next(rest))
         result = train_with(base, ROWS, make_config({**settings, **more}), validation=ROWS[:2],
                             teller=told.append)  # fmt: skip
         return result.steps, result.best_step, told

@@ -104,7 +104,7 @@ def test_changes_that_are_not_low_rank_are_refused(base, start):
 
 
 def test_a_start_that_is_not_made_better_is_an_error(base, start, monkeypatch):
-    monkeypatch.setattr("detour.training.loop._mean_loss", lambda *_: 1.5)
+    monkeypatch.setattr("detour.training.loop.mean_loss", lambda *_: 1.5)
     with pytest.raises(TrainingError, match="nothing for the better") as refused:
         train(base, ROWS, start=start, **SETTINGS)
     assert "1.5000, where it began" in str(refused.value)

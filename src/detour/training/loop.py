@@ -14,25 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.adapter.chain import Chain
-from detour.data.reading import Data, check_apart, learnable, read_data
-from detour.errors import BaseError, TrainingError
+from detour.data.reading import Data
+from detour.errors import TrainingError
 from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.model.examples import Example, Plain, digest_of
 from detour.model.rows import Batch, encode, fixed
 from detour.state_file import Identity
-from detour.training.batches import Batches
 from detour.training.checkpoint import State
 from detour.training.config import Plan, TrainConfig, derive, make_config
 from detour.training.descend import Progress as Progress
 from detour.training.descend import Run, Step, Watcher, descend
 from detour.training.kinds import factors_of
+from detour.training.material import material_of, mean_loss, tokenizer_of
 from detour.training.objective import (
     answer_loss,
     base_log_probabilities,
@@ -41,7 +40,6 @@ from detour.training.objective import (
     own_loss,
 )
 from detour.training.own_loss import Objective, find_objective
-from detour.training.split import split
 from detour.training.start import of_base, settled, updates_of
 from detour.training.under import Under
 
@@ -158,32 +156,18 @@ def train_with(
         KeyboardInterrupt passes through after the state was saved.
     """
     began = time.monotonic()
-    loaded = read_data(data)
-    check_apart(loaded)
-    examples = learnable(loaded)
-    if validation is None and loaded.validation:
-        validation = learnable(loaded, "validation")
     begun: Adapter | None = None
     if start is not None:
         begun = of_base(start, base)
         config = settled(config, begun)
-    kept, held = examples, list(validation or ())
-    if validation is None:
-        kept, held = split(examples, config.validation_share, config.seed)
-    tokenizer = base.tokenizer
-    if tokenizer is None:
-        raise BaseError(
-            text("{base} has no tokenizer", base=base.name), hint=text("training needs one")
-        )
-    longest, pad = base.longest, base.pad_id
-    rows = encode(tokenizer, kept, longest, config.block)
-    plan = derive(config, base.model.config.get_text_config().hidden_size, len(rows))
-    for reason in (*plan.reasons, *(() if held else (text("the loss is taken on training rows"),))):
+    material = material_of(base, data, config, validation)
+    kept, held, judged = material.kept, material.held, material.judged
+    plan = derive(config, base.model.config.get_text_config().hidden_size, material.count)
+    for reason in material.remarks(plan.reasons):
         if teller:
             teller(reason)
-    batches = Batches(rows, config.batch_size, pad, config.seed)
-    judged = fixed(encode(tokenizer, held or kept[:64], longest, config.block), 16, pad)
-    anchors = fixed(encode(tokenizer, neighbours, longest, config.block), config.batch_size, pad)
+    beside = encode(tokenizer_of(base), neighbours, base.longest, config.block)
+    anchors = fixed(beside, config.batch_size, base.pad_id)
 
     layers = base.slots.named(config.targets)
     factors = factors_of(base.slots, layers, config, base.device)
@@ -204,7 +188,7 @@ def train_with(
         return answer_loss(base.model, head, batch, divisor)
 
     def step_of(step: int) -> Step:
-        batch = batches[step]
+        batch = material.batches[step]
         count = batch.supervised
 
         def share(part: Batch) -> Tensor:
@@ -229,7 +213,7 @@ def train_with(
 
     def judge() -> float:
         act()
-        return _mean_loss(loss_of, judged, base.device)
+        return mean_loss(loss_of, judged, base.device)
 
     def act() -> None:
         if factors.moves:
@@ -255,19 +239,6 @@ def train_with(
         adapter, plan, state.first_loss, state.best_loss, state.best_step,
         time.monotonic() - began, len(kept), len(held), state.step,
     )  # fmt: skip
-
-
-def _mean_loss(
-    loss_of: Callable[[Batch], Tensor], batches: Sequence[Batch], device: torch.device
-) -> float:
-    """Mean loss (nats, or whatever an own loss counts) over all supervised tokens."""
-    total = count = 0.0
-    with torch.no_grad():
-        for batch in batches:
-            loss = loss_of(batch.to(device))
-            total += float(loss) * batch.supervised
-            count += batch.supervised
-    return total / count
 
 
 def _identity(

@@ -17,21 +17,20 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from detour.data.reading import Data, check_apart, learnable, read_data
-from detour.errors import BaseError, ConfigError, TrainingError
+from detour.data.reading import Data
+from detour.errors import ConfigError, TrainingError
 from detour.files import replace_folder_atomically
 from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.model.examples import Example, Plain, digest_of
 from detour.model.loss import Head
-from detour.model.rows import Batch, encode, fixed
+from detour.model.rows import Batch
 from detour.state_file import Identity
-from detour.training.batches import Batches
 from detour.training.config import Plan, TrainConfig, derive, make_config
 from detour.training.descend import Run, Step, Watcher, descend
 from detour.training.factors import Snapshot
+from detour.training.material import material_of, mean_loss
 from detour.training.objective import answer_loss, in_parts
-from detour.training.split import split
 
 SLOWER = 10  # adapters want about ten times the rate (Hu et al. 2021; Schulman et al. 2025)
 OF_ADAPTERS = (
@@ -106,32 +105,17 @@ def train_whole(
     """
     began = time.monotonic()
     _check(base, config)
-    loaded = read_data(data)
-    check_apart(loaded)
-    kept, held = learnable(loaded), list(validation or ())
-    if validation is None and loaded.validation:
-        held = learnable(loaded, "validation")
-    elif validation is None:
-        kept, held = split(kept, config.validation_share, config.seed)
-    tokenizer = base.tokenizer
-    if tokenizer is None:
-        raise BaseError(
-            text("{base} has no tokenizer", base=base.name), hint=text("training needs one")
-        )
-    rows = encode(tokenizer, kept, base.longest, config.block)
-    plan = _plan(config, base.model.config.get_text_config().hidden_size, len(rows))
-    for reason in (*plan.reasons, *(() if held else (text("the loss is taken on training rows"),))):
+    material = material_of(base, data, config, validation)
+    kept, held = material.kept, material.held
+    plan = _plan(config, base.model.config.get_text_config().hidden_size, material.count)
+    for reason in material.remarks(plan.reasons):
         if teller:
             teller(reason)
-    batches = Batches(rows, config.batch_size, base.pad_id, config.seed)
-    judged = fixed(
-        encode(tokenizer, held or kept[:64], base.longest, config.block), 16, base.pad_id
-    )
     weights = _Weights(deepcopy(base.model))
     head = Head(weights.model)
 
     def step_of(step: int) -> Step:
-        batch = batches[step]
+        batch = material.batches[step]
         count = batch.supervised
 
         def share(part: Batch) -> Tensor:
@@ -141,12 +125,9 @@ def train_whole(
         return Step(total, loss, int(batch.mask.sum()))
 
     def judge() -> float:
-        with torch.no_grad():
-            losses = [
-                float(answer_loss(weights.model, head, batch.to(base.device))) * batch.supervised
-                for batch in judged
-            ]
-        return sum(losses) / sum(batch.supervised for batch in judged)
+        return mean_loss(
+            lambda batch: answer_loss(weights.model, head, batch), material.judged, base.device
+        )
 
     known = _identity(config, base, (kept, held))
     patience = config.patience if held else 0
@@ -161,7 +142,7 @@ def train_whole(
     weights.restore(state.best)
     weights.model.requires_grad_(False)
     return Whole(
-        Base.from_model(weights.model, tokenizer), plan, state.first_loss, state.best_loss,
+        Base.from_model(weights.model, base.tokenizer), plan, state.first_loss, state.best_loss,
         state.best_step, time.monotonic() - began, len(kept), len(held), state.step,
     )  # fmt: skip
 
