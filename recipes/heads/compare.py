@@ -1,6 +1,6 @@
 """A head with low-rank updates beside frozen embeddings and beside PEFT with transformers' Trainer.
 
-    python -m recipes.heads.compare work/heads [--regression] [--splits 5]
+    python -m recipes.heads.compare work/heads [--answer verb|lines|ease] [--splits 5]
 
 Each split takes other files of the standard library for test (see `docstrings`). On each: a
 logistic (or ridge) regression on the packaged MiniLM's frozen vectors, its strength chosen on the
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from detour.model.embedder import MINILM, Embedder
 from detour.model.headed import HeadedBase
 from detour.training.config import make_config
 from detour.training.heads import HeadRow, classes_of, train_head
-from recipes.heads.docstrings import rows_of
+from recipes.heads.docstrings import Answer, rows_of
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 RANK, ALPHA, BATCH, STEPS, RATE = 8, 16.0, 16, 200, 2e-3
@@ -50,10 +50,10 @@ class Hits:
     files: list[str]
 
 
-def judged(split: int, regression: bool) -> Hits:
+def judged(split: int, answer: Answer) -> Hits:
     """All three ways on one split."""
     torch.set_float32_matmul_precision("medium")  # twice as fast on a CPU with bf16 products
-    told = rows_of(Path(sysconfig.get_path("stdlib")), regression, split)
+    told = rows_of(Path(sysconfig.get_path("stdlib")), answer, split)
     parts = {name: [_row(row) for row in rows] for name, rows in told.items()}
     labels = classes_of(parts["train"])
     torch.manual_seed(split)
@@ -201,16 +201,15 @@ def main() -> None:
     """Judge the splits that are missing, and tell the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--regression", action="store_true")
+    parser.add_argument("--answer", choices=get_args(Answer), default="verb")
     parser.add_argument("--splits", type=int, default=5)
     given = parser.parse_args()
-    kind = "regression" if given.regression else "classification"
     splits: list[Hits] = []
     for split in range(given.splits):
-        path = given.work / f"{kind}-{split}.json"
+        path = given.work / f"{given.answer}-{split}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text_atomically(path, json.dumps(asdict(judged(split, given.regression))))
+            write_text_atomically(path, json.dumps(asdict(judged(split, given.answer))))
         splits.append(Hits(**json.loads(path.read_text("utf-8"))))
         print(json.dumps(table(splits), indent=1), flush=True)
 

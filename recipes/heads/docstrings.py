@@ -1,11 +1,12 @@
 """A real text classification set, made on the spot: what does the documented function do.
 
-    python -m recipes.heads.docstrings work/docstrings [--regression]
+    python -m recipes.heads.docstrings work/docstrings [--answer verb|lines|ease]
 
-The texts are the first paragraphs of the docstrings of Python's own standard library (five words or
-more, each text once). The class is the verb with which the function's name begins, of the ten most
-frequent ones: `getAttribute`, `get_close_matches` and `_get_sep` are `get`. With `--regression` the
-number is the logarithm of how many lines the documented function or class has. Whole files go to
+The texts are the first paragraphs of the docstrings of Python's own standard library (five
+words or more, each text once). The class is the verb with which the function's name begins, of the ten most
+frequent ones: `getAttribute`, `get_close_matches` and `_get_sep` are `get`. Two numbers can be asked
+for instead: `lines`, the logarithm of how many lines the documented function or class has, and
+`ease`, how easily the text reads (Flesch 1948; syllables are groups of vowels). Whole files go to
 test, valid or train, in the order of their names' hashes; so nothing of a test file was ever
 learned.
 """
@@ -22,7 +23,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal, get_args
 
+Answer = Literal["verb", "lines", "ease"]
 VERBS = ("add", "create", "find", "get", "is", "open", "parse", "read", "set", "write")
 TESTS = {"test", "tests", "idle_test", "site-packages"}
 FEWEST_WORDS = 5
@@ -49,9 +52,9 @@ class Documented:
         return word[1].lower() if word else ""
 
 
-def rows_of(library: Path, regression: bool, seed: int = 0) -> dict[str, list[dict[str, object]]]:
+def rows_of(library: Path, answer: Answer, seed: int = 0) -> dict[str, list[dict[str, object]]]:
     """Rows by split; the same library gives the same ones."""
-    every = [one for one in documented_in(library) if regression or one.verb in VERBS]
+    every = [one for one in documented_in(library) if answer != "verb" or one.verb in VERBS]
     by_file: dict[str, list[Documented]] = {}
     for one in every:
         by_file.setdefault(one.file, []).append(one)
@@ -61,9 +64,24 @@ def rows_of(library: Path, regression: bool, seed: int = 0) -> dict[str, list[di
         split = next(part for part, share in SPLITS if taken <= share * len(every))
         taken += len(by_file[file])
         for one in by_file[file]:
-            answer = {"value": round(math.log(one.lines), 4)} if regression else {"label": one.verb}
-            found[split].append({"text": one.told, **answer, "file": file})
+            found[split].append({"text": one.told, **answered(one, answer), "file": file})
     return found
+
+
+def answered(one: Documented, answer: Answer) -> dict[str, object]:
+    """The class or the number that is asked for."""
+    if answer == "verb":
+        return {"label": one.verb}
+    value = math.log(one.lines) if answer == "lines" else reading_ease(one.told)
+    return {"value": round(value, 4)}
+
+
+def reading_ease(told: str) -> float:
+    """206.835 - 1.015 words a sentence - 84.6 syllables a word."""
+    words = re.findall(r"[A-Za-z]+", told) or [told]
+    sentences = len(re.findall(r"[.!?](?=\s|$)", told)) or 1
+    syllables = sum(max(1, len(re.findall(r"[aeiouy]+", word.lower()))) for word in words)
+    return 206.835 - 1.015 * len(words) / sentences - 84.6 * syllables / len(words)
 
 
 def documented_in(library: Path) -> Iterator[Documented]:
@@ -94,12 +112,12 @@ def main() -> None:
     """Write train.jsonl, valid.jsonl and test.jsonl."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--regression", action="store_true")
+    parser.add_argument("--answer", choices=get_args(Answer), default="verb")
     parser.add_argument("--seed", type=int, default=0, help="of which files judge")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     for split, rows in rows_of(
-        Path(sysconfig.get_path("stdlib")), given.regression, given.seed
+        Path(sysconfig.get_path("stdlib")), given.answer, given.seed
     ).items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (given.output / f"{split}.jsonl").write_text(lines, encoding="utf-8")

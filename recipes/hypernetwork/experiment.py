@@ -3,9 +3,9 @@
     python -m recipes.hypernetwork.experiment work/hypernetwork            all that is missing
     python -m recipes.hypernetwork.experiment work/hypernetwork spans-0    one run
 
-A run leaves a folder under `runs/` with the hypernetwork and `figures.json`; a run that has its
-figures is skipped, one that was interrupted goes on. Baselines that need no hypernetwork lie under
-`baselines/`. Knows the recipe's tasks and the package; decides nothing about what ships.
+A run leaves a folder under `runs/` with the hypernetwork, and `figures/NAME.json` beside this file;
+a run that has its figures is skipped, one that was interrupted goes on. Knows the recipe's tasks
+and the package; decides nothing about what ships.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from detour.evaluate import hypernet as ways
 from detour.evaluate.baselines import mean_of, one_for_all, task_adapters
 from detour.evaluate.hypernet import Arm, Item, Table
 from detour.files import write_text_atomically
-from detour.hypernetwork.build import build
+from detour.hypernetwork.build import Prepared, build, prepare
 from detour.hypernetwork.config import EncoderName, HeadName, NetworkConfig, SuperviseConfig
 from detour.hypernetwork.generator import Generator
 from detour.hypernetwork.optimise import Progress
@@ -38,7 +38,8 @@ from detour.model.examples import Example
 from recipes.hypernetwork import tasks as drafts
 
 HERE = Path(__file__).parent
-STEPS, SHORT = 5000, 2000  # of the hypernetwork that ships; of those that are compared
+FIGURES = HERE / "figures"
+STEPS, SHORT = 5000, 1000  # of the hypernetwork that ships; of those that are compared
 ORACLE_STEPS = 300
 UNKNOWN = ("pun", "sportscaster", "city.landmark", "animal.diet")  # held out by `without`
 TARGETS = ["q_proj", "v_proj"]
@@ -70,18 +71,18 @@ class Run:
 def runs() -> list[Run]:
     """In the order in which they are worth having."""
     found = [Run(f"spans-{seed}", seed) for seed in range(3)]
-    few = Run("", steps=SHORT, items=20)
+    few = Run("", steps=SHORT, items=10)
     heads: tuple[HeadName, ...] = ("L", "M", "S", "Z")
     encoders: tuple[EncoderName, ...] = ("tokens", "mean")
     for seed in range(3):
         again = replace(few, seed=seed)
         found += [replace(again, name=f"head-{head}-{seed}", head=head) for head in heads]
-        found += [replace(again, name=f"encoder-{kind}-{seed}", encoder=kind) for kind in encoders]
         found += [replace(again, name=f"recon-{seed}", by="recon")]
-        found += [replace(again, name=f"tasks-{s}-{seed}", share=s) for s in (0.25, 0.5)]
-        found += [replace(again, name=f"phrases-{n}-{seed}", phrases=n) for n in (5, 15, 30)]
-        found += [replace(again, name=f"primitives-{seed}", without=UNKNOWN)]
         found += [replace(again, name=f"describing-{seed}", describing=True)]
+        found += [replace(again, name=f"encoder-{kind}-{seed}", encoder=kind) for kind in encoders]
+        found += [replace(again, name=f"tasks-{s}-{seed}", share=s) for s in (0.25, 0.5)]
+        found += [replace(again, name=f"phrases-{n}-{seed}", phrases=n) for n in (5, 15)]
+        found += [replace(again, name=f"primitives-{seed}", without=UNKNOWN)]
     return found
 
 
@@ -149,7 +150,25 @@ def oracles(base: Base, tasks: Sequence[Task], work: Path) -> dict[str, Adapter]
     )  # fmt: skip
 
 
-def trained(run: Run, base: Base, tasks: Tasks, work: Path) -> Generator:
+class Preparations:
+    """The last reading of the descriptions: runs one after another often share it."""
+
+    def __init__(self) -> None:
+        self._key: Run | None = None
+        self._made: Prepared | None = None
+
+    def of(self, run: Run, tasks: Tasks, config: NetworkConfig) -> Prepared:
+        """Of the run's descriptions, encoder and seed; nothing else of it matters."""
+        key = Run("", run.seed, encoder=run.encoder, share=run.share, phrases=run.phrases,
+                  without=run.without)  # fmt: skip
+        if self._made is None or self._key != key:
+            self._made, self._key = prepare(tasks, config, run.seed, print), key
+        return self._made
+
+
+def trained(
+    run: Run, base: Base, tasks: Tasks, work: Path, preparations: Preparations
+) -> Generator:
     """The run's hypernetwork, trained unless it lies there."""
     folder = work / "runs" / run.name / "hypernetwork"
     if folder.is_dir():
@@ -168,6 +187,7 @@ def trained(run: Run, base: Base, tasks: Tasks, work: Path) -> Generator:
     built = build(
         base, tasks, config, training, adapters=adapters,
         unsupported=[*unsupported["far"], *unsupported["near"]], watcher=_told, teller=print,
+        prepared=preparations.of(run, tasks, config),
         checkpoints=work / "runs" / run.name / "state", resume=True,
     )  # fmt: skip
     told = {"best_loss": built.best_loss, "best_step": built.best_step, **built.figures}
@@ -241,6 +261,32 @@ def by_split(figures: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
+def figures_path(name: str) -> Path:
+    """Where the figures of a run lie."""
+    return FIGURES / f"{name}.json"
+
+
+def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
+    """Four digits a figure, a line an arm, so that what changes can be read in a diff."""
+    path.parent.mkdir(exist_ok=True)
+    write_text_atomically(path, _lines(json.loads(json.dumps(figures), parse_float=_four)) + "\n")
+
+
+def _four(told: str) -> float:
+    return round(float(told), 4)
+
+
+def _lines(told: Any, depth: int = 0) -> str:  # noqa: ANN401 - JSON
+    """JSON in which objects without objects inside are one line."""
+    if not isinstance(told, dict) or not any(isinstance(v, dict) for v in told.values()):
+        return json.dumps(told, ensure_ascii=False)
+    inner = ",\n".join(
+        f"{' ' * (depth + 1)}{json.dumps(name, ensure_ascii=False)}: {_lines(v, depth + 1)}"
+        for name, v in told.items()
+    )
+    return f"{{\n{inner}\n{' ' * depth}}}"
+
+
 def vague_text(_: int, item: Item) -> str:
     """A description that says as little as people sometimes do: what is named, or that a style is
     wanted, not which.
@@ -305,25 +351,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("names", nargs="*")
+    parser.add_argument(
+        "--dtype",
+        default="bfloat16",
+        choices=["bfloat16", "float32"],
+        help="of the frozen base while it trains; which is faster depends on the CPU",
+    )
     given = parser.parse_args()
-    half, whole = Base.load("starter", dtype="bfloat16"), Base.load("starter")
+    half, whole = Base.load("starter", dtype=given.dtype), Base.load("starter")
+    preparations = Preparations()
     for run in runs():
-        path = given.work / "runs" / run.name / "figures.json"
+        path = figures_path(run.name)
         if path.exists() or (given.names and run.name not in given.names):
             continue
         began = time.monotonic()
-        # half as long on a CPU; what ships is trained with the products that fp32 has
-        torch.set_float32_matmul_precision("medium" if run.steps == SHORT else "highest")
+        # half as long on such a CPU; what ships is trained with the products that fp32 has
+        is_rough = run.steps == SHORT and given.dtype == "bfloat16"
+        torch.set_float32_matmul_precision("medium" if is_rough else "highest")
         tasks = tasks_of(run, given.work)
-        generator = trained(run, half, tasks, given.work)
+        generator = trained(run, half, tasks, given.work, preparations)
         figures = judged(run, generator, whole, tasks)
-        write_text_atomically(path, json.dumps(figures, indent=1, ensure_ascii=False))
+        write_figures(path, {**figures, "dtype": given.dtype})
         print(f"{run.name}: {time.monotonic() - began:.0f} s", flush=True)
-    path = given.work / "baselines.json"
+    path = figures_path("baselines")
     if not path.exists() and (not given.names or "baselines" in given.names):
         tasks = tasks_of(Run("all"), given.work)
         table = baselines(whole, half, tasks, given.work, ways.items_of(tasks, 20))
-        write_text_atomically(path, json.dumps(table.to_json(), indent=1, ensure_ascii=False))
+        write_figures(path, table.to_json())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from detour.hypernetwork.known import Known
 from detour.hypernetwork.saved import load_generator, save_generator
 from detour.hypernetwork.tasks import Tasks
 from detour.model.base import Base
-from recipes.hypernetwork.experiment import Run, by_split, strange, tasks_of
+from recipes.hypernetwork.experiment import Run, by_split, figures_path, strange, tasks_of
 
 PACKAGE = Path("src/detour/starter/hypernetwork")
 LARGEST = 10_000_000  # bytes
@@ -54,10 +54,10 @@ def remade(generator: Generator, tasks: Tasks) -> Generator:
     return made
 
 
-def figures_of(work: Path, generator: Generator, base: Base, tasks: Tasks) -> dict[str, Any]:
+def figures_of(generator: Generator, base: Base, tasks: Tasks) -> dict[str, Any]:
     """Of every seed and of the one that ships; the spread is that of the seeds."""
     unsupported = strange("test")
-    paths = [work / "runs" / name / "figures.json" for name in SEEDS]
+    paths = [figures_path(name) for name in SEEDS]
     own, *others = [
         json.loads(path.read_text("utf-8"))
         for path in paths
@@ -122,7 +122,7 @@ def publish(work: Path, short_of: Sequence[str]) -> dict[str, Any]:
     """
     tasks = tasks_of(Run(SEEDS[0]), work)
     generator = remade(load_generator(work / "runs" / SEEDS[0] / "hypernetwork"), tasks)
-    figures = figures_of(work, generator, Base.load("starter"), tasks)
+    figures = figures_of(generator, Base.load("starter"), tasks)
     low = missed(figures)
     strangers = [name for name in low if name not in short_of]
     if strangers:

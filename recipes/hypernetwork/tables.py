@@ -1,9 +1,9 @@
 """The tables and curves of docs/hypernetworks.md, from the figures of all runs.
 
-    python -m recipes.hypernetwork.tables work/hypernetwork --picture curves.png
+    python -m recipes.hypernetwork.tables --picture curves.png
 
 Prints Markdown; a cell is the mean over the seeds that are there, with the lowest and the highest.
-Reads `figures.json` of the runs and `baselines.json`; judges nothing.
+Reads `figures/`; judges nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from statistics import mean
 from typing import Any
 
 from detour.files import write_bytes_atomically
-from recipes.hypernetwork.experiment import UNKNOWN, Run, by_split, runs
+from recipes.hypernetwork.experiment import FIGURES, UNKNOWN, Run, by_split, runs
 
 SPLITS = {
     "combinations, new frames": "held-out tasks of 2, en: new frames",
@@ -34,11 +34,11 @@ def stem(run: Run) -> str:
     return run.name.removesuffix(f"-{run.seed}")
 
 
-def read(work: Path) -> dict[str, list[dict[str, Any]]]:
+def read(figures: Path) -> dict[str, list[dict[str, Any]]]:
     """The figures of all runs that have some, by stem."""
     found: dict[str, list[dict[str, Any]]] = {}
     for run in runs():
-        path = work / "runs" / run.name / "figures.json"
+        path = figures / f"{run.name}.json"
         if path.exists():
             found.setdefault(stem(run), []).append(json.loads(path.read_text("utf-8")))
     return found
@@ -109,9 +109,9 @@ def of_regimes(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return table(["the prompt and the adapter", "English", "German"], rows)
 
 
-def of_baselines(work: Path) -> str:
+def of_baselines(figures: Path) -> str:
     """What needs no hypernetwork, with the bootstrap interval of each figure."""
-    path = work / "baselines.json"
+    path = figures / "baselines.json"
     if not path.exists():
         return "(no baselines yet)"
     arms: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text("utf-8"))["arms"]
@@ -138,9 +138,7 @@ def curves(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
         "share of the combinations that train": points(
             {0.25: "tasks-0.25", 0.5: "tasks-0.5", 1.0: "head-L"}
         ),
-        "phrases a notion and language": points(
-            {5: "phrases-5", 15: "phrases-15", 30: "phrases-30", 55: "head-L"}
-        ),
+        "phrases a notion and language": points({5: "phrases-5", 15: "phrases-15", 55: "head-L"}),
     }
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, (label, drawn) in zip(
@@ -153,7 +151,7 @@ def curves(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
         axes.set_ylim(0, 1)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("exact match, held-out combinations")
-    figure.suptitle("English, sentence frames that never trained; a point is a seed, 2,000 steps")
+    figure.suptitle("English, sentence frames that never trained; a point is a seed, 1,000 steps")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150)
     return stream.getvalue()
@@ -162,11 +160,11 @@ def curves(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
 def main() -> None:
     """Print the tables; draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", type=Path)
+    parser.add_argument("--figures", type=Path, default=FIGURES)
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
-    found = read(given.work)
-    parts = (of_runs(found), of_primitives(found), of_regimes(found), of_baselines(given.work))
+    found = read(given.figures)
+    parts = (of_runs(found), of_primitives(found), of_regimes(found), of_baselines(given.figures))
     print(*parts, sep="\n\n")
     if given.picture:
         write_bytes_atomically(given.picture, curves(found))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from recipes.heads.compare import Hits, table
-from recipes.heads.docstrings import VERBS, documented, rows_of
+from recipes.heads.docstrings import VERBS, documented, reading_ease, rows_of
 
 CODE = '''
 def get_first(a):
@@ -50,18 +50,25 @@ def test_paragraphs_of_five_words(tmp_path: Path) -> None:
 
 def test_no_file_stands_on_two_sides(tmp_path: Path) -> None:
     folder = library(tmp_path)
-    parts = rows_of(folder, regression=False)
-    assert parts == rows_of(folder, regression=False)
-    assert parts != rows_of(folder, regression=False, seed=1)
+    parts = rows_of(folder, "verb")
+    assert parts == rows_of(folder, "verb")
+    assert parts != rows_of(folder, "verb", seed=1)
     files = {split: {row["file"] for row in rows} for split, rows in parts.items()}
     assert not files["train"] & files["test"]
     assert not files["train"] & files["valid"]
     texts = [row["text"] for rows in parts.values() for row in rows]
     assert len(texts) == len(set(texts)) == 20
     assert {row["label"] for rows in parts.values() for row in rows} == set(VERBS)
-    numbers = [r for rows in rows_of(folder, regression=True).values() for r in rows]
+    numbers = [r for rows in rows_of(folder, "lines").values() for r in rows]
     assert len(numbers) == 23  # and three that every file repeats
     assert {row["value"] for row in numbers} == {1.7918, 0.6931}  # logs of 6 and 2 lines
+
+
+def test_reading_ease_of_a_known_sentence() -> None:
+    # six words of one syllable each, one sentence
+    assert abs(reading_ease("The cat sat on the mat.") - (206.835 - 1.015 * 6 - 84.6)) < 1e-9
+    hard = reading_ease("Internationalisation necessitates interoperability considerations.")
+    assert hard < reading_ease("The cat sat on the mat.")
 
 
 def test_differences_are_paired() -> None:

@@ -53,6 +53,37 @@ class Built:
     figures: dict[str, Any] = field(default_factory=lambda: {})
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What is read before the first step; runs on the same descriptions can share it."""
+
+    embedder: Embedder
+    descriptions: Sequence[Description]
+    library: Library
+    """The vectors of `descriptions`, in the same order."""
+    tagger: Tagger | None
+
+
+def prepare(
+    tasks: Tasks,
+    config: NetworkConfig,
+    seed: int,
+    teller: Callable[[str], None] | None = None,
+    team: Team = ALONE,
+) -> Prepared:
+    """Read every description that trains or validates; train the tagger where phrases are read."""
+    tell = teller or (lambda _: None)
+    embedder = Embedder.load(config.embedder)
+    descriptions = trained_on(tasks)
+    tell(f"{len(tasks.every)} tasks, {len(descriptions)} descriptions to read")
+    cut = sum(n > embedder.longest for n in embedder.tokens([d.text for d in descriptions]))
+    if cut:
+        tell(f"{cut} descriptions are longer than the encoder's {embedder.longest} tokens: cut")
+    library = Library.of(embedder, descriptions, config.encoder, LOOSE, config.spelling)
+    tagger = team.from_leader(lambda: tagger_for(embedder, tasks, config, seed, teller))
+    return Prepared(embedder, descriptions, library, tagger)
+
+
 def build(
     base: Base,
     tasks: Tasks,
@@ -61,6 +92,7 @@ def build(
     *,
     adapters: Mapping[str, Adapter] | None = None,
     unsupported: Sequence[str] = (),
+    prepared: Prepared | None = None,
     watcher: Watcher | None = None,
     teller: Callable[[str], None] | None = None,
     checkpoints: Path | None = None,
@@ -71,7 +103,7 @@ def build(
 
     With `adapters`, by the tasks' names, it learns to reconstruct them. `unsupported` are
     sentences that ask for nothing the tasks know; the confidence learns from them what not to
-    trust.
+    trust. `prepared`, of the same tasks, encoder and seed, saves reading them once more.
 
     With a `team` of several processes each takes a share of every batch; all of them end with the
     same hypernetwork.
@@ -90,27 +122,23 @@ def build(
         team.share(training.batch_size)
     else:
         team.check_alone(text("reconstruction"))
-    tell = teller or (lambda _: None)
-    embedder = Embedder.load(config.embedder)
-    descriptions = trained_on(tasks)
-    tell(f"{len(tasks.every)} tasks, {len(descriptions)} descriptions to read")
-    cut = sum(n > embedder.longest for n in embedder.tokens([d.text for d in descriptions]))
-    if cut:
-        tell(f"{cut} descriptions are longer than the encoder's {embedder.longest} tokens: cut")
-    library = Library.of(embedder, descriptions, config.encoder, LOOSE, config.spelling)
-    tagger = team.from_leader(lambda: tagger_for(embedder, tasks, config, training.seed, teller))
-    network = new_network(base, tasks, config, embedder.width, training.seed)
+    read = prepared or prepare(tasks, config, training.seed, teller, team)
+    network = new_network(base, tasks, config, read.embedder.width, training.seed)
     known = identity(base, tasks, config, training, adapters)
     run = Run(known, watcher, checkpoints, resume, team, teller)
     figures: dict[str, Any] = {}
     if adapters is None:
-        state = train_supervised(base, tasks, network, library, descriptions, training, run)
+        state = train_supervised(
+            base, tasks, network, read.library, read.descriptions, training, run
+        )
     else:
-        state = train_reconstruction(adapters, tasks, network, library, descriptions, training, run)
+        state = train_reconstruction(
+            adapters, tasks, network, read.library, read.descriptions, training, run
+        )
         learned = {t.name: adapters[t.name] for t in tasks.of("train") if t.name in adapters}
         layers = [layer for group in network.places.groups for layer in group.layers]
         figures["mean_adapter_error"] = round(Targets(learned, layers).mean_error(), 4)
-    generator = finished(base, tasks, network, tagger, embedder, unsupported)
+    generator = finished(base, tasks, network, read.tagger, read.embedder, unsupported)
     count = sum(parameter.numel() for parameter in network.parameters())
     return Built(generator, state.best_loss, state.best_step, count, figures)
 
