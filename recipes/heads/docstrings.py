@@ -2,12 +2,12 @@
 
     python -m recipes.heads.docstrings work/docstrings [--answer verb|lines|ease]
 
-The texts are the first paragraphs of the docstrings of Python's own standard library (five
-words or more, each text once). The class is the verb with which the function's name begins, of the ten most
-frequent ones: `getAttribute`, `get_close_matches` and `_get_sep` are `get`. Two numbers can be asked
-for instead: `lines`, the logarithm of how many lines the documented function or class has, and
-`ease`, how easily the text reads (Flesch 1948; syllables are groups of vowels). Whole files go to
-test, valid or train, in the order of their names' hashes; so nothing of a test file was ever
+The texts are the first paragraphs of the docstrings of Python's own standard library (five words
+or more, each text once). The class is the verb with which the function's name begins, of the ten
+most frequent ones: `getAttribute`, `get_close_matches` and `_get_sep` are `get`. Two numbers can be
+asked for instead: `lines`, the logarithm of how many lines the documented function or class has,
+and `ease`, how easily the text reads (Flesch 1948; syllables are groups of vowels). Whole files go
+to test, valid or train, in the order of their names' hashes; so nothing of a test file was ever
 learned.
 """
 
