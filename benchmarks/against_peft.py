@@ -57,7 +57,7 @@ def training_step() -> None:
     labels = torch.where(batch.targets != -100, batch.targets, -100)
 
     def ours() -> None:
-        answer_loss(base.model, head, batch).backward()
+        answer_loss(base.forward, head, batch).backward()
 
     def theirs() -> None:
         logits = peft(input_ids=batch.ids, attention_mask=batch.mask).logits

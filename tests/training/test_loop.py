@@ -289,10 +289,10 @@ def test_a_state_that_cannot_be_saved_is_told(base, tmp_path, monkeypatch):
 def drift(base, adapter, rows):
     batch = padded(encode(base.tokenizer, rows, 128), 0)
     head = base.head
-    bare = base_log_probabilities(base.model, head, batch)
+    bare = base_log_probabilities(base.forward, head, batch)
     chain = detour.Chain.of(adapter)
     with base.hold(contents_for_chain(chain, torch.float32, base.device)), torch.no_grad():
-        return float(kl_to_base(base.model, head, batch, bare))
+        return float(kl_to_base(base.forward, head, batch, bare))
 
 
 def test_kl_to_the_base_keeps_the_neighbours(base):

@@ -42,7 +42,7 @@ def test_kl_is_torchs():
 def test_the_answer_loss_is_cross_entropy_on_answers_alone(base, batch):
     """Mutation check: a loss over prompts or padding would be another number."""
     logits, targets = logits_at_answers(base, batch)
-    loss = answer_loss(base.model, base.head, batch)
+    loss = answer_loss(base.forward, base.head, batch)
     torch.testing.assert_close(loss, cross_entropy(logits, targets))
     whole = base.logits(batch.ids, mask=batch.mask)
     everything = cross_entropy(whole[:, :-1].flatten(0, 1), batch.ids[:, 1:].flatten())
@@ -52,22 +52,22 @@ def test_the_answer_loss_is_cross_entropy_on_answers_alone(base, batch):
 def test_the_padding_has_no_part_in_the_loss(base, batch):
     other = padded(encode(base.tokenizer, ROWS, 128), pad_id=7)
     assert not torch.equal(other.ids, batch.ids)
-    one = answer_loss(base.model, base.head, batch)
-    torch.testing.assert_close(answer_loss(base.model, base.head, other), one)
+    one = answer_loss(base.forward, base.head, batch)
+    torch.testing.assert_close(answer_loss(base.forward, base.head, other), one)
 
 
 def test_kl_to_the_base_is_zero_at_the_start_and_grows(base, batch):
-    bare = base_log_probabilities(base.model, base.head, batch)
+    bare = base_log_probabilities(base.forward, base.head, batch)
     logits, _ = logits_at_answers(base, batch)
     torch.testing.assert_close(bare, logits.log_softmax(-1), atol=1e-5, rtol=1e-5)
     factors = Factors(base.slots.shapes, Size(2, 2.0), 0, base.device)
     head = base.head
     with base.hold(factors.contents()):
-        assert abs(float(kl_to_base(base.model, head, batch, bare).detach())) < 1e-6
+        assert abs(float(kl_to_base(base.forward, head, batch, bare).detach())) < 1e-6
         with torch.no_grad():
             for _, up in factors.pairs.values():
                 up.normal_(std=0.2, generator=torch.Generator().manual_seed(1))
-        moved = kl_to_base(base.model, head, batch, bare)
+        moved = kl_to_base(base.forward, head, batch, bare)
         now, _ = logits_at_answers(base, batch)
         expected = kl_div(now.log_softmax(-1), bare, log_target=True, reduction="batchmean")
         torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-4)

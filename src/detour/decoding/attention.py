@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 _TORCH = "sdpa"
-ONE_TOKEN, LEARNING = OURS = ("detour_one_token", "detour_learning")
+ONE_TOKEN, LEARNING, PACKED = OURS = ("detour_one_token", "detour_learning", "detour_packed")
 _SMALL = 2**16  # key elements below which torch's kernel is as fast
 
 
@@ -34,18 +34,21 @@ def one_token_attention(model: PreTrainedModel) -> Generator[None]:
 
 @contextmanager
 def attending(
-    model: PreTrainedModel, name: str, attend: Callable[..., tuple[Tensor, None]]
+    model: PreTrainedModel,
+    name: str,
+    attend: Callable[..., tuple[Tensor, None]],
+    masks: Callable[..., Tensor | None] = sdpa_mask,
 ) -> Generator[None]:
     """Let the model attend by a function, where it lets that be chosen and leaves it to torch now.
 
-    `name` is one of `OURS`. The function takes and gives what those of transformers do; masks come
-    as torch's kernel wants them.
+    `name` is one of `OURS`. The function takes and gives what those of transformers do; `masks`
+    makes its masks, by default as torch's kernel wants them.
     """
     if not getattr(model, "_supports_attention_backend", False):
         yield
         return
     AttentionInterface.register(name, attend)
-    AttentionMaskInterface.register(name, sdpa_mask)
+    AttentionMaskInterface.register(name, masks)
     chosen = _configs(model, _TORCH)
     for config in chosen:  # the name's own setter would change the parts of a config as well
         config._attn_implementation_internal = name

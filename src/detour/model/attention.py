@@ -31,20 +31,25 @@ def learning_attention(model: PreTrainedModel) -> Generator[None]:
     Models that let nobody choose, or that recompute their layers in the backward (which comes after
     this is over), stay with what they have.
     """
-    wanted = (
-        torch.is_grad_enabled()
-        and model.device.type == "cpu"
-        and model.dtype in (torch.bfloat16, torch.float16)
-        and not any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
-    )
-    if not wanted:
+    if not torchs_is_slow(model) or recomputes(model):
         yield
         return
-    with attending(model, LEARNING, _attend):
+    with attending(model, LEARNING, attend):
         yield
 
 
-def _attend(
+def torchs_is_slow(model: PreTrainedModel) -> bool:
+    """Whether plain products are the faster attention for this model here and now."""
+    half = model.dtype in (torch.bfloat16, torch.float16)
+    return torch.is_grad_enabled() and model.device.type == "cpu" and half
+
+
+def recomputes(model: PreTrainedModel) -> bool:
+    """Whether some of its layers run once more in the backward (gradient checkpointing)."""
+    return any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+
+
+def attend(
     module: nn.Module,
     query: Float[Tensor, "rows heads tokens width"],
     key: Float[Tensor, "rows groups keys width"],

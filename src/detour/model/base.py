@@ -33,6 +33,7 @@ from detour.model.binding import bound
 from detour.model.chat import Message, render
 from detour.model.loading import check_causal, load_model
 from detour.model.loss import Head
+from detour.model.packing import Forward
 from detour.model.quantized import method_of
 from detour.model.text import StopText, TextStream, cut, stop_strings
 from detour.slots.chained import contents_for_chain, contents_for_rows
@@ -157,6 +158,11 @@ class Base:
             BaseError: the model treats its logits in an unknown way.
         """
         return Head(self.model)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The forward pass of learning; have it, too, before the slots are filled."""
+        return Forward(self.model)
 
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:

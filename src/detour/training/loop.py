@@ -176,16 +176,16 @@ def train_with(
     under = Under.of(base, beneath)
     objective = find_objective(config.objective) if config.objective else None
     known = _identity(config, base, (kept, held, neighbours), start, under, objective)
-    head = base.head
+    head, forward = base.head, base.forward
     held_to = [
-        [(part, base_log_probabilities(base.model, head, part.to(base.device))) for part in parts]
+        [(part, base_log_probabilities(forward, head, part.to(base.device))) for part in parts]
         for parts in (anchor.parts(config.micro_batch_size) for anchor in anchors)
     ]
 
     def loss_of(batch: Batch, divisor: int | None = None) -> Tensor:
         if objective:
-            return own_loss(base.model, head, batch, objective)
-        return answer_loss(base.model, head, batch, divisor)
+            return own_loss(forward, head, batch, objective)
+        return answer_loss(forward, head, batch, divisor)
 
     def step_of(step: int) -> Step:
         batch = material.batches[step]
@@ -203,7 +203,7 @@ def train_with(
             def pull(given: tuple[Batch, Tensor]) -> Tensor:
                 act()
                 part, bare = given[0].to(base.device), given[1]
-                held = config.kl_weight * kl_to_base(base.model, head, part, bare)
+                held = config.kl_weight * kl_to_base(forward, head, part, bare)
                 return held * (part.supervised / whole)
 
             total = total + in_parts(held_to[place], pull)[0]

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from detour.model.loss import IGNORED, Head, completion_loss, hidden_states
+from detour.model.loss import Head, completion_loss
+from detour.model.packing import Forward
 from detour.model.rows import Batch
 from detour.training.own_loss import Objective, Said
 
@@ -39,41 +39,36 @@ def in_parts(
 
 
 def answer_loss(
-    model: PreTrainedModel, head: Head, batch: Batch, divisor: int | None = None
+    forward: Forward, head: Head, batch: Batch, divisor: int | None = None
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy (nats) over the supervised tokens.
 
     Of a part give the supervised tokens of the whole step as `divisor`; then the parts add up.
     """
-    hidden = hidden_states(model, batch.ids, batch.mask)  # (rows, tokens, width)
-    return completion_loss(hidden, head, batch.targets, divisor=divisor)
+    seen = forward(batch)
+    return completion_loss(seen.hidden, head, seen.targets, divisor=divisor)
 
 
-def own_loss(
-    model: PreTrainedModel, head: Head, batch: Batch, objective: Objective
-) -> Float[Tensor, ""]:
+def own_loss(forward: Forward, head: Head, batch: Batch, objective: Objective) -> Float[Tensor, ""]:
     """A loss of the user's own over the supervised tokens; all their logits exist at once.
 
     Raises:
         ConfigError: as `Objective`.
     """
-    kept = _kept(batch.targets)
-    hidden = hidden_states(model, batch.ids, batch.mask)
-    row = kept.nonzero()[:, 0]
-    said = Said(head(hidden[kept]).float(), batch.targets[kept], row, len(batch.ids))
-    return objective(said)
+    seen = forward(batch)
+    return objective(Said(head(seen.hidden).float(), seen.targets, seen.row, len(batch.ids)))
 
 
 def base_log_probabilities(
-    model: PreTrainedModel, head: Head, batch: Batch
+    forward: Forward, head: Head, batch: Batch
 ) -> Float[Tensor, "supervised vocab"]:
     """What the model says at the supervised places; called on the bare base."""
     with torch.no_grad():
-        return _log_probabilities(model, head, batch)
+        return _log_probabilities(forward, head, batch)
 
 
 def kl_to_base(
-    model: PreTrainedModel,
+    forward: Forward,
     head: Head,
     batch: Batch,
     base: Float[Tensor, "supervised vocab"],
@@ -82,7 +77,7 @@ def kl_to_base(
 
     The direction that keeps everything the base gave weight to (remedy of many editing papers).
     """
-    return kl(base, _log_probabilities(model, head, batch))
+    return kl(base, _log_probabilities(forward, head, batch))
 
 
 def kl(
@@ -93,11 +88,6 @@ def kl(
 
 
 def _log_probabilities(
-    model: PreTrainedModel, head: Head, batch: Batch
+    forward: Forward, head: Head, batch: Batch
 ) -> Float[Tensor, "supervised vocab"]:
-    hidden = hidden_states(model, batch.ids, batch.mask)
-    return head(hidden[_kept(batch.targets)]).float().log_softmax(-1)
-
-
-def _kept(targets: Int[Tensor, "rows tokens"]) -> Tensor:
-    return targets != IGNORED
+    return head(forward(batch).hidden).float().log_softmax(-1)

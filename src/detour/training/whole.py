@@ -24,6 +24,7 @@ from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.model.examples import Example, Plain, digest_of
 from detour.model.loss import Head
+from detour.model.packing import Forward
 from detour.model.rows import Batch
 from detour.state_file import Identity
 from detour.training.config import Plan, TrainConfig, derive, make_config
@@ -112,21 +113,21 @@ def train_whole(
         if teller:
             teller(reason)
     weights = _Weights(deepcopy(base.model))
-    head = Head(weights.model)
+    head, forward = Head(weights.model), Forward(weights.model)
 
     def step_of(step: int) -> Step:
         batch = material.batches[step]
         count = batch.supervised
 
         def share(part: Batch) -> Tensor:
-            return answer_loss(weights.model, head, part.to(base.device), count)
+            return answer_loss(forward, head, part.to(base.device), count)
 
         total, loss = in_parts(batch.parts(config.micro_batch_size), share)
         return Step(total, loss, int(batch.mask.sum()))
 
     def judge() -> float:
         return mean_loss(
-            lambda batch: answer_loss(weights.model, head, batch), material.judged, base.device
+            lambda batch: answer_loss(forward, head, batch), material.judged, base.device
         )
 
     known = _identity(config, base, (kept, held))

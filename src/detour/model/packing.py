@@ -1,0 +1,167 @@
+"""From a batch to the hidden states of its supervised tokens, without computing on padding.
+
+Rows of a batch lie one after another in a single line; every linear layer sees real tokens only,
+and attention is taken sequence by sequence. The line's boundaries travel in the arguments that
+transformers has for it (`cu_seq_lens_q` and its like), so FlashAttention reads them too. Models
+that cannot be read so are found out by a trial, and stay padded. Knows batches and transformers'
+causal models; knows neither adapters nor optimisers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from detour.decoding.attention import PACKED, attending
+from detour.model.attention import attend, recomputes, torchs_is_slow
+from detour.model.loss import IGNORED, hidden_states
+from detour.model.rows import Batch
+
+_CLOSE = {torch.float32: 1e-4, torch.float64: 1e-6}
+_CLOSE_HALF = 3e-2  # of the largest value, in 16-bit types
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """What a loss needs of a batch: its supervised tokens, row after row.
+
+    Attributes:
+        hidden: the last hidden states, (tokens, width).
+        targets: what should follow, (tokens).
+        row: which row of the batch each belongs to, (tokens).
+    """
+
+    hidden: Float[Tensor, "tokens width"]
+    targets: Int[Tensor, " tokens"]
+    row: Int[Tensor, " tokens"]
+
+
+class Forward:
+    """The forward pass of learning, for one frozen model.
+
+    Make it while nothing acts on the model: a trial of five tokens says whether it can be packed.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self.packs = _can_pack(model)
+        self._window = _window(model)
+
+    def __call__(self, batch: Batch) -> Supervised:
+        """Gradients flow from `hidden` into whatever the model's slots hold."""
+        kept = batch.targets != IGNORED
+        row = kept.nonzero()[:, 0]
+        lengths: list[int] = batch.mask.sum(-1).tolist()
+        if self._fits(lengths):
+            there = batch.mask.bool()
+            line = packed_states(self._model, batch.ids[there], lengths)
+            return Supervised(line[kept[there]], batch.targets[kept], row)
+        hidden = hidden_states(self._model, batch.ids, batch.mask)  # (rows, tokens, width)
+        return Supervised(hidden[kept], batch.targets[kept], row)
+
+    def _fits(self, lengths: Sequence[int]) -> bool:
+        """Rows of one length have no padding; windows shorter than a row are left to the model."""
+        uneven = min(lengths) < max(lengths) <= self._window
+        return self.packs and uneven and not recomputes(self._model)
+
+
+def packed_states(
+    model: PreTrainedModel,
+    ids: Int[Tensor, " tokens"],
+    lengths: Sequence[int],
+    attention: Callable[..., tuple[Tensor, None]] | None = None,
+) -> Float[Tensor, "tokens width"]:
+    """The last hidden states of sequences that lie one after another.
+
+    `lengths` are those of the sequences, in tokens; none of them sees another. `attention` stands
+    in for `attend_packed`.
+    """
+    ends = torch.tensor([0, *lengths], device=ids.device).cumsum(0, dtype=torch.int32)
+    positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+    longest = max(lengths)
+    one = attend if torchs_is_slow(model) else sdpa_attention_forward
+    with attending(model, PACKED, partial(attention or attend_packed, one), masks=_no_mask):
+        output = model.base_model(
+            input_ids=ids[None], attention_mask=torch.ones_like(ids)[None],
+            position_ids=positions[None], use_cache=False, cu_seq_lens_q=ends,
+            cu_seq_lens_k=ends, max_length_q=longest, max_length_k=longest,
+        )  # fmt: skip
+    return output.last_hidden_state[0]
+
+
+def _no_mask(*_: Any, **__: Any) -> None:  # noqa: ANN401  (as transformers calls it)
+    """Sequences of a line are parted by attention itself."""
+
+
+def attend_packed(
+    one: Callable[..., tuple[Tensor, None]],
+    module: nn.Module,
+    query: Float[Tensor, "1 heads tokens width"],
+    key: Float[Tensor, "1 groups tokens width"],
+    value: Float[Tensor, "1 groups tokens value_width"],
+    attention_mask: Tensor | None,
+    *positional: Any,  # noqa: ANN401  (what a model hands to whatever attention was chosen)
+    cu_seq_lens_q: Int[Tensor, " sequences_and_1"],
+    **more: Any,  # noqa: ANN401
+) -> tuple[Float[Tensor, "1 tokens heads value_width"], None]:
+    """Attention of every sequence by `one`, side by side again.
+
+    Raises:
+        TypeError: the model did not hand the boundaries on.
+    """
+    for name in ("cu_seq_lens_k", "max_length_q", "max_length_k"):
+        more.pop(name, None)
+    lengths: list[int] = cu_seq_lens_q.diff().tolist()
+    found = [
+        one(module, q, k, v, attention_mask, *positional, **more)[0]
+        for q, k, v in zip(
+            query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True
+        )
+    ]
+    return torch.cat(found, dim=1), None
+
+
+def _window(model: PreTrainedModel) -> int:
+    """The shortest stretch that any of its layers attends over, where the config states one."""
+    config = model.config.get_text_config()
+    stated = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    windows = [window for window in stated if isinstance(window, int) and window > 0]
+    return min(windows, default=2**62)
+
+
+@torch.no_grad()
+def _can_pack(model: PreTrainedModel) -> bool:
+    """Whether two short sequences in a line give what they give side by side.
+
+    Every layer must attend by the function that parts them: a state-space layer would carry what it
+    has seen of one sequence into the next.
+    """
+    config = model.config.get_text_config()
+    ids = torch.tensor([[0, 1, 0], [1, 1, 0]], device=model.device)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]], device=model.device)
+    there = mask.bool()
+    calls = 0
+
+    def counted(*given: Any, **more: Any) -> tuple[Tensor, None]:  # noqa: ANN401
+        nonlocal calls
+        calls += 1
+        return attend_packed(*given, **more)
+
+    try:
+        line = packed_states(model, ids[there], [3, 2], counted).float()
+    except (TypeError, ValueError):  # it takes no boundaries, or heeds none
+        return False
+    by_library = str(getattr(config, "_attn_implementation", "")).startswith("flash")
+    if calls != config.num_hidden_layers and not by_library:
+        return False
+    expected = hidden_states(model, ids, mask)[there].float()
+    error = float((line - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    return error <= _CLOSE.get(model.dtype, _CLOSE_HALF)
