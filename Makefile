@@ -16,6 +16,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 # Small matrices gain nothing from many threads, and threads that spin starve their neighbours.
 CORES := $(shell nproc 2> /dev/null || sysctl -n hw.ncpu 2> /dev/null || echo 1)
 export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
+# of tests, each with one thread and up to 2 GB
+WORKERS := $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
@@ -35,7 +37,8 @@ demo: $(CORE_STAMP)  ## install only what the demo needs, and run it
 	$(BIN)/detour demo
 
 test: setup check  ## check, then all tests but the long ones; coverage of src at least 90 %
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not long" --cov --cov-fail-under=90
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not long" -n $(WORKERS) \
+		--dist loadfile --cov --cov-fail-under=90
 
 test-long: setup  ## experiments, soaks and fuzzing
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m long
