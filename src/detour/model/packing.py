@@ -9,7 +9,9 @@ causal models; knows neither adapters nor optimisers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +25,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from detour.decoding.attention import PACKED, attending
 from detour.model.attention import attend, recomputes, torchs_is_slow
 from detour.model.loss import IGNORED, hidden_states
+from detour.model.prefix import Prefix
 from detour.model.rows import Batch
 
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-6}
@@ -53,7 +56,22 @@ class Forward:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self.packs = _can_pack(model)
+        self.prefix: Prefix | None = None
+        """What is kept of the layers below the lowest adapted one."""
         self._window = _window(model)
+
+    def remembering(self, adapted: Iterable[str], limit: int) -> Forward:
+        """The same, keeping at most `limit` bytes of what frozen first layers say of each row.
+
+        `adapted` are the modules that something acts on. Itself where nothing can be kept. Make it,
+        too, while the slots are empty; it holds for one training.
+        """
+        prefix = Prefix.below(self._model, adapted, limit) if self.packs else None
+        if prefix is None or not _can_pass_by(self._model, prefix):
+            return self
+        made = copy(self)
+        made.prefix = prefix
+        return made
 
     def __call__(self, batch: Batch) -> Supervised:
         """Gradients flow from `hidden` into whatever the model's slots hold."""
@@ -62,15 +80,18 @@ class Forward:
         lengths: list[int] = batch.mask.sum(-1).tolist()
         if self._fits(lengths):
             there = batch.mask.bool()
-            line = packed_states(self._model, batch.ids[there], lengths)
+            ids = batch.ids[there]
+            with self.prefix.around(ids.split(lengths)) if self.prefix else nullcontext():
+                line = packed_states(self._model, ids, lengths)
             return Supervised(line[kept[there]], batch.targets[kept], row)
         hidden = hidden_states(self._model, batch.ids, batch.mask)  # (rows, tokens, width)
         return Supervised(hidden[kept], batch.targets[kept], row)
 
     def _fits(self, lengths: Sequence[int]) -> bool:
         """Rows of one length have no padding; windows shorter than a row are left to the model."""
-        uneven = min(lengths) < max(lengths) <= self._window
-        return self.packs and uneven and not recomputes(self._model)
+        wanted = min(lengths) < max(lengths) or self.prefix is not None
+        within = max(lengths) <= self._window
+        return self.packs and wanted and within and not recomputes(self._model)
 
 
 def packed_states(
@@ -135,6 +156,23 @@ def _window(model: PreTrainedModel) -> int:
     stated = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     windows = [window for window in stated if isinstance(window, int) and window > 0]
     return min(windows, default=2**62)
+
+
+@torch.no_grad()
+def _can_pass_by(model: PreTrainedModel, prefix: Prefix) -> bool:
+    """Whether the model says the same with its first layers passed by.
+
+    It does not where later layers look back at what earlier ones computed.
+    """
+    ids = torch.tensor([0, 1, 0, 1, 1], device=model.device)
+    trial = Prefix(prefix.layers, prefix.place, limit=2**20)
+    if not trial.is_plain(lambda: packed_states(model, ids, [3, 2])):
+        return False
+    with trial.around(ids.split([3, 2])):
+        expected = packed_states(model, ids, [3, 2])
+    with trial.around(ids.split([3, 2])):
+        found = packed_states(model, ids, [3, 2])
+    return torch.equal(expected, found)
 
 
 @torch.no_grad()
