@@ -35,7 +35,7 @@ class Prefix:
         `adapted` are names of modules in the model. None where the first layer is among them, or
         anything before the layers, or where the layers are not one list.
         """
-        found = _listed(model)
+        found = decoder_layers(model)
         if found is None:
             return None
         path, layers = found
@@ -121,7 +121,8 @@ def _as_it_comes(states: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: ANN401
     return states
 
 
-def _listed(model: PreTrainedModel) -> tuple[str, nn.ModuleList] | None:
+def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList] | None:
+    """The list of the model's decoder layers, with its name in the model; None if not one list."""
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     found = [
         (name, module)
