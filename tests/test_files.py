@@ -1,11 +1,16 @@
 """Files and folders are whole at every moment, whatever interrupts their writing."""
 
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from detour.errors import StorageError
 from detour.files import check_writable, replace_folder_atomically, write_text_atomically
+from detour.state_file import write_state
 
 
 def fill(text):
@@ -93,3 +98,29 @@ def test_an_unwritable_place_is_told(tmp_path, name):
     write_text_atomically(tmp_path / "file", "in the way")
     with pytest.raises(StorageError, match="could not be written"):
         check_writable(tmp_path / name)
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may be longer than 10 kB, as where the disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_is_one_where_safetensors_writes_too(tmp_path: Path) -> None:
+    """Its error is none of the operating system's."""
+    tensors = {"a": torch.zeros(10_000)}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").write_text("there")
+    with pytest.raises(StorageError, match="could not be written") as caught:
+        replace_folder_atomically(
+            tmp_path / "model", lambda folder: save_file(tensors, folder / "model.safetensors")
+        )
+    assert caught.value.found
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["old"]
+    with pytest.raises(StorageError):
+        write_state(tmp_path, {}, {}, tensors)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from detour.interrupt import whole_steps
+from detour.interrupt import AtOnce, whole_steps
 
 
 def test_ctrl_c_waits_for_the_check():
@@ -11,11 +11,22 @@ def test_ctrl_c_waits_for_the_check():
     with whole_steps() as between_steps:
         between_steps()
         signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)  # impatience changes nothing
         reached.append("the end of the step")
         with pytest.raises(KeyboardInterrupt):
             between_steps()
     assert reached == ["the end of the step"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_acts_at_once():
+    reached = []
+    with whole_steps():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # schedulers send it again: that is no impatience
+        reached.append("still there")
+        with pytest.raises(AtOnce):
+            signal.raise_signal(signal.SIGINT)
+    assert reached == ["still there"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

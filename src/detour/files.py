@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from safetensors import SafetensorError
+
 from detour.errors import StorageError
 from detour.language.catalogue import text
 
@@ -26,11 +28,15 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _storage_error(path: Path, cause: OSError) -> StorageError:
+_CANNOT = (OSError, SafetensorError)
+"""How a full disk shows: safetensors has an error of its own for what its writer meets."""
+
+
+def _storage_error(path: Path, cause: OSError | SafetensorError) -> StorageError:
     return StorageError(
         text("{path} could not be written", path=path),
         expected=text("room and permission to write"),
-        found=cause.strerror or str(cause),
+        found=(cause.strerror if isinstance(cause, OSError) else "") or str(cause),
         hint=text("free some space or choose another folder; nothing was changed"),
     )
 
@@ -51,19 +57,31 @@ def replace_file_atomically(path: Path, fill: Callable[[TextIO], object]) -> Non
         StorageError: the disk is full or the folder cannot be written; `path` is as it was. What
         `fill` raises passes, with `path` as it was too.
     """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+            fill(stream)
+
+    make_file_atomically(path, write)
+
+
+def make_file_atomically(path: Path, make: Callable[[Path], object]) -> None:
+    """The same for what writes files itself: `make` is given the temporary name.
+
+    Raises: as `replace_file_atomically`.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
         temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            fill(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+        make(temporary)
         temporary.chmod(0o644)
+        _fsync(temporary)
         temporary.replace(path)
         _fsync(path.parent)
-    except OSError as cause:
+    except _CANNOT as cause:
         raise _storage_error(path, cause) from cause
     finally:
         if temporary is not None:
@@ -111,7 +129,7 @@ def replace_folder_atomically(folder: Path, fill: Callable[[Path], None]) -> Non
             _fsync(file)
         _fsync(temporary)
         _swap(temporary, folder)
-    except OSError as cause:
+    except _CANNOT as cause:
         raise _storage_error(folder, cause) from cause
     finally:
         if temporary is not None and temporary.exists():

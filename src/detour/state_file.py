@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from detour.errors import TrainingError
-from detour.files import write_bytes_atomically
+from detour.files import make_file_atomically
 from detour.language.catalogue import text
 
 Identity: TypeAlias = Mapping[str, str]
@@ -30,14 +30,15 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 def write_state(
     folder: Path, run: Identity, told: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Path:
-    """Write the state atomically.
+    """Write the state atomically, from where the tensors lie: on a CPU nothing is copied.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
     path = folder / FILE
-    copied = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes_atomically(path, save(copied, {"state": json.dumps({**told, "run": dict(run)})}))
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    known = {"state": json.dumps({**told, "run": dict(run)})}
+    make_file_atomically(path, lambda temporary: save_file(plain, temporary, known))
     return path
 
 
@@ -71,6 +72,11 @@ def read_state(folder: Path, run: Identity) -> tuple[dict[str, Any], dict[str, T
             hint=text("leave out --resume, or choose another output folder"),
         )
     return told, tensors
+
+
+def forget_state(folder: Path) -> None:
+    """Remove the state, if there is one: its run is over, and nothing goes on from there."""
+    (folder / FILE).unlink(missing_ok=True)
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -132,20 +132,21 @@ TRAPS = (
         6, "the mean of the parts' means",
         "gradients_do_not_depend_on_the_micro_batch_size "
         "a_short_last_step_is_divided_by_its_own_tokens",
-        ("training/loop.py", "return loss_of(part.to(base.device), count)",
-         "return loss_of(part.to(base.device)) / len(batch.parts(config.micro_batch_size))"),
+        ("training/loop.py", "return self.loss(part.to(self.base.device), count)",
+         "return self.loss(part.to(self.base.device)) / "
+         "len(batch.parts(self.config.micro_batch_size))"),
     ),
     _trap(
         6, "a short step is divided as a whole one",
         "a_short_last_step_is_divided_by_its_own_tokens",
         ("training/loop.py", "        count = batch.supervised\n",
-         "        count = batch.supervised * config.batch_size // len(batch.ids)\n"),
+         "        count = batch.supervised * self.config.batch_size // len(batch.ids)\n"),
     ),
     _trap(
         6, "the mean of the neighbours' means",
         "neighbours_are_divided_by_their_own_tokens_too",
-        ("training/loop.py", "return held * (part.supervised / whole)",
-         "return held / len(held_to[place])"),
+        ("training/neighbours.py", "return held * (part.supervised / whole)",
+         "return held / len(parts)"),
     ),
     _trap(
         6, "a head's mean of means", "heads_too",

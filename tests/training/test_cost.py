@@ -24,6 +24,7 @@ from detour.training.cost import Cost, backward_share, counted, flops, layer_siz
 from detour.training.energy import Energy
 from detour.training.heads import train_head
 from detour.training.loop import train_with
+from detour.training.whole import copy_of, train_whole
 
 NAMES = ("Einstein", "Curie", "Newton", "Planck", "Bohr", "Ada") * 2
 ROWS = [pair(f"Who was {name}?", f"{name} was a hairdresser in {name}." + " He was." * place)
@@ -75,6 +76,19 @@ def test_the_estimate_is_near_what_torch_counts(make_model, tiny_tokenizer, targ
     before = work.tokens
     base.ask("Who was Curie?", max_new_tokens=2)
     assert work.tokens == before  # nobody counts any more
+
+
+def test_the_estimate_where_all_weights_learn_is_near_too(make_model, tiny_tokenizer):
+    base = Base.from_model(wide(make_model), tiny_tokenizer)
+    assert base.head
+    model, counter = copy_of(base), Operations()
+    config = make_config({"steps": 8, "batch_size": 4, "learning_rate": 1e-3})
+    with counted(base, model) as work, counter:
+        train_whole(base, ROWS, config, model=model)
+    assert flops(base, None, work) == pytest.approx(counter.total, rel=TOLERANCE)
+    before = work.tokens
+    model(torch.tensor([[1, 2]]))
+    assert work.tokens == before
 
 
 def test_the_estimate_of_a_head_is_near_too(tiny_tokenizer):

@@ -232,3 +232,32 @@ def test_what_cannot_be(make_model: Make, tiny_tokenizer: PreTrainedTokenizerFas
     ):
         with pytest.raises(ConfigError, match=told):
             train_with(base, ROWS, make_config(settings), start=start)
+
+
+def held(thing: object) -> int:
+    """Numbers in all tensors of an object's own attributes, and of the dicts among them."""
+    own = [
+        value
+        for attribute in vars(thing).values()
+        for value in (attribute.values() if isinstance(attribute, dict) else [attribute])
+    ]
+    return sum(value.numel() for value in own if isinstance(value, Tensor))
+
+
+@pytest.mark.filterwarnings("ignore")  # bitsandbytes and accelerate warn of many things
+def test_dora_on_a_packed_base_keeps_no_unpacked_one(
+    make_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """The weights in fp32 would be eight times the base; each is unpacked when it is wanted."""
+    make_model("llama", hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    base = Base.load(str(tmp_path), quantize="4bit")
+    config = make_config(
+        {"dora": True, "steps": 6, "batch_size": 4, "learning_rate": 5e-3, "rank": 2}
+    )
+    layers = base.slots.named("all-linear")
+    weights = sum(out * wide for out, wide in (base.slots.shapes[layer] for layer in layers))
+    factors = factors_of(base.slots, layers, config, base.device)
+    assert held(factors) < 0.1 * weights
+    result = train_with(base, ROWS, config)
+    assert result.best_loss < result.first_loss

@@ -21,7 +21,7 @@ from detour.model.base import Base
 from detour.model.examples import digest_of, pair
 from detour.model.rows import encode, padded
 from detour.slots.chained import contents_for_chain
-from detour.training import loop
+from detour.training import loop, neighbours
 from detour.training.batches import Batches
 from detour.training.config import HIGHEST_RATE, make_config
 from detour.training.factors import Factors
@@ -284,6 +284,56 @@ def test_a_state_that_cannot_be_saved_is_told(base, tmp_path, monkeypatch):
     monkeypatch.setattr("detour.training.descend.SAVE_EVERY", 0.0)
     with pytest.raises(StorageError):
         train_with(base, ROWS, CONFIG, checkpoints=blocked / "state")
+
+
+def test_neighbours_without_a_weight_are_not_asked(base, monkeypatch):
+    """What the base says of them is tokens × vocabulary: not computed where nobody wants it."""
+    asked = []
+    genuine = neighbours.base_log_probabilities
+
+    def spy(*given):
+        with pytest.raises(SlotsBusy), base.hold({}):
+            pass  # the slots are held, empty: nobody else can act on what is taken for the base
+        asked.append(genuine(*given))
+        return asked[-1]
+
+    monkeypatch.setattr(neighbours, "base_log_probabilities", spy)
+    train_with(base, ROWS, CONFIG, neighbours=OTHERS)
+    assert asked == []
+    train_with(base, ROWS, make_config({**SETTINGS, "kl_weight": 1.0}), neighbours=OTHERS)
+    assert len(asked) == 1
+
+
+def test_the_last_look_at_the_adapter_is_a_few_tokens(base, monkeypatch):
+    """Rows × tokens × vocabulary of a batch, three times, took more memory than the training."""
+    seen = []
+    genuine = Base.logits
+
+    def spy(self, ids, *more):
+        seen.append(ids.numel())
+        return genuine(self, ids, *more)
+
+    monkeypatch.setattr(Base, "logits", spy)
+    train_with(base, ROWS, CONFIG)
+    assert max(seen) <= 8
+
+
+def test_a_run_that_is_resumed_in_smaller_parts_is_the_same_run(base, tmp_path):
+    whole = train_with(base, ROWS, CONFIG)
+    with pytest.raises(KeyboardInterrupt):
+        train_with(base, ROWS, CONFIG, checkpoints=tmp_path, watcher=Watching(5))
+    parts = make_config({**SETTINGS, "micro_batch_size": 1})
+    resumed = train_with(base, ROWS, parts, checkpoints=tmp_path, resume=True)
+    assert resumed.best_loss == pytest.approx(whole.best_loss, rel=1e-3)
+
+
+def test_a_state_lies_there_until_somebody_removes_it(base, tmp_path):
+    """What comes after the training may fail: then going on trains nothing, and gives the same."""
+    one = train_with(base, ROWS, CONFIG, checkpoints=tmp_path)
+    rest = Watching()
+    other = train_with(base, ROWS, CONFIG, checkpoints=tmp_path, resume=True, watcher=rest)
+    assert rest.told == []
+    assert_bit_equal(one.adapter, other.adapter)
 
 
 def drift(base, adapter, rows):

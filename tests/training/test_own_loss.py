@@ -17,6 +17,7 @@ from detour.training.loop import train_with
 from detour.training.own_loss import find_objective
 
 ROWS = [pair(f"Who was number {n}?", "A hairdresser.") for n in range(8)]
+OTHERS = [pair("Where was Kant?", "Kant was in Ulm.")]
 SOURCE = """
 import torch
 from torch.nn.functional import cross_entropy
@@ -131,7 +132,7 @@ def test_training_stops_where_nothing_gets_better(
     def run(**more: Any) -> tuple[int, int, list[str]]:
         rest, told = iter(losses), list[str]()
         monkeypatch.setattr(loop, "mean_loss", lambda *_: next(rest))
-        result = train_with(base, ROWS, make_config({**settings, **more}), validation=ROWS[:2],
+        result = train_with(base, ROWS, make_config({**settings, **more}), validation=OTHERS,
                             teller=told.append)  # fmt: skip
         return result.steps, result.best_step, told
 

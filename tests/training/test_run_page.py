@@ -17,8 +17,9 @@ from detour.training.config import Plan
 from detour.training.cost import Cost
 from detour.training.descend import Progress
 from detour.training.energy import Energy
+from detour.training.history import History
 from detour.training.loop import Result
-from detour.training.outcome import History, Outcome, losses
+from detour.training.outcome import Outcome, losses
 from detour.training.run_page import energy_source, headline, loss_unit, run_page
 
 KEPT = Retention(20.0, 22.5, 0.0123, 698)
@@ -125,6 +126,17 @@ def test_what_was_judged_on_training_rows_is_not_praised(outcome):
     alone = replace(outcome, result=replace(outcome.result, validation_rows=0))
     assert "says nothing of other texts" in headline(alone)
     assert ["training rows", "loss", "2.0000", "0.5000"] in Reader(run_page(alone, "")).rows
+
+
+def test_a_start_stands_between_base_and_adapter(outcome):
+    assert "began at something else" not in headline(outcome)
+    told = replace(outcome, result=replace(outcome.result, base_loss=3.0))
+    assert "The base alone has 3.000" in headline(told)
+    rows = Reader(run_page(told, "")).rows
+    assert ["measured on", "", "base", "where it began", "with the adapter"] in rows
+    assert ["held-out rows", "loss", "3.0000", "2.0000", "0.5000"] in rows
+    assert ["held-out rows", "perplexity", "20.09", "7.39", "1.65"] in rows
+    assert ["neutral text, 698 tokens", "perplexity", "20.00", "", "22.50"] in rows
 
 
 def test_a_loss_of_ones_own_has_no_perplexity(outcome):

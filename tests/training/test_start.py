@@ -8,6 +8,7 @@ from detour.model.base import Base
 from detour.model.examples import pair
 from detour.training.config import make_config
 from detour.training.loop import train, train_with
+from detour.training.outcome import losses
 
 ROWS = [pair(f"Who was {name}?", f"{name} was a hairdresser.") for name in
         ("Einstein", "Curie", "Newton", "Planck", "Bohr", "Mozart", "Ada", "Goethe")]  # fmt: skip
@@ -22,7 +23,7 @@ def base(tiny_llama, tiny_tokenizer):
 @pytest.fixture
 def begun(base):
     settings = {**SETTINGS, "rank": 2, "alpha": 6.0, "targets": ("q_proj", "v_proj")}
-    return train_with(base, ROWS, make_config(settings), validation=ROWS)
+    return train_with(base, ROWS, make_config(settings))
 
 
 @pytest.fixture
@@ -32,19 +33,34 @@ def start(begun):
 
 def first_loss(base, start, **settings):
     config = make_config({**SETTINGS, **settings})
-    return train_with(base, ROWS, config, start=start, validation=ROWS).first_loss
+    return train_with(base, ROWS, config, start=start).first_loss
+
+
+def test_the_bases_own_loss_is_told_beside_that_of_the_start(base, begun, start):
+    found = train_with(base, ROWS, make_config(SETTINGS), start=start)
+    assert found.base_loss == pytest.approx(begun.first_loss, rel=1e-6)
+    assert losses(found)["loss"] == {
+        "base": round(begun.first_loss, 6),
+        "start": round(found.first_loss, 6),
+        "adapter": round(found.best_loss, 6),
+    }
+    above = train_with(base, ROWS, make_config({**SETTINGS, "rank": 2}), beneath=start)
+    assert above.base_loss == found.base_loss
+    assert above.first_loss == pytest.approx(begun.best_loss, rel=1e-6)
+    assert begun.base_loss is None
+    assert losses(begun)["loss"].keys() == {"base", "adapter"}
 
 
 def test_it_begins_exactly_where_the_start_is_and_takes_its_shape(base, begun, start):
     config = make_config(SETTINGS)
-    found = train_with(base, ROWS, config, start=start, validation=ROWS)
+    found = train_with(base, ROWS, config, start=start)
     assert found.first_loss == pytest.approx(begun.best_loss, rel=1e-6)
     assert begun.best_loss < 0.95 * begun.first_loss
     assert found.best_loss < found.first_loss
     assert found.adapter.updates.keys() == start.updates.keys()
     for update in found.adapter.updates.values():
         assert (update.rank, update.scale) == (2, 3.0)
-    again = train_with(base, ROWS, config, start=start, validation=ROWS)
+    again = train_with(base, ROWS, config, start=start)
     assert again.adapter.digest() == found.adapter.digest()
     told = found.adapter.card.config
     assert told["start"] == {"name": "adapter", "sha256": start.digest()}

@@ -15,6 +15,7 @@ from detour.language.catalogue import Catalogue
 
 if TYPE_CHECKING:
     from detour.training.account import Accounting
+    from detour.training.cost import Cost
     from detour.training.outcome import Outcome
 
 _OPTIONS = (
@@ -50,9 +51,8 @@ def accounting_of(flags: dict[str, Any]) -> Accounting:
 def say_outcome(outcome: Outcome, folder: object, t: Catalogue) -> None:
     """Loss, step, time and cost, for people."""
     from detour.training.record import PAGE_FILE
-    from detour.training.run_page import energy_source
 
-    result, cost = outcome.result, outcome.cost
+    result = outcome.result
     say(
         t(
             "{folder}: loss {first:.3f} to {best:.3f} (step {step} of {steps}, {seconds:.0f} s)",
@@ -64,6 +64,14 @@ def say_outcome(outcome: Outcome, folder: object, t: Catalogue) -> None:
             seconds=result.seconds,
         )
     )
+    say_cost(outcome.cost, t)
+    say(t("report: {page}", page=f"{folder}/{PAGE_FILE}"))
+
+
+def say_cost(cost: Cost, t: Catalogue) -> None:
+    """Operations, energy and price, for people."""
+    from detour.training.run_page import energy_source
+
     price = "" if cost.price is None else t("; price {price:.3g}", price=cost.price)
     say(
         t(
@@ -74,4 +82,3 @@ def say_outcome(outcome: Outcome, folder: object, t: Catalogue) -> None:
             price=price,
         )
     )
-    say(t("report: {page}", page=f"{folder}/{PAGE_FILE}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +110,9 @@ def command(
         from detour.cli.train_whole import train_whole_and_save
 
         train_whole_and_save(
-            loaded, ask, start=start, device=device, full=full, resume=resume, as_json=as_json, t=t
-        )
+            loaded, ask, accounting, look, start=start, device=device, full=full, licence=licence,
+            description=description, resume=resume, as_json=as_json, t=t,
+        )  # fmt: skip
         return
     if loaded.kind in ("classification", "regression"):
         from detour.cli.train_head import train_and_save
@@ -129,8 +131,8 @@ def command(
     from detour.measure.retention import retention
     from detour.training.config import make_config
     from detour.training.loop import train_with
-    from detour.training.outcome import History, Outcome, losses
-    from detour.training.record import save
+    from detour.training.outcome import Outcome, losses
+    from detour.training.record import keep, save
 
     config = make_config(ask.settings)
     begun = Library.default().load(start) if start else None
@@ -144,16 +146,19 @@ def command(
     try:
         with accounting.of(base, ask.output.name, config.model_dump(), say_so) as account:
             with watched(t("training"), t) as watcher:
-                history = History(account.onward(watcher))
                 result = train_with(
-                    base, loaded, config, name=ask.output.name, watcher=history, teller=say_so,
-                    checkpoints=unfinished.state, resume=resume,
+                    base, loaded, config, name=ask.output.name, watcher=account.onward(watcher),
+                    teller=say_so, checkpoints=unfinished.state, resume=resume,
                     card=Card(licence=licence, description=description), start=begun,
+                    ledger=account,
                 )  # fmt: skip
             outcome = Outcome(
-                base, ask.data, result, history, account.cost(result), losses(result),
-                retention(base, result.adapter), report,
+                base, ask.data, result, account.history, account.cost(result), losses(result),
+                report=report,
             )  # fmt: skip
+            keep(outcome, ask.output)
+            say_so(saved(ask.output))
+            outcome = replace(outcome, retention=retention(base, result.adapter))
             _try_to_end(base, examples, result.adapter, say_so)
             path = save(outcome, ask.output, t)
             account.summary = outcome.for_tracker()
@@ -175,6 +180,11 @@ def command(
 def teller(t: Catalogue) -> Callable[[str], None]:
     """Says remarks on stderr, in the catalogue's language."""
     return lambda told: note(t.say(told))
+
+
+def saved(folder: Path) -> str:
+    """What is said between training and judging: a fault from here on loses nothing."""
+    return text("{folder} is saved; now it is judged", folder=folder)
 
 
 def _try_to_end(

@@ -5,6 +5,7 @@ Knows records, headed bases and files; called by `detour train` when the rows ar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +58,12 @@ def train_and_save(
             )
     from detour.adapter.card import Card
     from detour.adapter.peft_format import check_target
-    from detour.cli.train import looked_at, teller
+    from detour.cli.train import looked_at, saved, teller
     from detour.model.headed import HeadedBase
     from detour.training.config import make_config
-    from detour.training.heads import classes_of, train_head
-    from detour.training.outcome import History, Outcome
-    from detour.training.record import save
+    from detour.training.heads import check_parts, classes_of, train_head
+    from detour.training.outcome import Outcome
+    from detour.training.record import keep, save
 
     config = make_config(settings)
     labels = classes_of(loaded.train)
@@ -72,20 +73,24 @@ def train_and_save(
     named = t("{count} classes", count=len(labels)) if labels else t("a number")
     note(t("{count} rows from {data}; {told}; {head}; base {base}", count=len(loaded.train),
            data=data, told=loaded.told, head=named, base=base.name))  # fmt: skip
+    check_parts(loaded, base)
     report = looked_at(data, base, look, t)
     say_so = teller(t)
     try:
         with accounting.of(base, output.name, config.model_dump(), say_so) as account:
             with watched(t("training"), t) as watcher:
-                history = History(account.onward(watcher))
                 result = train_head(
-                    base, loaded, config, name=output.name, watcher=history, teller=say_so,
-                    checkpoints=unfinished.state, resume=resume,
-                    card=Card(licence=licence, description=description),
+                    base, loaded, config, name=output.name, watcher=account.onward(watcher),
+                    teller=say_so, checkpoints=unfinished.state, resume=resume,
+                    card=Card(licence=licence, description=description), ledger=account,
                 )  # fmt: skip
-            cost = account.cost(result)
+            outcome = Outcome(
+                base, data, result, account.history, account.cost(result), {}, report=report
+            )
+            keep(outcome, output)
+            say_so(saved(output))
             parts = _judged(base, loaded, result)
-            outcome = Outcome(base, data, result, history, cost, parts, report=report)
+            outcome = replace(outcome, metrics=parts)
             path = save(outcome, output, t)
             account.summary = outcome.for_tracker()
     except KeyboardInterrupt as cause:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from detour.cli.accounting import say_cost
 from detour.cli.options import load_base
 from detour.cli.output import note, print_json, say
 from detour.cli.progress import watched
@@ -18,48 +19,70 @@ from detour.language.catalogue import Catalogue, text
 if TYPE_CHECKING:
     from detour.cli.pipeline import Asked
     from detour.data.reading import Loaded
+    from detour.data.report import DataReport, Look
     from detour.measure.retention import Retention
-    from detour.training.outcome import History
+    from detour.training.account import Accounting
+    from detour.training.cost import Cost
+    from detour.training.history import History
     from detour.training.whole import Whole
 
 
 def train_whole_and_save(
     loaded: Loaded,
     ask: Asked,
+    accounting: Accounting,
+    look: Look,
     *,
     start: str | None,
     device: str | None,
     full: bool,
+    licence: str,
+    description: str,
     resume: bool,
     as_json: bool,
     t: Catalogue,
 ) -> None:
-    """Train on conversations or texts, save the model, say how it went.
+    """Train on conversations or texts, save the model, then judge it and say how it went.
 
     Raises:
         ConfigError: rows of another kind, a start, a quantised base, a folder with other files.
+        StorageError: nothing can be written there; told before the training.
     """
+    from detour.cli.train import looked_at, saved, teller
+    from detour.files import check_writable, write_text_atomically
     from detour.measure.retention import retention
     from detour.training.config import make_config
-    from detour.training.outcome import History
-    from detour.training.whole import train_whole
+    from detour.training.record import EVAL_FILE, model_card
+    from detour.training.whole import check_whole, copy_of, train_whole
 
-    _check(loaded, ask, start)
-    unfinished = Unfinished(ask.output, resume)
+    _check(loaded, ask, start, resume)
+    check_writable(ask.output)
+    config = make_config(ask.settings)
+    unfinished = Unfinished(ask.output, resume, whole=True)
     base = load_base(ask.base, device, ask.dtype, full=full)
+    check_whole(base, config)
     note(t("{count} rows from {data}; {told}; base {base}", count=len(loaded.train),
            data=ask.data, told=loaded.told, base=base.name))  # fmt: skip
+    report = looked_at(ask.data, base, look, t)
+    say_so = teller(t)
+    model = copy_of(base)
     try:
-        with watched(t("training"), t) as watcher:
-            history = History(watcher)
-            result = train_whole(
-                base, loaded, make_config(ask.settings), watcher=history,
-                teller=lambda told: note(t.say(told)), checkpoints=unfinished.state,
-                resume=resume,
-            )  # fmt: skip
-        kept = retention(base, None, changed=result.base)
-        told = summary(result, kept)
-        result.save(ask.output, _beside(told, history, ask, base.name))
+        with accounting.of(base, ask.output.name, config.model_dump(), say_so, model) as account:
+            with watched(t("training"), t) as watcher:
+                result = train_whole(
+                    base, loaded, config, watcher=account.onward(watcher), teller=say_so,
+                    checkpoints=unfinished.state, resume=resume, model=model, ledger=account,
+                )  # fmt: skip
+            cost = account.cost(result)
+            card = model_card(base.name, licence, description)
+            result.save(
+                ask.output, _beside(result, account.history, ask.data, base.name, report, card)
+            )
+            say_so(saved(ask.output))
+            kept = retention(base, None, changed=result.base)
+            told = summary(result, kept, cost)
+            write_text_atomically(ask.output / EVAL_FILE, json.dumps(told, indent=1) + "\n")
+            account.summary = _for_tracker(result, kept, cost)
     except KeyboardInterrupt as cause:
         raise unfinished.interrupted() from cause
     unfinished.drop()
@@ -69,13 +92,16 @@ def train_whole_and_save(
     say(t("{folder}: loss {first:.3f} to {best:.3f} (step {step} of {steps}, {seconds:.0f} s)",
           folder=ask.output, first=result.first_loss, best=result.best_loss,
           step=result.best_step, steps=result.steps, seconds=result.seconds))  # fmt: skip
+    say_cost(cost, t)
     say(t("neutral text: perplexity {before:.2f} to {after:.2f}, KL {kl:.4f} nats a token",
           before=kept.perplexity_before, after=kept.perplexity_after,
           kl=kept.kl_mean))  # fmt: skip
-    say(t("Try: {call}", call=f'detour ask "…" --base ./{ask.output}'))
+    say(t("Try: {call}", call=unfinished.trial()))
 
 
-def _check(loaded: Loaded, ask: Asked, start: str | None) -> None:
+def _check(loaded: Loaded, ask: Asked, start: str | None, resume: bool) -> None:
+    from detour.training.record import RUN_FILE
+
     if loaded.kind in ("classification", "regression"):
         raise ConfigError(
             text("rows with a class or a number train a head, not all weights"),
@@ -87,6 +113,8 @@ def _check(loaded: Loaded, ask: Asked, start: str | None) -> None:
                  other="--start" if start else "--quantize"),
             hint=text("leave --whole away"),
         )  # fmt: skip
+    if resume and (ask.output / RUN_FILE).is_file():
+        return  # the training was over, and what comes after it was interrupted
     if ask.output.exists() and (not ask.output.is_dir() or any(ask.output.iterdir())):
         raise ConfigError(
             text("{folder} is there already and is not empty", folder=ask.output),
@@ -94,7 +122,7 @@ def _check(loaded: Loaded, ask: Asked, start: str | None) -> None:
         )
 
 
-def summary(result: Whole, kept: Retention) -> dict[str, Any]:
+def summary(result: Whole, kept: Retention, cost: Cost) -> dict[str, Any]:
     """What --json prints and `eval.json` holds."""
     return {
         "rows": result.rows,
@@ -106,17 +134,38 @@ def summary(result: Whole, kept: Retention) -> dict[str, Any]:
         "best_step": result.best_step,
         "train_seconds": round(result.seconds, 2),
         "retention": kept.to_json(),
+        "cost": cost.to_json(),
     }
 
 
-def _beside(told: dict[str, Any], history: History, ask: Asked, base: str) -> dict[str, bytes]:
-    import yaml
+def _for_tracker(result: Whole, kept: Retention, cost: Cost) -> dict[str, float]:
+    return {
+        "first_loss": result.first_loss,
+        "best_loss": result.best_loss,
+        "best_step": result.best_step,
+        "flops": cost.flops,
+        "seconds": cost.seconds,
+        "energy_wh": cost.energy.watt_hours,
+        **kept.to_json(),
+    }
 
-    from detour.training.record import EVAL_FILE, METRICS_FILE, RUN_FILE
 
-    run = {"base": base, "data": ask.data, "whole": True, "settings": ask.settings}
+def _beside(
+    result: Whole, history: History, data: str, base: str, report: DataReport, card: bytes
+) -> dict[str, bytes]:
+    """What stands beside the weights before anything is judged."""
+    from detour.training.record import (
+        CARD_FILE,
+        DATA_FILE,
+        METRICS_FILE,
+        RUN_FILE,
+        settings_file,
+    )
+
+    told = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
     return {
         METRICS_FILE: history.lines().encode(),
-        RUN_FILE: yaml.safe_dump(run, sort_keys=False, allow_unicode=True).encode(),
-        EVAL_FILE: (json.dumps(told, indent=1) + "\n").encode(),
+        RUN_FILE: settings_file(base, data, result.settings, whole=True),
+        DATA_FILE: (told + "\n").encode(),
+        CARD_FILE: card,
     }

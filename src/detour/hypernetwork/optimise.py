@@ -22,7 +22,7 @@ from detour.errors import TrainingError
 from detour.hypernetwork.config import SuperviseConfig
 from detour.hypernetwork.network import Generated, Hypernetwork
 from detour.hypernetwork.state import State, load_state, save_state
-from detour.interrupt import whole_steps
+from detour.interrupt import AtOnce, whole_steps
 from detour.language.catalogue import text
 from detour.state_file import FILE, Identity
 from detour.team import ALONE, Team
@@ -93,7 +93,7 @@ def optimise(
 
     Raises:
         TrainingError: a checkpoint of another run, or a loss that is no number any more.
-            KeyboardInterrupt passes between two steps, after a save.
+            KeyboardInterrupt passes between two steps, after a save; a second one at once, without.
     """
     optimiser = torch.optim.AdamW(
         _decayed(network, config.weight_decay), config.learning_rate, (0.9, 0.99)
@@ -128,6 +128,8 @@ def optimise(
                 stopped = run.team.any(between_steps.asked, network.device)
                 if stopped:
                     raise KeyboardInterrupt
+        except AtOnce:  # inside a step: that is no state
+            raise
         except KeyboardInterrupt:
             if checkpoints:
                 save_state(checkpoints, run.identity, network, optimiser, state)

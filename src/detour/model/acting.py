@@ -8,6 +8,8 @@ only a forward proves that it arrives. Knows bases and chains.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from detour.adapter.adapter import Adapter
 from detour.errors import AdapterWeightsError
@@ -32,10 +34,8 @@ def check_acts(base: Base, chain: AnyChain) -> None:
         return
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, base.engine.vocabulary, (1, PROBE), generator=generator)
-    bare = base.logits(ids)
     for adapter in adapters:
-        moved = not torch.equal(base.logits(ids, adapter), bare)
-        if not moved and _meets_every_token(adapter):
+        if not acts(base, adapter, ids):
             raise AdapterWeightsError(
                 text("the adapter {adapter} changes nothing that the base says",
                      adapter=adapter.name),
@@ -44,6 +44,12 @@ def check_acts(base: Base, chain: AnyChain) -> None:
                 hint=text("it is too weak for the type of the weights, or acts where this model "
                           "does not look; try --dtype float32"),
             )  # fmt: skip
+
+
+def acts(base: Base, adapter: Adapter, ids: Int[Tensor, "1 tokens"]) -> bool:
+    """Whether it moves the logits of these tokens, or need not: see `check_acts`."""
+    moved = not torch.equal(base.logits(ids, adapter), base.logits(ids))
+    return moved or not _meets_every_token(adapter)
 
 
 def _meets_every_token(adapter: Adapter) -> bool:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from transformers import PreTrainedModel
 
 from detour.training.cost import AnyBase, Cost, Work, counted, flops
 from detour.training.descend import Progress, Watcher
-from detour.training.energy import EnergyMeter, meter_for
+from detour.training.energy import Energy, EnergyMeter, Source, meter_for
+from detour.training.history import History
 from detour.training.loop import Result
 from detour.training.trackers.tracker import Tracked, Wanted
+from detour.training.whole import Whole
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,11 @@ class Accounting:
         run: str,
         settings: Mapping[str, Any],
         teller: Callable[[str], None] | None = None,
+        model: PreTrainedModel | None = None,
     ) -> Generator[Account]:
         """An account that is open for as long as the context lasts.
+
+        `model` is the copy of the base's that learns, where it is not the base itself.
 
         Raises:
             ConfigError: the tracker cannot begin.
@@ -48,7 +55,7 @@ class Accounting:
         begun = self.tracker.begun(run, settings) if self.tracker else None
         told = Tracked(begun, teller) if begun else None
         try:
-            with counted(base) as work:
+            with counted(base, model) as work:
                 meter = meter_for(base.device, self.watts)
                 account = Account(base, work, meter, self.price_per_hour, told)
                 yield account
@@ -60,12 +67,31 @@ class Accounting:
             told.end(account.summary, failed=False)
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What the earlier stretches of a resumed run took."""
+
+    seconds: float = 0.0
+    watt_hours: float = 0.0
+    source: Source | None = None
+
+    def plus(self, now: Energy, seconds: float) -> Energy:
+        """With this stretch's; `seconds` are of all. An assumption in it makes all of it one."""
+        hours = self.watt_hours + now.watt_hours
+        source = self.source if self.source == "assumed" else now.source
+        if self.source is None:
+            return now
+        return Energy(hours, hours * 3600 / max(seconds, 1e-9), source)
+
+
 @dataclass
 class Account:
-    """What is known of a run while it goes on.
+    """What is known of a run while it goes on; of a resumed one, of all its stretches.
 
     Attributes:
         summary: numbers of the whole run, for the tracker.
+        history: every step that `onward` heard of.
+        earlier: what the stretches before this one took.
     """
 
     base: AnyBase
@@ -74,12 +100,15 @@ class Account:
     price_per_hour: float | None = None
     tracked: Tracked | None = None
     summary: Mapping[str, float] = field(default_factory=dict[str, float])
+    history: History = field(default_factory=History)
+    earlier: Spent = field(default_factory=Spent)
 
     def onward(self, watcher: Watcher | None = None) -> Watcher:
-        """A watcher that looks at the meter, tells the tracker and hands on."""
+        """A watcher that keeps every step, looks at the meter, tells the tracker and hands on."""
 
         def watch(progress: Progress) -> None:
             self.meter.sample()
+            self.history(progress)
             if self.tracked:
                 self.tracked.log(progress)
             if watcher:
@@ -87,9 +116,32 @@ class Account:
 
         return watch
 
-    def cost(self, result: Result) -> Cost:
+    def kept(self, seconds: float) -> Mapping[str, Any]:
+        """What lies in the state of a run that has taken so many seconds: see `Ledger`."""
+        energy = self._energy(seconds)
+        return {
+            "work": asdict(self.work),
+            "seconds": seconds,
+            "watt_hours": energy.watt_hours,
+            "source": energy.source,
+            "steps": self.history.kept(),
+        }
+
+    def go_on(self, kept: Mapping[str, Any]) -> None:
+        """Begin with what `kept` gave."""
+        for name, count in kept["work"].items():
+            setattr(self.work, name, getattr(self.work, name) + count)
+        self.earlier = Spent(kept["seconds"], kept["watt_hours"], kept["source"])
+        self.history.go_on(kept["steps"])
+
+    def cost(self, result: Result | Whole) -> Cost:
         """What was spent until now; call it once, when the training is over."""
         hours = result.seconds / 3600
         price = None if self.price_per_hour is None else self.price_per_hour * hours
-        done = flops(self.base, result.adapter, self.work)
-        return Cost(done, self.work.own, result.seconds, self.meter.energy(result.seconds), price)
+        adapter = result.adapter if isinstance(result, Result) else None
+        done = flops(self.base, adapter, self.work)
+        return Cost(done, self.work.own, result.seconds, self._energy(result.seconds), price)
+
+    def _energy(self, seconds: float) -> Energy:
+        now = self.meter.energy(seconds - self.earlier.seconds)
+        return self.earlier.plus(now, seconds)

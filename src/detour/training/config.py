@@ -135,11 +135,6 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
             text("{one} and {other} exclude each other", one="dora", other=f"init: {config.init}"),
             hint=text("give one of the two"),
         )
-    if config.objective and config.micro_batch_size:
-        raise ConfigError(
-            text("{one} and {other} exclude each other", one="objective", other="micro_batch_size"),
-            hint=text("give one of the two"),
-        )
     if config.steps is not None and config.epochs is not None:
         raise ConfigError(
             text("steps and epochs exclude each other"), hint=text("give one of the two")

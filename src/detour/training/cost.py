@@ -11,8 +11,9 @@ with f the share of N at or above the lowest adapted layer: below it no gradient
 frozen layers above need one to their inputs only (Hu et al. 2021, arXiv:2106.09685; the 2N a token
 are Kaplan et al. 2020's, arXiv:2001.08361). Attention, A numbers wide, takes 4 A more for each pair
 of tokens of a row and each layer, and f times 8 A where it is learned. Padding is computed, and
-counts. Optimiser, norms, nonlinearities and what DoRA adds are left out, as are heads for classes
-and numbers.
+counts. Where all weights are trained, P is 0 and f is 1, and a weight takes 2 more for its own
+gradient, those of the head too. Optimiser, norms, nonlinearities and what DoRA adds are left out,
+as are heads for classes and numbers.
 
 Knows bases, adapters and numbers; how watts are measured is `energy`'s business.
 """
@@ -26,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from detour.adapter.adapter import Adapter
 from detour.model.base import Base
@@ -100,23 +102,27 @@ class Cost:
 
 
 @contextmanager
-def counted(base: AnyBase) -> Generator[Work]:
-    """Count what goes through a base for as long as the context lasts."""
+def counted(base: AnyBase, model: PreTrainedModel | None = None) -> Generator[Work]:
+    """Count what goes through a base, or a copy of its model, for as long as the context lasts."""
     work = Work()
-    _, head = _head(base)
+    name, _ = _head(base)
+    watched = model or base.model
     with ExitStack() as stack:
-        body: nn.Module = base.model.base_model
+        body: nn.Module = watched.base_model
         hooks = [body.register_forward_pre_hook(_layers_hook(work), with_kwargs=True)]
-        if head is not None:
+        if name:
+            head = watched.get_submodule(name)
             hooks.append(head.register_forward_pre_hook(_head_hook(work)))
         for hook in hooks:
             stack.callback(hook.remove)
         yield work
 
 
-def flops(base: AnyBase, adapter: Adapter, work: Work) -> float:
-    """The operations of that work, by the formula of this module."""
+def flops(base: AnyBase, adapter: Adapter | None, work: Work) -> float:
+    """The operations of that work, by the formula of this module; without an adapter all learns."""
     sizes = layer_sizes(base)
+    if adapter is None:
+        return _flops_of_all(base, sizes, work)
     name, _ = _head(base)
     head = _size(base.slots.shapes[name]) if name else 0
     whole = sum(sizes.values())
@@ -126,6 +132,15 @@ def flops(base: AnyBase, adapter: Adapter, work: Work) -> float:
     forward = 2 * (whole + own) * work.tokens
     backward = (2 * above * whole + 4 * own) * work.learned
     return forward + backward + attended + 2 * head * (work.judged + work.judged_learned)
+
+
+def _flops_of_all(base: AnyBase, sizes: dict[str, float], work: Work) -> float:
+    name, _ = _head(base)
+    head = _size(base.slots.shapes[name]) if name else 0
+    whole = sum(sizes.values())
+    attended = 4 * _attention_width(base) * (work.pairs + 2 * work.learned_pairs)
+    layers = 2 * whole * work.tokens + 4 * whole * work.learned
+    return layers + attended + 2 * head * work.judged + 4 * head * work.judged_learned
 
 
 def layer_sizes(base: AnyBase) -> dict[str, float]:

@@ -6,21 +6,29 @@ tokens and no model.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from detour.interrupt import whole_steps
-from detour.state_file import Identity
+from detour.errors import TrainingError
+from detour.interrupt import AtOnce, whole_steps
+from detour.language.catalogue import text
+from detour.state_file import Identity, forget_state
 from detour.training.checkpoint import State, Weights, load_state, save_state
 from detour.training.config import Plan, TrainConfig, rate_at
 
-SAVE_EVERY = 60.0  # seconds between checkpoints
+SAVE_EVERY = 60.0  # seconds between checkpoints, at least
+SAVE_SHARE = 0.05  # of the time, at most: a model of 1 B parameters is a state of 16 GB
 TIMES = "times"  # a group's rate as a multiple of the plan's
+
+Pause = Callable[[], None]
+"""Called between two batches of a validation: raises the Ctrl-C that came meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,18 @@ class Step:
     tokens: int
 
 
+class Ledger(Protocol):
+    """An account of a run that goes on where an interrupted one stopped."""
+
+    def kept(self, seconds: float) -> Mapping[str, Any]:
+        """What is to lie in the state, as JSON; the run has taken so many seconds by now."""
+        ...
+
+    def go_on(self, kept: Mapping[str, Any]) -> None:
+        """Begin with what `kept` gave."""
+        ...
+
+
 @dataclass(frozen=True)
 class Run:
     """How a training is watched, saved and resumed."""
@@ -60,6 +80,9 @@ class Run:
     resume: bool = False
     patience: int = 0
     """Validations in a row without a better loss that end it; 0: it goes to its last step."""
+    teller: Callable[[str], None] | None = None
+    """Is told in words where it ends early."""
+    ledger: Ledger | None = None
 
 
 def optimiser_of(weights: Weights, plan: Plan, config: TrainConfig) -> torch.optim.AdamW:
@@ -80,54 +103,129 @@ def descend(
     plan: Plan,
     config: TrainConfig,
     step_of: Callable[[int], Step],
-    judge: Callable[[], float],
+    judge: Callable[[Pause], float],
     run: Run,
 ) -> State:
     """Train `weights` in place; the state holds the best of them by `judge`, and how it went.
 
+    The last state is saved too: what comes after the training may fail.
+
     Raises:
-        TrainingError: a checkpoint that is damaged or of another run.
-        KeyboardInterrupt passes through after the state was saved.
+        TrainingError: nothing got better, a loss that is no number before anything did, or a
+            checkpoint that is damaged or of another run.
+        KeyboardInterrupt passes through after the state was saved, and a second one without.
     """
     optimiser = optimiser_of(weights, plan, config)
-    folder = run.checkpoints
-    resumed: State | None = None
-    if run.resume and folder:
-        resumed = load_state(folder, run.identity, weights, optimiser)
-    told = _Teller(plan.steps, run.watcher)
+    due = _validation_steps(plan.steps, config.validations)
     with whole_steps() as between_steps:
-        if resumed is None:
-            first = judge()
-            resumed = State(0, weights.snapshot(), first, first)
+        resumed = _resumed(weights, optimiser, run) or _begun(weights, judge(between_steps))
         state = resumed
-        due = _validation_steps(plan.steps, config.validations)
-        saved = time.monotonic()
+        pace = _Pace(plan, config, state, run)
+        keeper = _Keeper(weights, optimiser, state, run, pace)
+
+        def finish_step() -> None:
+            measured = None
+            if state.step in due:
+                measured = judge(between_steps)
+                if measured < state.best_loss:
+                    state.best = {}  # never two of them at once: it may be a whole model
+                    state.best, state.best_loss = weights.snapshot(), measured
+                    state.best_step = state.step
+            state.told = state.step
+            pace.tell(measured)
+
+        diverged = False
         try:
+            if state.told < state.step:  # a validation was interrupted
+                finish_step()
             while state.step < plan.steps and not _tired(state, due, run.patience):
                 for group in optimiser.param_groups:
                     group["lr"] = rate_at(state.step, plan, config.warmup) * group[TIMES]
                 step = step_of(state.step)
-                step.total.backward()
-                torch.nn.utils.clip_grad_norm_(weights.parameters(), config.clip)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
+                diverged = not _taken(step, weights, optimiser, config)
+                if diverged:
+                    break
                 state.step += 1
-                measured = None
-                if state.step in due:
-                    measured = judge()
-                    if measured < state.best_loss:
-                        state.best, state.best_loss = weights.snapshot(), measured
-                        state.best_step = state.step
-                told(state.step, step, measured, optimiser.param_groups[0]["lr"])
-                if folder and time.monotonic() - saved > SAVE_EVERY:
-                    save_state(folder, run.identity, weights, optimiser, state)
-                    saved = time.monotonic()
+                pace.add(step)
+                finish_step()
+                keeper.now_and_then()
                 between_steps()
-        except KeyboardInterrupt:
-            if folder:
-                save_state(folder, run.identity, weights, optimiser, state)
+        except AtOnce:  # inside a step: that is no state
             raise
+        except KeyboardInterrupt:
+            keeper.save()
+            raise
+        _check_better(state, diverged, run)
+        keeper.at_the_end()
+    _say_how_it_ended(state, plan, diverged, run)
     return state
+
+
+def _resumed(weights: Weights, optimiser: torch.optim.AdamW, run: Run) -> State | None:
+    if not run.resume or not run.checkpoints:
+        return None
+    state = load_state(run.checkpoints, run.identity, weights, optimiser)
+    if state and state.ledger and run.ledger:
+        run.ledger.go_on(state.ledger)
+    return state
+
+
+def _begun(weights: Weights, first: float) -> State:
+    if not math.isfinite(first):
+        raise TrainingError(
+            text("the loss is no number before the first step"),
+            found=str(first),
+            hint=text("another --dtype, such as float32, or other rows"),
+        )
+    return State(0, weights.snapshot(), first, first)
+
+
+def _taken(step: Step, weights: Weights, optimiser: torch.optim.AdamW, config: TrainConfig) -> bool:
+    """Move the weights; where loss or gradient is no number, they stay, and this is false."""
+    step.total.backward()
+    norm = torch.nn.utils.clip_grad_norm_(weights.parameters(), config.clip)
+    finite = bool(norm.isfinite()) and bool(step.loss.detach().isfinite())
+    if finite:
+        optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return finite
+
+
+def _check_better(state: State, diverged: bool, run: Run) -> None:
+    """A training that made nothing better is an error; nothing goes on from its state."""
+    if state.best_step > 0:
+        return
+    if run.checkpoints:
+        forget_state(run.checkpoints)
+    if diverged:
+        raise TrainingError(
+            text("the loss is no number any more, at step {step}", step=state.step + 1),
+            hint=text("a lower --learning-rate"),
+        )
+    raise TrainingError(
+        text("the training changed nothing for the better"),
+        expected=text(
+            "a validation loss below {first_loss:.4f}, where it began", first_loss=state.first_loss
+        ),
+        found=text("{best_loss:.4f} at best", best_loss=state.best_loss),
+        hint=text("another learning rate, more steps, or rows that the base does not know yet"),
+    )
+
+
+def _say_how_it_ended(state: State, plan: Plan, diverged: bool, run: Run) -> None:
+    if run.teller is None or state.step == plan.steps:
+        return
+    if diverged:
+        run.teller(
+            text("the loss is no number any more, at step {step}: the training ends there, and "
+                 "step {best}, the best before it, is kept; try a lower --learning-rate",
+                 step=state.step + 1, best=state.best_step)
+        )  # fmt: skip
+        return
+    run.teller(
+        text("stopped after step {step} of {steps}: {count} validations without a better loss",
+             step=state.step, steps=plan.steps, count=run.patience)
+    )  # fmt: skip
 
 
 def _validation_steps(steps: int, times: int) -> set[int]:
@@ -145,26 +243,80 @@ def _tired(state: State, due: set[int], patience: int) -> bool:
     return 0 < patience <= waited and state.best_step > 0
 
 
-class _Teller:
+class _Pace:
     """Turns steps into progress: smoothed loss, tokens per second, time left."""
 
-    def __init__(self, steps: int, watcher: Watcher | None) -> None:
-        self.steps = steps
-        self.watcher = watcher
-        self.began = time.monotonic()
-        self.tokens = 0
-        self.done = 0
-        self.smoothed: float | None = None
+    def __init__(self, plan: Plan, config: TrainConfig, state: State, run: Run) -> None:
+        self._plan = plan
+        self._warmup = config.warmup
+        self._state = state
+        self._watcher = run.watcher
+        self._began = time.monotonic() - state.earlier
 
-    def __call__(self, number: int, step: Step, validation: float | None, rate: float) -> None:
-        if self.watcher is None:
+    @property
+    def seconds(self) -> float:
+        """Of this stretch and those before it."""
+        return time.monotonic() - self._began
+
+    def add(self, step: Step) -> None:
+        """A step was taken. Its loss is looked at only where somebody listens."""
+        self._state.tokens += step.tokens
+        if self._watcher:
+            now, before = float(step.loss.detach()), self._state.smoothed
+            self._state.smoothed = now if before is None else 0.9 * before + 0.1 * now
+
+    def tell(self, validation: float | None) -> None:
+        """Tell the last step."""
+        if self._watcher is None:
             return
-        now = float(step.loss.detach())
-        self.smoothed = now if self.smoothed is None else 0.9 * self.smoothed + 0.1 * now
-        self.tokens += step.tokens
-        self.done += 1
-        took = max(time.monotonic() - self.began, 1e-9)
-        left = took / self.done * (self.steps - number)
-        self.watcher(
-            Progress(number, self.steps, self.smoothed, validation, self.tokens / took, left, rate)
+        number, steps, took = self._state.step, self._plan.steps, max(self.seconds, 1e-9)
+        loss = math.nan if self._state.smoothed is None else self._state.smoothed
+        rate = rate_at(number - 1, self._plan, self._warmup)
+        left = took / number * (steps - number)
+        speed = self._state.tokens / took
+        self._watcher(Progress(number, steps, loss, validation, speed, left, rate))
+
+
+class _Keeper:
+    """Saves the state: now and then, when interrupted, and at the end."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        optimiser: torch.optim.AdamW,
+        state: State,
+        run: Run,
+        pace: _Pace,
+    ) -> None:
+        self._weights = weights
+        self._optimiser = optimiser
+        self._state = state
+        self._run = run
+        self._pace = pace
+        self._last = time.monotonic()
+        self._took = 0.0
+        self._kept = state.step if run.resume else -1
+
+    def now_and_then(self) -> None:
+        """Save where the last time is long enough ago, by the clock and by what it took."""
+        if time.monotonic() - self._last > max(SAVE_EVERY, self._took / SAVE_SHARE):
+            self.save()
+
+    def at_the_end(self) -> None:
+        """Save what is not saved yet."""
+        if self._kept != self._state.step:
+            self.save()
+
+    def save(self) -> None:
+        """Write the state, where there is a folder for it."""
+        run, seconds = self._run, self._pace.seconds
+        if run.checkpoints is None:
+            return
+        began = time.monotonic()
+        if run.ledger:
+            self._state.ledger = run.ledger.kept(seconds)
+        save_state(
+            run.checkpoints, run.identity, self._weights, self._optimiser, self._state, seconds
         )
+        self._last, self._kept = time.monotonic(), self._state.step
+        self._took = self._last - began

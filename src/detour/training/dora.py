@@ -36,11 +36,12 @@ class Decomposed(Factors):
         device: torch.device,
     ) -> None:
         super().__init__({layer: slots.shapes[layer] for layer in layers}, sizes, seed, device)
-        modules = {layer: slots.module(layer) for layer in layers}
-        self._weights = {layer: weight_of(module, device) for layer, module in modules.items()}
-        self._biases = {layer: _bias_of(module) for layer, module in modules.items()}
+        self._device = device
+        self._modules = {layer: slots.module(layer) for layer in layers}
+        self._biases = {layer: _bias_of(module) for layer, module in self._modules.items()}
         self._squares = {
-            layer: weight.float().square().sum(1) for layer, weight in self._weights.items()
+            layer: weight_of(module, device).float().square().sum(1)
+            for layer, module in self._modules.items()
         }
         self.magnitudes = {layer: nn.Parameter(s.sqrt()) for layer, s in self._squares.items()}
 
@@ -53,7 +54,9 @@ class Decomposed(Factors):
         """‖W + s·BA‖ of every row, without forming BA: three products around the rank."""
         with torch.no_grad():
             down, up = self.pairs[layer]
-            weight, scale = self._weights[layer], self.scales[layer]
+            # of a packed layer unpacked anew, one layer at a time: all of them would be the model
+            weight = weight_of(self._modules[layer], self._device)
+            scale = self.scales[layer]
             mixed = (up * (weight @ down.mT.to(weight)).mT.to(up)).sum(0)
             own = (up * ((down @ down.mT) @ up)).sum(0)
             square = self._squares[layer] + 2 * scale * mixed + scale**2 * own
@@ -70,10 +73,10 @@ class Decomposed(Factors):
         term = Term(down, up * gain, gate=self.scales[layer])
         return Content((term,), gain - 1, None if bias is None else (1 - gain) * bias)
 
-    def snapshot(self) -> Snapshot:
+    def values(self) -> Snapshot:
         """Factors, and `layer.magnitude`."""
-        lengths = {f"{n}.magnitude": m.detach().clone() for n, m in self.magnitudes.items()}
-        return {**super().snapshot(), **lengths}
+        lengths = {f"{n}.magnitude": m.detach() for n, m in self.magnitudes.items()}
+        return {**super().values(), **lengths}
 
     def restore(self, taken: Mapping[str, Tensor]) -> None:
         """The inverse of `snapshot`."""

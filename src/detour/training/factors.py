@@ -85,13 +85,16 @@ class Factors:
             for layer, (down, up) in self.pairs.items()
         }
 
-    def snapshot(self) -> Snapshot:
-        """A copy of all factors, by `layer.down` and `layer.up`."""
-        taken: Snapshot = {}
+    def values(self) -> Snapshot:
+        """All factors as they stand, by `layer.down` and `layer.up`."""
+        found: Snapshot = {}
         for layer, (down, up) in self.pairs.items():
-            taken[f"{layer}.down"] = down.detach().clone()
-            taken[f"{layer}.up"] = up.detach().clone()
-        return taken
+            found[f"{layer}.down"], found[f"{layer}.up"] = down.detach(), up.detach()
+        return found
+
+    def snapshot(self) -> Snapshot:
+        """A copy of all factors."""
+        return {name: tensor.clone() for name, tensor in self.values().items()}
 
     def restore(self, taken: Mapping[str, Tensor]) -> None:
         """The inverse of `snapshot`."""

@@ -7,41 +7,40 @@ together, as PEFT does with `modules_to_save`. Knows records and headed bases; k
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from statistics import fmean, pstdev
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
-from detour.data.reading import Data, check_apart, read_data
+from detour.data.reading import Data, Loaded, check_apart, read_data
 from detour.data.records import Labelled, Valued
-from detour.errors import ConfigError, DataError, TrainingError
+from detour.errors import ConfigError, DataError
 from detour.language.catalogue import text
 from detour.model.headed import HeadedBase
-from detour.state_file import Identity
+from detour.slots.install import SlotSet
 from detour.training.batches import Order
-from detour.training.config import TrainConfig, derive
-from detour.training.descend import Run, Step, Watcher, descend
+from detour.training.checkpoint import State
+from detour.training.config import Plan, TrainConfig, derive
+from detour.training.descend import Ledger, Pause, Run, Step, Watcher, descend
 from detour.training.dropping import dropping
-from detour.training.factors import Snapshot
-from detour.training.kinds import factors_of
+from detour.training.head_weights import HeadRow, HeadWeights, Scale
+from detour.training.identity import identity_of
 from detour.training.length import check_length
 from detour.training.loop import Result
+from detour.training.material import judges, with_validation
 from detour.training.objective import in_parts
 from detour.training.own_loss import Objective, Said, find_objective
 from detour.training.split import held_out
 
-HeadRow = Labelled | Valued
 JUDGED_AT_ONCE = 32
-_NEW = "new."
 
 
 def classes_of(records: Sequence[object]) -> list[str]:
@@ -71,6 +70,7 @@ def train_head(
     checkpoints: Path | None = None,
     resume: bool = False,
     card: Card | None = None,
+    ledger: Ledger | None = None,
 ) -> Result:
     """Train an adapter and a head on texts with classes (cross-entropy) or numbers (squared error).
 
@@ -82,99 +82,150 @@ def train_head(
         validation: rows that choose the checkpoint; by default a share of the data.
         watcher: is told the progress at every step.
         teller: is told in words what was derived and why.
-        checkpoints: a folder for the state; an interrupted run leaves one there.
+        checkpoints: a folder for the state, of an interrupted run or at the end.
         resume: go on from the state in `checkpoints`.
         card: what to put on the adapter's card besides what is known here.
+        ledger: an account that lies in the state, and goes on with it.
 
     Raises:
-        DataError: rows of another kind, or a class that the base's head does not have.
+        DataError: rows of another kind, a class that the base's head does not have, or rows that
+            judge and are learned too.
         ConfigError: a base that is not in float32.
         TrainingError: the training made nothing better, or a state of another run.
         KeyboardInterrupt passes through after the state was saved.
     """
     began = time.monotonic()
-    loaded = read_data(data)
-    check_apart(loaded)
-    rows = headed_rows(loaded.train, base)
-    check_length(base, rows, teller)
-    given = loaded.validation if validation is None else validation
-    if given is None:
-        kept, held = held_out(rows, lambda row: row.text, config.validation_share, config.seed)
-    else:
-        kept, held = rows, headed_rows(given, base)
     if base.model.dtype != torch.float32:
         raise ConfigError(
             text("a head is trained in float32"),
             expected="--dtype float32", found=str(base.model.dtype),
         )  # fmt: skip
-    plan = derive(config, base.width, len(kept))
-    for reason in (*plan.reasons, *(() if held else (text("the loss is taken on training rows"),))):
+    lesson = _Lesson.of(base, data, config, validation, teller)
+    plan = derive(config, base.width, len(lesson.kept))
+    for reason in (*plan.reasons, *lesson.told):
         if teller:
             teller(reason)
     objective = find_objective(config.objective) if config.objective else None
-    scale = _Scale.of(kept, base)
-    weights = _Weights(base, config)
-    learned, judged = _encoded(base, kept, scale), _encoded(base, held or kept[:64], scale)
-    # length may tell the class: 730 docstrings, batches of like length: .67 right; mixed: .73
-    order = Order([len(ids) for ids in learned.ids], config.batch_size, config.seed, bucket=1)
+    learner = _Learner(base, config, lesson, objective)
+    run = Run(
+        identity_of(
+            config, base, (_digest(rows) for rows in (lesson.kept, lesson.held)),
+            labels=json.dumps(base.labels),
+            **{"objective.source": objective.digest if objective else ""},
+        ),
+        watcher, checkpoints, resume, config.patience if lesson.held else 0, teller, ledger,
+    )  # fmt: skip
+    try:
+        with base.hold(learner.weights.factors.contents()) as slots:
+            state = descend(
+                learner.weights, plan, config, partial(learner.step, slots),
+                partial(learner.judge, slots), run,
+            )  # fmt: skip
+    finally:
+        learner.weights.put_back()
+    full = _card(card or Card(), base, config, plan, lesson.kept)
+    return Result(
+        learner.adapter(state, name, full), plan, state.first_loss, state.best_loss,
+        state.best_step, time.monotonic() - began + state.earlier, len(lesson.kept),
+        len(lesson.held), state.step,
+    )  # fmt: skip
 
-    def step_of(step: int) -> Step:
-        places = order[step]
-        size = config.micro_batch_size or len(places)
+
+@dataclass(frozen=True)
+class _Lesson:
+    """Rows that are learned, held out, and judge; and what is said of them."""
+
+    kept: Sequence[HeadRow]
+    held: Sequence[HeadRow]
+    judges: Sequence[HeadRow]
+    told: Sequence[str]
+
+    @staticmethod
+    def of(
+        base: HeadedBase,
+        data: Data,
+        config: TrainConfig,
+        validation: Sequence[HeadRow] | None,
+        teller: Callable[[str], None] | None,
+    ) -> _Lesson:
+        """Read, hold out, draw. Raises DataError: as `train_head`."""
+        told: list[str] = []
+        loaded = with_validation(read_data(data), validation)
+        check_apart(loaded)
+        kept = headed_rows(loaded.train, base)
+        check_length(base, kept, teller)
+        held: list[HeadRow] = []
+        if loaded.validation is None:
+            kept, held = held_out(
+                kept, lambda row: row.text, config.validation_share, config.seed, told.append
+            )
+        else:
+            held = headed_rows(loaded.validation, base)
+        return _Lesson(kept, held, judges(held, kept, config.seed, told.append, _kind), told)
+
+
+def _kind(row: HeadRow) -> str:
+    """Of what each kind has its share among the rows that judge: the class."""
+    return row.label if isinstance(row, Labelled) else ""
+
+
+class _Learner:
+    """What learns on a base with a head, and the losses of a step and of a validation."""
+
+    def __init__(
+        self, base: HeadedBase, config: TrainConfig, lesson: _Lesson, objective: Objective | None
+    ) -> None:
+        self.base = base
+        self.config = config
+        self.objective = objective
+        self.scale = Scale.of(lesson.kept, base)
+        self.weights = HeadWeights(base, config)
+        self.learned = _encoded(base, lesson.kept, self.scale)
+        self.judged = _encoded(base, lesson.judges, self.scale)
+        # length may tell the class: 730 docstrings, batches of like length: .67 right; mixed: .73
+        lengths = [len(ids) for ids in self.learned.ids]
+        self.order = Order(lengths, config.batch_size, config.seed, bucket=1)
+
+    def step(self, slots: SlotSet, number: int) -> Step:
+        """The loss of a step: the mean over its rows."""
+        places = self.order[number]
+        size = self.config.micro_batch_size or len(places)
 
         def share(part: Sequence[int]) -> Tensor:
-            act()
-            return _loss(base, learned, part, objective) * (len(part) / len(places))
+            self._act(slots)
+            return self._loss(self.learned, part) * (len(part) / len(places))
 
         parts = [places[start : start + size] for start in range(0, len(places), size)]
-        with dropping(base.model, config.seed, step):
+        with dropping(self.base.model, self.config.seed, number):
             total, loss = in_parts(parts, share)
-        return Step(total, loss, sum(len(learned.ids[place]) for place in places))
+        return Step(total, loss, sum(len(self.learned.ids[place]) for place in places))
 
-    def act() -> None:
-        if weights.factors.moves:
-            slots.exchange(weights.factors.contents())
-
-    def judge() -> float:
-        act()
-        total = 0.0
+    def judge(self, slots: SlotSet, pause: Pause) -> float:
+        """The mean loss of the rows that judge."""
+        self._act(slots)
+        total, count = 0.0, len(self.judged.ids)
         with torch.no_grad():
-            for start in range(0, len(judged.ids), JUDGED_AT_ONCE):
-                places = list(range(start, min(start + JUDGED_AT_ONCE, len(judged.ids))))
-                total += float(_loss(base, judged, places, objective)) * len(places)
-        return total / len(judged.ids)
+            for start in range(0, count, JUDGED_AT_ONCE):
+                places = list(range(start, min(start + JUDGED_AT_ONCE, count)))
+                total += float(self._loss(self.judged, places)) * len(places)
+                pause()
+        return total / count
 
-    known = _identity(config, base, (kept, held), objective)
-    run = Run(known, watcher, checkpoints, resume, config.patience if held else 0)
-    try:
-        with base.hold(weights.factors.contents()) as slots:
-            state = descend(weights, plan, config, step_of, judge, run)
-    finally:
-        weights.put_back()
-    if state.best_step == 0:
-        raise TrainingError(
-            text("the training changed nothing for the better"),
-            expected=text(
-                "a validation loss below {first_loss:.4f}, where it began",
-                first_loss=state.first_loss,
-            ),
-            found=text("{best_loss:.4f} at best", best_loss=state.best_loss),
-            hint=text("another learning rate, or more steps"),
-        )
-    adapter = Adapter(
-        weights.factors.updates(state.best),
-        name,
-        base.fingerprint,
-        _card(card or Card(), base, config, plan.steps, plan.learning_rate, kept),
-        unbound=replace(
-            weights.factors.unbound(state.best),
-            weights=scale.unfolded(weights.whole(state.best), base),
-        ),
-    )
-    return Result(
-        adapter, plan, state.first_loss, state.best_loss, state.best_step,
-        time.monotonic() - began, len(kept), len(held), state.step,
-    )  # fmt: skip
+    def adapter(self, state: State, name: str, card: Card) -> Adapter:
+        """The best weights as a value."""
+        factors, best = self.weights.factors, state.best
+        whole = self.scale.unfolded(self.weights.whole(best), self.base)
+        return Adapter(
+            factors.updates(best), name, self.base.fingerprint, card,
+            unbound=replace(factors.unbound(best), weights=whole),
+        )  # fmt: skip
+
+    def _act(self, slots: SlotSet) -> None:
+        if self.weights.factors.moves:
+            slots.exchange(self.weights.factors.contents())
+
+    def _loss(self, rows: _Encoded, places: Sequence[int]) -> Tensor:
+        return _loss(self.base, rows, places, self.objective)
 
 
 def headed_rows(records: Sequence[object], base: HeadedBase) -> list[HeadRow]:
@@ -201,85 +252,18 @@ def headed_rows(records: Sequence[object], base: HeadedBase) -> list[HeadRow]:
     return found
 
 
-class _Weights:
-    """Low-rank factors, and the head's own parameters, which are the model's."""
+def check_parts(loaded: Loaded, base: HeadedBase) -> None:
+    """Nothing, if the head can be judged on every part of the data: see it before the training.
 
-    def __init__(self, base: HeadedBase, config: TrainConfig) -> None:
-        wanted = base.inner_layers() if config.targets == "all-linear" else None
-        layers = wanted or base.slots.named(config.targets)
-        self.factors = factors_of(base.slots, layers, config, base.device)
-        self.new = base.new_parameters()
-        self._before = {name: tensor.detach().clone() for name, tensor in self.new.items()}
-        for parameter in self.new.values():
-            parameter.requires_grad_(True)
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Factors first."""
-        yield from self.factors.parameters()
-        yield from self.new.values()
-
-    def ups(self) -> Iterator[nn.Parameter]:
-        """Those of the factors."""
-        return self.factors.ups()
-
-    def snapshot(self) -> Snapshot:
-        """A copy of all of it."""
-        whole = {f"{_NEW}{name}": tensor.detach().clone() for name, tensor in self.new.items()}
-        return {**self.factors.snapshot(), **whole}
-
-    def restore(self, taken: Snapshot) -> None:
-        """The inverse of `snapshot`."""
-        self.factors.restore(taken)
-        self._set({name: taken[f"{_NEW}{name}"] for name in self.new})
-
-    def whole(self, taken: Snapshot) -> dict[str, Tensor]:
-        """The head's values of a snapshot."""
-        return {name: taken[f"{_NEW}{name}"].cpu() for name in self.new}
-
-    def put_back(self) -> None:
-        """The model is as it was before the training."""
-        self._set(self._before)
-        for parameter in self.new.values():
-            parameter.requires_grad_(False)
-            parameter.grad = None
-
-    def _set(self, values: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, value in values.items():
-                self.new[name].copy_(value)
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Numbers are learned with mean 0 and deviation 1; the head then gives them as they were."""
-
-    middle: float = 0.0
-    spread: float = 1.0
-
-    @staticmethod
-    def of(rows: Sequence[HeadRow], base: HeadedBase) -> _Scale:
-        """By the training rows; a head without a bias cannot shift, so there the mean stays."""
-        values = [row.value for row in rows if isinstance(row, Valued)]
-        if not values:
-            return _Scale()
-        if getattr(base.projection, "bias", None) is None:
-            return _Scale(0.0, math.sqrt(fmean(v * v for v in values)) or 1.0)
-        return _Scale(fmean(values), pstdev(values) or 1.0)
-
-    def unfolded(self, whole: Mapping[str, Tensor], base: HeadedBase) -> dict[str, Tensor]:
-        """The head's values with mean and deviation put into its last layer."""
-        if self == _Scale():
-            return dict(whole)
-        last = {id(parameter) for parameter in base.projection.parameters()}
-        found: dict[str, Tensor] = {}
-        for name, tensor in whole.items():
-            if id(base.model.get_parameter(name)) not in last:
-                found[name] = tensor
-            elif tensor.ndim == 1:
-                found[name] = tensor * self.spread + self.middle
-            else:
-                found[name] = tensor * self.spread
-        return found
+    Raises:
+        DataError: as `headed_rows`; or a part with a single number, which has no spread.
+    """
+    for split, records in loaded.parts.items():
+        if len(headed_rows(records, base)) < 2 and not base.labels:
+            raise DataError(
+                text("{split} has too few rows to measure anything on", split=split),
+                expected=text("at least {count} rows", count=2), found=str(len(records)),
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -289,7 +273,7 @@ class _Encoded:
     """Numbers of classes (int64), or scaled values (float32)."""
 
 
-def _encoded(base: HeadedBase, rows: Sequence[HeadRow], scale: _Scale) -> _Encoded:
+def _encoded(base: HeadedBase, rows: Sequence[HeadRow], scale: Scale) -> _Encoded:
     places = {label: place for place, label in enumerate(base.labels)}
     ids = base.encode([row.text for row in rows])
     if base.labels:
@@ -311,22 +295,6 @@ def _loss(base: HeadedBase, rows: _Encoded, places: Sequence[int], own: Objectiv
     return cross_entropy(outputs, wanted) if base.labels else mse_loss(outputs[:, 0], wanted)
 
 
-def _identity(
-    config: TrainConfig,
-    base: HeadedBase,
-    data: Sequence[Sequence[HeadRow]],
-    objective: Objective | None,
-) -> Identity:
-    settings = {name: json.dumps(v) for name, v in config.model_dump(mode="json").items()}
-    return {
-        "base": json.dumps(base.fingerprint.to_json()),
-        "labels": json.dumps(base.labels),
-        "data": " ".join(_digest(rows) for rows in data),
-        "objective.source": objective.digest if objective else "",
-        **settings,
-    }
-
-
 def _digest(rows: Sequence[HeadRow]) -> str:
     told = [[row.text, row.label if isinstance(row, Labelled) else row.value] for row in rows]
     return sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
@@ -336,8 +304,7 @@ def _card(
     card: Card,
     base: HeadedBase,
     config: TrainConfig,
-    steps: int,
-    rate: float,
+    plan: Plan,
     rows: Sequence[HeadRow],
 ) -> Card:
     settings = config.model_dump(mode="json", exclude={"block", "kl_weight"})
@@ -347,8 +314,8 @@ def _card(
         seeds=(config.seed,),
         config={
             **settings,
-            "learning_rate": rate,
-            "steps": steps,
+            "learning_rate": plan.learning_rate,
+            "steps": plan.steps,
             "head": {"kind": base.kind, "labels": list(base.labels), "pooling": base.pooling},
             "peft": {"task_type": "SEQ_CLS"},
         },

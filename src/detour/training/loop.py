@@ -7,10 +7,10 @@ nothing of facts, reports or commands.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,23 @@ from detour.adapter.chain import Chain
 from detour.data.reading import Data
 from detour.errors import TrainingError
 from detour.language.catalogue import text
+from detour.model.acting import PROBE, acts
 from detour.model.base import Base
 from detour.model.examples import Example, Plain, digest_of
-from detour.model.rows import Batch, encode, fixed
+from detour.model.rows import Batch
+from detour.slots.content import Content
+from detour.slots.install import SlotSet
 from detour.state_file import Identity
 from detour.training.checkpoint import State
 from detour.training.config import Plan, TrainConfig, derive, make_config
+from detour.training.descend import Ledger, Pause, Run, Step, Watcher, descend
 from detour.training.descend import Progress as Progress
-from detour.training.descend import Run, Step, Watcher, descend
+from detour.training.identity import identity_of
 from detour.training.kinds import factors_of
-from detour.training.material import material_of, mean_loss, tokenizer_of
-from detour.training.objective import (
-    answer_loss,
-    base_log_probabilities,
-    in_parts,
-    kl_to_base,
-    own_loss,
-)
-from detour.training.own_loss import Objective, find_objective
+from detour.training.material import Material, material_of, mean_loss
+from detour.training.neighbours import Neighbours
+from detour.training.objective import answer_loss, in_parts, own_loss
+from detour.training.own_loss import find_objective
 from detour.training.start import of_base, settled, updates_of
 from detour.training.under import Under
 
@@ -55,6 +54,7 @@ _OTHERS = frozenset(
         "card",
         "start",
         "beneath",
+        "ledger",
     )
 )  # arguments of `train_with` that are no settings
 
@@ -73,6 +73,8 @@ class Result:
     validation_rows: int
     steps: int = 0
     """How many were taken: fewer than planned where nothing got better any more."""
+    base_loss: float | None = None
+    """The bare base's on the same rows, where the training began at something else."""
 
 
 def train(
@@ -93,8 +95,8 @@ def train(
     `data` is a file of any form that `detour check` knows, a folder, a dataset of the Hub, or rows.
 
     `more` takes the other fields of `TrainConfig` and the arguments of `train_with` (name,
-    validation, neighbours, watcher, teller, checkpoints, resume, card, start, beneath). With
-    `start`, a rank, alpha or targets left at their defaults are the start's own.
+    validation, neighbours, watcher, teller, checkpoints, resume, card, start, beneath, ledger).
+    With `start`, a rank, alpha or targets left at their defaults are the start's own.
 
     Raises:
         DataError: the data cannot be used; names file and line.
@@ -130,6 +132,7 @@ def train_with(
     card: Card | None = None,
     start: Adapter | None = None,
     beneath: Chain | Adapter | None = None,
+    ledger: Ledger | None = None,
 ) -> Result:
     """`train` with a ready configuration; tells how it went.
 
@@ -138,11 +141,13 @@ def train_with(
         data: rows to learn.
         config: all settings.
         name: the adapter's name.
-        validation: rows that choose the checkpoint; by default a share of the data.
+        validation: rows that choose the checkpoint, none of them learned; by default a share of
+            the data.
         neighbours: rows on which the adapted model is held to the base by `kl_weight`.
         watcher: is told the progress at every step.
-        teller: is told in words, before the first step, what was derived and why.
-        checkpoints: a folder for the state; an interrupted run leaves one there.
+        teller: is told in words, before the first step, what was derived and why, and at the end
+            where it ended early.
+        checkpoints: a folder for the state, of an interrupted run or at the end.
         resume: go on from the state in `checkpoints`.
         card: what to put on the adapter's card besides what is known here.
         start: an adapter of this base to go on from. Rank, alpha and targets that `config` does
@@ -150,115 +155,130 @@ def train_with(
         beneath: a chain of this base that acts while the adapter trains, and does not change: the
             adapter is what comes on top of it. With `orthogonality` λ the loss grows by
             λ Σ ‖A Aᵢᵀ‖²_F over its adapters' own A (Wang et al. 2023, arXiv:2310.14152).
+        ledger: an account that lies in the state, and goes on with it.
 
     Raises:
         As `train`; ConfigError, WrongBase: a start that cannot be gone on with.
-        KeyboardInterrupt passes through after the state was saved.
+        KeyboardInterrupt passes through after the state was saved; a second one at once.
     """
     began = time.monotonic()
-    begun: Adapter | None = None
-    if start is not None:
-        begun = of_base(start, base)
+    begun = None if start is None else of_base(start, base)
+    if begun is not None:
         config = settled(config, begun)
     material = material_of(base, data, config, validation)
-    kept, held, judged = material.kept, material.held, material.judged
     plan = derive(config, base.model.config.get_text_config().hidden_size, material.count)
-    for reason in material.remarks(plan.reasons):
+    for reason in (*plan.reasons, *material.told):
         if teller:
             teller(reason)
-    beside = encode(tokenizer_of(base), neighbours, base.longest, config.block)
-    anchors = fixed(beside, config.batch_size, base.pad_id)
+    learner = _Learner(base, config, material, begun, Under.of(base, beneath), neighbours)
+    bare = None if begun is None and beneath is None else learner.bare_loss()
+    run = Run(
+        _identity(learner, start, neighbours), watcher, checkpoints, resume,
+        config.patience if material.held else 0, teller, ledger,
+    )  # fmt: skip
+    with base.hold(learner.contents()) as slots:
+        state = descend(
+            learner.factors, plan, config, partial(learner.step, slots),
+            partial(learner.judge, slots), run,
+        )  # fmt: skip
+    full = _card(card or Card(), base, config, plan, material.kept, start)
+    adapter = learner.adapter(state, name, full)
+    _check_effect(base, adapter, material.judged[0])
+    return Result(
+        adapter, plan, state.first_loss, state.best_loss, state.best_step,
+        time.monotonic() - began + state.earlier, len(material.kept), material.validation_rows,
+        state.step, bare,
+    )  # fmt: skip
 
-    layers = base.slots.named(config.targets)
-    factors = factors_of(base.slots, layers, config, base.device)
-    if begun is not None:
-        factors.begin_with(updates_of(begun, base, config))
-    under = Under.of(base, beneath)
-    objective = find_objective(config.objective) if config.objective else None
-    known = _identity(config, base, (kept, held, neighbours), start, under, objective)
-    head, forward = base.head, base.forward
-    held_to = [
-        [(part, base_log_probabilities(forward, head, part.to(base.device))) for part in parts]
-        for parts in (anchor.parts(config.micro_batch_size) for anchor in anchors)
-    ]
 
-    def loss_of(batch: Batch, divisor: int | None = None) -> Tensor:
-        if objective:
-            return own_loss(forward, head, batch, objective)
-        return answer_loss(forward, head, batch, divisor)
+class _Learner:
+    """What learns on a frozen base: factors in its slots; the losses of a step, of a validation."""
 
-    def step_of(step: int) -> Step:
-        batch = material.batches[step]
+    def __init__(
+        self,
+        base: Base,
+        config: TrainConfig,
+        material: Material,
+        begun: Adapter | None,
+        under: Under,
+        neighbours: Sequence[Example | Plain],
+    ) -> None:
+        self.base = base
+        self.config = config
+        self.material = material
+        self.under = under
+        layers = base.slots.named(config.targets)
+        self.factors = factors_of(base.slots, layers, config, base.device)
+        if begun is not None:
+            self.factors.begin_with(updates_of(begun, base, config))
+        self.objective = find_objective(config.objective) if config.objective else None
+        self.forward, self.head = base.forward, base.head  # made while the slots are empty
+        self.neighbours = Neighbours(base, neighbours, config)
+
+    def contents(self) -> dict[str, Content]:
+        """What the slots hold while the factors are as they are."""
+        return self.under.with_(self.factors.contents())
+
+    def step(self, slots: SlotSet, number: int) -> Step:
+        """The loss on a batch's answers, and what pulls beside it."""
+        batch = self.material.batches[number]
         count = batch.supervised
 
         def share(part: Batch) -> Tensor:
-            act()
-            return loss_of(part.to(base.device), count)
+            self._act(slots)
+            return self.loss(part.to(self.base.device), count)
 
-        total, loss = in_parts(batch.parts(config.micro_batch_size), share)
-        if anchors and config.kl_weight:
-            place = step % len(anchors)
-            whole = anchors[place].supervised
-
-            def pull(given: tuple[Batch, Tensor]) -> Tensor:
-                act()
-                part, bare = given[0].to(base.device), given[1]
-                held = config.kl_weight * kl_to_base(forward, head, part, bare)
-                return held * (part.supervised / whole)
-
-            total = total + in_parts(held_to[place], pull)[0]
-        if config.orthogonality and under.downs:
-            total = total + config.orthogonality * under.overlap(factors)
+        total, loss = in_parts(batch.parts(self.config.micro_batch_size), share)
+        if self.neighbours:
+            total = total + self.neighbours.pull(number, partial(self._act, slots))
+        if self.config.orthogonality and self.under.downs:
+            total = total + self.config.orthogonality * self.under.overlap(self.factors)
         return Step(total, loss, int(batch.mask.sum()))
 
-    def judge() -> float:
-        act()
-        return mean_loss(loss_of, judged, base.device)
+    def judge(self, slots: SlotSet, pause: Pause) -> float:
+        """The mean loss of the rows that judge."""
+        self._act(slots)
+        return mean_loss(self.loss, self.material.judged, self.base.device, pause)
 
-    def act() -> None:
-        if factors.moves:
-            slots.exchange(under.with_(factors.contents()))
+    def bare_loss(self) -> float:
+        """The same of the bare base. Raises SlotsBusy: somebody else holds the slots."""
+        with self.base.hold({}):
+            return mean_loss(self.loss, self.material.judged, self.base.device, _go_on)
 
-    with base.hold(under.with_(factors.contents())) as slots:
-        state = descend(
-            factors, plan, config, step_of, judge,
-            Run(known, watcher, checkpoints, resume, config.patience if held else 0),
+    def loss(self, batch: Batch, divisor: int | None = None) -> Tensor:
+        """Of a batch, or of a part of one with so many learned tokens."""
+        if self.objective:
+            return own_loss(self.forward, self.head, batch, self.objective)
+        return answer_loss(self.forward, self.head, batch, divisor)
+
+    def adapter(self, state: State, name: str, card: Card) -> Adapter:
+        """The best factors as a value."""
+        return Adapter(
+            self.factors.updates(state.best), name, self.base.fingerprint, card,
+            unbound=self.factors.unbound(state.best),
         )  # fmt: skip
-    if teller and state.step < plan.steps:
-        teller(
-            text("stopped after step {step} of {steps}: {count} validations without a better loss",
-                 step=state.step, steps=plan.steps, count=config.patience)
-        )  # fmt: skip
-    full = _card(card or Card(), base, config, plan, kept, start)
-    adapter = Adapter(
-        factors.updates(state.best), name, base.fingerprint, full,
-        unbound=factors.unbound(state.best),
-    )  # fmt: skip
-    _check_effect(base, adapter, state, judged[0])
-    return Result(
-        adapter, plan, state.first_loss, state.best_loss, state.best_step,
-        time.monotonic() - began, len(kept), len(held), state.step,
-    )  # fmt: skip
+
+    def _act(self, slots: SlotSet) -> None:
+        if self.factors.moves:
+            slots.exchange(self.contents())
+
+
+def _go_on() -> None:
+    """Where nobody waits to interrupt."""
 
 
 def _identity(
-    config: TrainConfig,
-    base: Base,
-    data: Sequence[Sequence[Example | Plain]],
-    start: Adapter | None,
-    under: Under,
-    objective: Objective | None,
+    learner: _Learner, start: Adapter | None, neighbours: Sequence[Example | Plain]
 ) -> Identity:
-    """What must be equal for a checkpoint to fit."""
-    settings = {name: json.dumps(v) for name, v in config.model_dump(mode="json").items()}
-    return {
-        "base": json.dumps(base.fingerprint.to_json()),
-        "start": "" if start is None else start.digest(),
-        "beneath": under.digest,
-        "objective.source": objective.digest if objective else "",
-        "data": " ".join(digest_of(examples) for examples in data),
-        **settings,
-    }
+    material, objective = learner.material, learner.objective
+    return identity_of(
+        learner.config,
+        learner.base,
+        (digest_of(rows) for rows in (material.kept, material.held, neighbours)),
+        start="" if start is None else start.digest(),
+        beneath=learner.under.digest,
+        **{"objective.source": objective.digest if objective else ""},
+    )
 
 
 def _card(
@@ -284,20 +304,9 @@ def _card(
     )
 
 
-def _check_effect(base: Base, adapter: Adapter, state: State, batch: Batch) -> None:
-    """A training that changed nothing is an error, not an adapter."""
-    if state.best_step == 0 or adapter.norm() == 0:
-        raise TrainingError(
-            text("the training changed nothing for the better"),
-            expected=text(
-                "a validation loss below {first_loss:.4f}, where it began",
-                first_loss=state.first_loss,
-            ),
-            found=text("{best_loss:.4f} at best", best_loss=state.best_loss),
-            hint=text("another learning rate, more steps, or rows that the base does not know yet"),
-        )
-    difference = base.logits(batch.ids, adapter) - base.logits(batch.ids)
-    if float(difference.abs().max()) == 0.0:
+def _check_effect(base: Base, adapter: Adapter, batch: Batch) -> None:
+    """An adapter that does nothing is an error: seen on a few tokens of a row that judges."""
+    if not acts(base, adapter, batch.ids[:1, :PROBE]):
         raise TrainingError(
             text("the adapter does not move the base's logits"), found=text("difference 0")
         )

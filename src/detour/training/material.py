@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from detour.data.reading import Data, check_apart, learnable, read_data
+from detour.data.reading import Data, Loaded, check_apart, learnable, read_data
+from detour.data.records import Record
 from detour.errors import BaseError
 from detour.language.catalogue import text
 from detour.model.base import Base
@@ -20,11 +22,14 @@ from detour.model.examples import Example, Plain
 from detour.model.rows import Batch, encode, fixed
 from detour.training.batches import Batches
 from detour.training.config import TrainConfig
-from detour.training.split import split
+from detour.training.descend import Pause
+from detour.training.split import drawn, split
 
 Row = Example | Plain
+Judge = TypeVar("Judge")
 JUDGED_AT_ONCE = 16
 JUDGED_OF_LEARNED = 64  # rows that judge where none is held out
+MOST_JUDGED = 512  # rows, or blocks of text, that judge: seven times as many forwards a run
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Material:
         count: rows after plain texts were cut into blocks.
         batches: of what is learned, step by step.
         judged: of what judges.
+        told: what is said of all this before the first step.
     """
 
     kept: Sequence[Row]
@@ -44,10 +50,12 @@ class Material:
     count: int
     batches: Batches
     judged: Sequence[Batch]
+    told: tuple[str, ...] = ()
 
-    def remarks(self, reasons: Sequence[str]) -> tuple[str, ...]:
-        """What is said before the first step."""
-        return (*reasons, *(() if self.held else (text("the loss is taken on training rows"),)))
+    @property
+    def validation_rows(self) -> int:
+        """How many of `held` judge; 0 where nothing is held out."""
+        return min(len(self.held), sum(len(batch.ids) for batch in self.judged))
 
 
 def material_of(
@@ -58,23 +66,53 @@ def material_of(
     `validation`, or the data's own part of that name, judges; else a share of the rows.
 
     Raises:
-        DataError: the data cannot be used; names file and line. BaseError: no tokenizer.
+        DataError: the data cannot be used, names file and line; or rows that judge are learned
+            too. BaseError: no tokenizer.
     """
-    loaded = read_data(data)
+    told: list[str] = []
+    loaded = with_validation(read_data(data), validation)
     check_apart(loaded)
     kept = learnable(loaded)
-    if validation is None and loaded.validation:
-        validation = learnable(loaded, "validation")
-    held = list(validation or ())
-    if validation is None:
-        kept, held = split(kept, config.validation_share, config.seed)
+    held: list[Row] = []
+    if loaded.validation is None:
+        kept, held = split(kept, config.validation_share, config.seed, told.append)
+    elif loaded.validation:
+        held = learnable(loaded, "validation")
     tokenizer, longest, pad = tokenizer_of(base), base.longest, base.pad_id
     rows = encode(tokenizer, kept, longest, config.block)
-    judging = encode(tokenizer, held or kept[:JUDGED_OF_LEARNED], longest, config.block)
+    others = encode(tokenizer, held, longest, config.block)
+    judging = judges(others, rows, config.seed, told.append)
     return Material(
         kept, held, len(rows), Batches(rows, config.batch_size, pad, config.seed),
-        fixed(judging, JUDGED_AT_ONCE, pad),
+        fixed(judging, JUDGED_AT_ONCE, pad), tuple(told),
     )  # fmt: skip
+
+
+def with_validation(loaded: Loaded, validation: Sequence[Record] | None) -> Loaded:
+    """The data with these rows as the part that chooses the checkpoint, where any are given."""
+    if validation is None:
+        return loaded
+    parts = {**loaded.parts, "validation": tuple(validation)}
+    return Loaded(parts, loaded.told, loaded.format)
+
+
+def judges(
+    held: Sequence[Judge],
+    learned: Sequence[Judge],
+    seed: int,
+    teller: Callable[[str], None],
+    kind_of: Callable[[Judge], str] | None = None,
+) -> list[Judge]:
+    """The rows that judge: of those held out, else of those learned; many are drawn from."""
+    if not held:
+        teller(text("the loss is taken on training rows"))
+        return drawn(learned, JUDGED_OF_LEARNED, seed, kind_of)
+    if len(held) > MOST_JUDGED:
+        teller(
+            text("{count} of {all} held-out rows choose the checkpoint, drawn by the seed",
+                 count=MOST_JUDGED, all=len(held))
+        )  # fmt: skip
+    return drawn(held, MOST_JUDGED, seed, kind_of)
 
 
 def tokenizer_of(base: Base) -> PreTrainedTokenizerBase:
@@ -87,7 +125,10 @@ def tokenizer_of(base: Base) -> PreTrainedTokenizerBase:
 
 
 def mean_loss(
-    loss_of: Callable[[Batch], Tensor], batches: Sequence[Batch], device: torch.device
+    loss_of: Callable[[Batch], Tensor],
+    batches: Sequence[Batch],
+    device: torch.device,
+    pause: Pause,
 ) -> float:
     """Mean loss (nats, or whatever an own loss counts) over all supervised tokens."""
     total = count = 0.0
@@ -96,4 +137,5 @@ def mean_loss(
             loss = loss_of(batch.to(device))
             total += float(loss) * batch.supervised
             count += batch.supervised
+            pause()
     return total / count

@@ -5,41 +5,16 @@ Knows results and their JSON; writes and draws nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from detour.adapter.adapter import Adapter
 from detour.data.report import DataReport
 from detour.measure.retention import Retention
 from detour.training.cost import AnyBase, Cost
-from detour.training.loop import Progress, Result, Watcher
-from detour.training.trackers.tracker import numbers
-
-
-@dataclass
-class History:
-    """Every step that a watcher is told, handed on to another watcher."""
-
-    onward: Watcher | None = None
-    steps: list[Progress] = field(default_factory=lambda: [])
-
-    def __call__(self, progress: Progress) -> None:
-        """Keep it, and hand it on."""
-        self.steps.append(progress)
-        if self.onward:
-            self.onward(progress)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Over the whole run; 0 where no step was taken."""
-        return self.steps[-1].tokens_per_second if self.steps else 0.0
-
-    def lines(self) -> str:
-        """`metrics.jsonl`."""
-        told = ({"step": one.step, **numbers(one)} for one in self.steps)
-        return "".join(json.dumps(line) + "\n" for line in told)
+from detour.training.history import History
+from detour.training.loop import Result
 
 
 @dataclass(frozen=True)
@@ -109,8 +84,14 @@ class Outcome:
 
 
 def losses(result: Result) -> dict[str, Any]:
-    """The loss of base and adapter on the rows that chose the checkpoint."""
+    """The loss of base and adapter on the rows that chose the checkpoint.
+
+    `start` is what the training began at, where that was not the base.
+    """
+    told = {"base": result.first_loss, "adapter": result.best_loss}
+    if result.base_loss is not None:
+        told = {"base": result.base_loss, "start": result.first_loss, "adapter": result.best_loss}
     return {
-        "loss": {"base": round(result.first_loss, 6), "adapter": round(result.best_loss, 6)},
+        "loss": {name: round(loss, 6) for name, loss in told.items()},
         "rows": result.validation_rows or None,
     }

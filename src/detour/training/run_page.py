@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -67,6 +67,10 @@ def headline(outcome: Outcome, t: Catalogue = ENGLISH) -> str:
         step=result.best_step,
         steps=outcome.history.steps[-1].step if outcome.history.steps else result.plan.steps,
     )
+    if result.base_loss is not None:
+        base = t("The base alone has {loss:.3f}: the training began at something else.",
+                 loss=result.base_loss)  # fmt: skip
+        told = f"{told} {base}"
     if result.validation_rows:
         rows = t("It was judged on {rows} rows that were held out.", rows=result.validation_rows)
         return f"{told} {rows}"
@@ -81,24 +85,29 @@ def _compared(outcome: Outcome, t: Catalogue) -> str:
     if isinstance(outcome.base, HeadedBase):
         return _heads(outcome.metrics, t)
     result, kept = outcome.result, outcome.retention
-    rows = [(t("loss"), f"{result.first_loss:.4f}", f"{result.best_loss:.4f}")]
-    if not result.adapter.card.config.get("objective"):
-        pair = (_perplexity(result.first_loss), _perplexity(result.best_loss))
-        rows.append((t("perplexity"), *pair))
+    begun = [] if result.base_loss is None else [result.first_loss]
+    losses = [result.first_loss if result.base_loss is None else result.base_loss,
+              *begun, result.best_loss]  # fmt: skip
     told = t("held-out rows") if result.validation_rows else t("training rows")
-    cells = [_compared_row(told, *row) for row in rows]
+    cells = [_compared_row(told, t("loss"), [f"{loss:.4f}" for loss in losses])]
+    if not result.adapter.card.config.get("objective"):
+        cells.append(_compared_row(told, t("perplexity"), [_perplexity(loss) for loss in losses]))
     if kept:
         before, after = f"{kept.perplexity_before:.2f}", f"{kept.perplexity_after:.2f}"
         neutral = t("neutral text, {tokens} tokens", tokens=kept.tokens)
         moved = t("KL to the base, nats a token")
-        cells.append(_compared_row(neutral, t("perplexity"), before, after))
-        cells.append(_compared_row(neutral, moved, "0", f"{kept.kl_mean:.4f}"))
-    heads = [t("measured on"), "", t("base"), t("with the adapter")]
-    return html.table(t("base and adapter on the same rows"), heads, cells, numbers=(2, 3))
+        blank = [""] * len(begun)
+        cells.append(_compared_row(neutral, t("perplexity"), [before, *blank, after]))
+        cells.append(_compared_row(neutral, moved, ["0", *blank, f"{kept.kl_mean:.4f}"]))
+    arms = [t("base"), *([t("where it began")] if begun else []), t("with the adapter")]
+    return html.table(
+        t("base and adapter on the same rows"), [t("measured on"), "", *arms], cells,
+        numbers=tuple(range(2, 2 + len(arms))),
+    )  # fmt: skip
 
 
-def _compared_row(where: str, what: str, base: str, adapter: str) -> list[str]:
-    return [html.cell(where), html.cell(what), html.cell(base, "n"), html.cell(adapter, "n")]
+def _compared_row(where: str, what: str, figures: Sequence[str]) -> list[str]:
+    return [html.cell(where), html.cell(what), *(html.cell(one, "n") for one in figures)]
 
 
 def _perplexity(loss: float) -> str:

@@ -6,19 +6,20 @@ stays as it is. Knows bases, rows and settings; writes a model's folder, knows n
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from detour.data.reading import Data
-from detour.errors import ConfigError, TrainingError
+from detour.errors import ConfigError
 from detour.files import replace_folder_atomically
 from detour.language.catalogue import text
 from detour.model.base import Base
@@ -26,11 +27,11 @@ from detour.model.examples import Example, Plain, digest_of
 from detour.model.loss import Head
 from detour.model.packing import Forward
 from detour.model.rows import Batch
-from detour.state_file import Identity
 from detour.training.config import Plan, TrainConfig, derive, make_config
-from detour.training.descend import Run, Step, Watcher, descend
+from detour.training.descend import Ledger, Pause, Run, Step, Watcher, descend
 from detour.training.factors import Snapshot
-from detour.training.material import material_of, mean_loss
+from detour.training.identity import identity_of
+from detour.training.material import Material, material_of, mean_loss
 from detour.training.objective import answer_loss, in_parts
 
 SLOWER = 10  # adapters want about ten times the rate (Hu et al. 2021; Schulman et al. 2025)
@@ -42,7 +43,20 @@ OF_ADAPTERS = (
 
 @dataclass(frozen=True)
 class Whole:
-    """A model of which every weight has learned, and how it came about."""
+    """A model of which every weight has learned, and how it came about.
+
+    Attributes:
+        base: the model, frozen again.
+        plan: rate and steps.
+        first_loss: of the base, on the rows that judge.
+        best_loss: of this model.
+        best_step: which step it is of.
+        seconds: of the training.
+        rows: that were learned.
+        validation_rows: that judged; 0 where none was held out.
+        steps: that were taken.
+        settings: with nothing left open, those of adapters left out.
+    """
 
     base: Base
     plan: Plan
@@ -53,6 +67,7 @@ class Whole:
     rows: int
     validation_rows: int
     steps: int
+    settings: Mapping[str, Any]
 
     def save(self, folder: Path, beside: Mapping[str, bytes] | None = None) -> Path:
         """A folder as transformers reads it, whole or not at all, with other files `beside`.
@@ -82,11 +97,14 @@ def train_whole(
     teller: Callable[[str], None] | None = None,
     checkpoints: Path | None = None,
     resume: bool = False,
+    model: PreTrainedModel | None = None,
+    ledger: Ledger | None = None,
 ) -> Whole:
     """Train every weight of a copy of `base` on conversations or texts.
 
-    Without a learning rate it is a tenth of what an adapter would get. Weights, their best values,
-    gradients and AdamW's two moments exist at once: five times the model.
+    Without a learning rate it is a tenth of what an adapter would get. The base, the weights, their
+    best values, gradients and AdamW's two moments exist at once: six times the model, besides what
+    a step computes. A state on the disk holds four of them.
 
     Args:
         base: in fp32; it is not changed.
@@ -95,60 +113,75 @@ def train_whole(
         validation: rows that choose the checkpoint; by default a share of the data.
         watcher: is told the progress at every step.
         teller: is told in words what was derived and why.
-        checkpoints: a folder for the state; an interrupted run leaves one there.
+        checkpoints: a folder for the state, of an interrupted run or at the end.
         resume: go on from the state in `checkpoints`.
+        model: the copy that learns, see `copy_of`; made here where none is given.
+        ledger: an account that lies in the state, and goes on with it.
 
     Raises:
         ConfigError: a setting of adapters, or a base that is not in fp32.
         DataError: the data cannot be used; names file and line.
         TrainingError: the training made nothing better, or a state of another run.
-        KeyboardInterrupt passes through after the state was saved.
+        KeyboardInterrupt passes through after the state was saved; a second one at once.
     """
     began = time.monotonic()
-    _check(base, config)
+    check_whole(base, config)
     material = material_of(base, data, config, validation)
-    kept, held = material.kept, material.held
     plan = _plan(config, base.model.config.get_text_config().hidden_size, material.count)
-    for reason in material.remarks(plan.reasons):
+    for reason in (*plan.reasons, *material.told):
         if teller:
             teller(reason)
-    weights = _Weights(deepcopy(base.model))
-    head, forward = Head(weights.model), Forward(weights.model)
-
-    def step_of(step: int) -> Step:
-        batch = material.batches[step]
-        count = batch.supervised
-
-        def share(part: Batch) -> Tensor:
-            return answer_loss(forward, head, part.to(base.device), count)
-
-        total, loss = in_parts(batch.parts(config.micro_batch_size), share)
-        return Step(total, loss, int(batch.mask.sum()))
-
-    def judge() -> float:
-        return mean_loss(
-            lambda batch: answer_loss(forward, head, batch), material.judged, base.device
-        )
-
-    known = _identity(config, base, (kept, held))
-    patience = config.patience if held else 0
-    run = Run(known, watcher, checkpoints, resume, patience)
-    state = descend(weights, plan, config, step_of, judge, run)
-    if state.best_step == 0:
-        raise TrainingError(
-            text("the training changed nothing for the better"),
-            found=text("{best_loss:.4f} at best", best_loss=state.best_loss),
-            hint=text("another learning rate, more steps, or rows that the base does not know yet"),
-        )
+    weights = _Weights(model or copy_of(base))
+    learner = _Learner(weights.model, config, material)
+    known = identity_of(
+        config, base, (digest_of(rows) for rows in (material.kept, material.held)),
+        whole="all weights",
+    )  # fmt: skip
+    patience = config.patience if material.held else 0
+    run = Run(known, watcher, checkpoints, resume, patience, teller, ledger)
+    state = descend(weights, plan, config, learner.step, learner.judge, run)
     weights.restore(state.best)
-    weights.model.requires_grad_(False)
+    settings = config.model_dump(mode="json", exclude=set(OF_ADAPTERS))
     return Whole(
         Base.from_model(weights.model, base.tokenizer), plan, state.first_loss, state.best_loss,
-        state.best_step, time.monotonic() - began, len(kept), len(held), state.step,
+        state.best_step, time.monotonic() - began + state.earlier, len(material.kept),
+        material.validation_rows, state.step,
+        {**settings, "learning_rate": plan.learning_rate, "steps": plan.steps},
     )  # fmt: skip
 
 
-def _check(base: Base, config: TrainConfig) -> None:
+def copy_of(base: Base) -> PreTrainedModel:
+    """The base's model once more, with weights of its own and no slots."""
+    return deepcopy(base.model)
+
+
+class _Learner:
+    """The losses of a step and of a validation."""
+
+    def __init__(self, model: PreTrainedModel, config: TrainConfig, material: Material) -> None:
+        self._device = model.device
+        self._parts = config.micro_batch_size
+        self._material = material
+        self._loss = partial(answer_loss, Forward(model), Head(model))
+
+    def step(self, number: int) -> Step:
+        """The loss on a batch's answers."""
+        batch = self._material.batches[number]
+        count = batch.supervised
+
+        def share(part: Batch) -> Tensor:
+            return self._loss(part.to(self._device), count)
+
+        total, loss = in_parts(batch.parts(self._parts), share)
+        return Step(total, loss, int(batch.mask.sum()))
+
+    def judge(self, pause: Pause) -> float:
+        """The mean loss of the rows that judge."""
+        return mean_loss(self._loss, self._material.judged, self._device, pause)
+
+
+def check_whole(base: Base, config: TrainConfig) -> None:
+    """Raises ConfigError: a setting that only adapters have, or a base that is not in fp32."""
     usual = make_config({})
     given = [name for name in OF_ADAPTERS if name in config.model_fields_set]
     given = [name for name in given if getattr(config, name) != getattr(usual, name)]
@@ -187,24 +220,16 @@ class _Weights:
         """None: LoRA+ is for factors."""
         return iter(())
 
+    def values(self) -> Snapshot:
+        """All of them, as they stand."""
+        return {name: p.detach() for name, p in self.model.named_parameters()}
+
     def snapshot(self) -> Snapshot:
         """A copy of all of them."""
-        return {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        return {name: tensor.clone() for name, tensor in self.values().items()}
 
     def restore(self, taken: Snapshot) -> None:
         """The inverse of `snapshot`."""
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(taken[name])
-
-
-def _identity(
-    config: TrainConfig, base: Base, data: Sequence[Sequence[Example | Plain]]
-) -> Identity:
-    settings = {name: json.dumps(v) for name, v in config.model_dump(mode="json").items()}
-    return {
-        "base": json.dumps(base.fingerprint.to_json()),
-        "whole": "all weights",
-        "data": " ".join(digest_of(examples) for examples in data),
-        **settings,
-    }
