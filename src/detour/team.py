@@ -49,7 +49,15 @@ class Team:
                 expected=text("a batch of at least {size} rows", size=self.size),
                 found=str(count),
             )
+        return self.places(count)
+
+    def places(self, count: int) -> list[int]:
+        """As `share`, of no matter how many; nothing for who comes too late."""
         return list(range(self.rank, count, self.size))
+
+    def largest(self, count: int) -> int:
+        """How many `places` a process has at most."""
+        return -(-count // self.size)
 
     def check_alone(self, what: str) -> None:
         """Raises ConfigError where several processes came for what runs in one."""

@@ -82,6 +82,8 @@ class Base:
         self.slots: SlotSet = install(model, products=products)
         self._bound: WeakKeyDictionary[Adapter, Adapter | None] = WeakKeyDictionary()
         self.engine = Engine(model, self.slots)
+        self.is_spread = False
+        """Whether its layers are spread over the processes of a team, which run it together."""
 
     @staticmethod
     def load(

@@ -56,6 +56,14 @@ class Batch:
             )  # fmt: skip
         return found
 
+    def rows(self, places: Sequence[int]) -> Batch:
+        """Some of its rows, as long as the longest of them."""
+        index = torch.tensor(places, device=self.ids.device)
+        longest = int(self.mask[index].sum(-1).max())
+        return Batch(
+            *(part[index, :longest] for part in (self.ids, self.mask, self.targets))
+        )  # fmt: skip
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         return Batch(self.ids.to(device), self.mask.to(device), self.targets.to(device))

@@ -47,4 +47,5 @@ def shard(base: Base, team: Team, device: torch.device) -> None:
     for layer in found[1]:
         fully_shard(layer, mesh=mesh)
     nn.Module.to(base.model, device)
+    base.is_spread = True
     base.slots.products.limit = 0  # gathered weights live for one forward: nothing to lay out

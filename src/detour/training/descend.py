@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from detour.errors import TrainingError
-from detour.interrupt import AtOnce, whole_steps
+from detour.interrupt import AtOnce, BetweenSteps, whole_steps
 from detour.language.catalogue import text
 from detour.state_file import Identity, forget_state
+from detour.team import ALONE, Team
 from detour.training.checkpoint import State, Weights, load_state, save_state
 from detour.training.config import Plan, TrainConfig, rate_at
 
@@ -49,13 +50,14 @@ Watcher = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Step:
-    """What one step computed."""
+    """What one step computed; of a team's process its share, and the shares add up."""
 
     total: Tensor
     """What is differentiated."""
     loss: Tensor
     """What is told: nats a token, or whatever the task's loss is."""
     tokens: int
+    """Of the whole batch."""
 
 
 class Ledger(Protocol):
@@ -83,6 +85,13 @@ class Run:
     teller: Callable[[str], None] | None = None
     """Is told in words where it ends early."""
     ledger: Ledger | None = None
+    team: Team = ALONE
+    """The processes that train together; the first of them saves."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where this process saves: only the first one does."""
+        return self.checkpoints if self.team.leads else None
 
 
 def optimiser_of(weights: Weights, plan: Plan, config: TrainConfig) -> torch.optim.AdamW:
@@ -117,8 +126,9 @@ def descend(
     """
     optimiser = optimiser_of(weights, plan, config)
     due = _validation_steps(plan.steps, config.validations)
-    with whole_steps() as between_steps:
-        resumed = _resumed(weights, optimiser, run) or _begun(weights, judge(between_steps))
+    with whole_steps() as asked:
+        between_steps, pause = _agreed(asked, run.team, weights)
+        resumed = _resumed(weights, optimiser, run) or _begun(weights, judge(pause))
         state = resumed
         pace = _Pace(plan, config, state, run)
         keeper = _Keeper(weights, optimiser, state, run, pace)
@@ -126,7 +136,7 @@ def descend(
         def finish_step() -> None:
             measured = None
             if state.step in due:
-                measured = judge(between_steps)
+                measured = judge(pause)
                 if measured < state.best_loss:
                     state.best = {}  # never two of them at once: it may be a whole model
                     state.best, state.best_loss = weights.snapshot(), measured
@@ -142,7 +152,7 @@ def descend(
                 for group in optimiser.param_groups:
                     group["lr"] = rate_at(state.step, plan, config.warmup) * group[TIMES]
                 step = step_of(state.step)
-                diverged = not _taken(step, weights, optimiser, config)
+                diverged = not _taken(step, weights, optimiser, config, run.team)
                 if diverged:
                     break
                 state.step += 1
@@ -154,11 +164,30 @@ def descend(
             raise
         except KeyboardInterrupt:
             keeper.save()
+            run.team.wait()  # who leaves first has the others ended
             raise
         _check_better(state, diverged, run)
         keeper.at_the_end()
     _say_how_it_ended(state, plan, diverged, run)
     return state
+
+
+def _agreed(asked: BetweenSteps, team: Team, weights: Weights) -> tuple[Pause, Pause]:
+    """What is called between two steps, and between two batches of a validation.
+
+    A team leaves together, and only between two steps: inside of one the others would wait for ever
+    for who is gone.
+    """
+    if team.size == 1:
+        return asked, asked
+    team.align(weights.parameters())
+    device = next(iter(weights.parameters())).device
+
+    def between_steps() -> None:
+        if team.any(asked.asked, device):
+            raise KeyboardInterrupt
+
+    return between_steps, lambda: None
 
 
 def _resumed(weights: Weights, optimiser: torch.optim.AdamW, run: Run) -> State | None:
@@ -180,9 +209,17 @@ def _begun(weights: Weights, first: float) -> State:
     return State(0, weights.snapshot(), first, first)
 
 
-def _taken(step: Step, weights: Weights, optimiser: torch.optim.AdamW, config: TrainConfig) -> bool:
+def _taken(
+    step: Step, weights: Weights, optimiser: torch.optim.AdamW, config: TrainConfig, team: Team
+) -> bool:
     """Move the weights; where loss or gradient is no number, they stay, and this is false."""
     step.total.backward()
+    if team.size > 1:
+        parameters = list(weights.parameters())
+        for parameter in parameters:  # every process sends as many numbers
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        team.sum([*(p.grad for p in parameters if p.grad is not None), step.loss])
     norm = torch.nn.utils.clip_grad_norm_(weights.parameters(), config.clip)
     finite = bool(norm.isfinite()) and bool(step.loss.detach().isfinite())
     if finite:
@@ -195,8 +232,8 @@ def _check_better(state: State, diverged: bool, run: Run) -> None:
     """A training that made nothing better is an error; nothing goes on from its state."""
     if state.best_step > 0:
         return
-    if run.checkpoints:
-        forget_state(run.checkpoints)
+    if run.folder:
+        forget_state(run.folder)
     if diverged:
         raise TrainingError(
             text("the loss is no number any more, at step {step}", step=state.step + 1),
@@ -310,13 +347,11 @@ class _Keeper:
     def save(self) -> None:
         """Write the state, where there is a folder for it."""
         run, seconds = self._run, self._pace.seconds
-        if run.checkpoints is None:
+        if run.folder is None:
             return
         began = time.monotonic()
         if run.ledger:
             self._state.ledger = run.ledger.kept(seconds)
-        save_state(
-            run.checkpoints, run.identity, self._weights, self._optimiser, self._state, seconds
-        )
+        save_state(run.folder, run.identity, self._weights, self._optimiser, self._state, seconds)
         self._last, self._kept = time.monotonic(), self._state.step
         self._took = self._last - began

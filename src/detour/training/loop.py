@@ -29,6 +29,7 @@ from detour.model.rows import Batch
 from detour.slots.content import Content
 from detour.slots.install import SlotSet
 from detour.state_file import Identity
+from detour.team import ALONE, Team
 from detour.training.checkpoint import State
 from detour.training.config import Plan, TrainConfig, derive, make_config
 from detour.training.descend import Ledger, Pause, Run, Step, Watcher, descend
@@ -55,6 +56,7 @@ _OTHERS = frozenset(
         "start",
         "beneath",
         "ledger",
+        "team",
     )
 )  # arguments of `train_with` that are no settings
 
@@ -133,6 +135,7 @@ def train_with(
     start: Adapter | None = None,
     beneath: Chain | Adapter | None = None,
     ledger: Ledger | None = None,
+    team: Team = ALONE,
 ) -> Result:
     """`train` with a ready configuration; tells how it went.
 
@@ -156,9 +159,12 @@ def train_with(
             adapter is what comes on top of it. With `orthogonality` λ the loss grows by
             λ Σ ‖A Aᵢᵀ‖²_F over its adapters' own A (Wang et al. 2023, arXiv:2310.14152).
         ledger: an account that lies in the state, and goes on with it.
+        team: the processes that train together. Each takes its share of every batch's rows, and
+            the sum of the gradients is that of one process; all end with the same adapter.
 
     Raises:
-        As `train`; ConfigError, WrongBase: a start that cannot be gone on with.
+        As `train`; WrongBase: a start that cannot be gone on with; ConfigError: that too, or a team
+            for a loss of one's own or with neighbours.
         KeyboardInterrupt passes through after the state was saved; a second one at once.
     """
     began = time.monotonic()
@@ -170,11 +176,13 @@ def train_with(
     for reason in (*plan.reasons, *material.told):
         if teller:
             teller(reason)
-    learner = _Learner(base, config, material, begun, Under.of(base, beneath), neighbours)
+    if config.objective or neighbours:
+        team.check_alone(text("training with a loss of one's own or with neighbours"))
+    learner = _Learner(base, config, material, begun, Under.of(base, beneath), neighbours, team)
     bare = None if begun is None and beneath is None else learner.bare_loss()
     run = Run(
         _identity(learner, start, neighbours), watcher, checkpoints, resume,
-        config.patience if material.held else 0, teller, ledger,
+        config.patience if material.held else 0, teller, ledger, team,
     )  # fmt: skip
     with base.hold(learner.contents()) as slots:
         state = descend(
@@ -202,8 +210,10 @@ class _Learner:
         begun: Adapter | None,
         under: Under,
         neighbours: Sequence[Example | Plain],
+        team: Team,
     ) -> None:
         self.base = base
+        self.team = team
         self.config = config
         self.material = material
         self.under = under
@@ -224,26 +234,47 @@ class _Learner:
         batch = self.material.batches[number]
         count = batch.supervised
 
-        def share(part: Batch) -> Tensor:
+        def share(given: tuple[Batch, float]) -> Tensor:
             self._act(slots)
-            return self.loss(part.to(self.base.device), count)
+            part, weight = given
+            return self.loss(part.to(self.base.device), count) * weight
 
-        total, loss = in_parts(batch.parts(self.config.micro_batch_size), share)
+        total, loss = in_parts(self._parts(batch), share)
         if self.neighbours:
             total = total + self.neighbours.pull(number, partial(self._act, slots))
         if self.config.orthogonality and self.under.downs:
-            total = total + self.config.orthogonality * self.under.overlap(self.factors)
+            weight = self.config.orthogonality / self.team.size
+            total = total + weight * self.under.overlap(self.factors)
         return Step(total, loss, int(batch.mask.sum()))
+
+    def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
+        """What of a batch this process runs, and how much each part counts.
+
+        All processes of a team run as many parts: where the base is spread over them, they gather
+        its layers together. Who has fewer rows runs some once more, for nothing.
+        """
+        size = self.config.micro_batch_size
+        if self.team.size == 1:
+            return [(part, 1.0) for part in batch.parts(size)]
+        places = self.team.places(len(batch.ids))
+        own = batch.rows(places).parts(size) if places else []
+        largest = self.team.largest(len(batch.ids))
+        missing = -(-largest // min(size or largest, largest)) - len(own)
+        return [*((part, 1.0) for part in own), *([(batch.rows([0]), 0.0)] * missing)]
 
     def judge(self, slots: SlotSet, pause: Pause) -> float:
         """The mean loss of the rows that judge."""
         self._act(slots)
-        return mean_loss(self.loss, self.material.judged, self.base.device, pause)
+        return self._mean_loss(pause)
 
     def bare_loss(self) -> float:
         """The same of the bare base. Raises SlotsBusy: somebody else holds the slots."""
         with self.base.hold({}):
-            return mean_loss(self.loss, self.material.judged, self.base.device, _go_on)
+            return self._mean_loss(_go_on)
+
+    def _mean_loss(self, pause: Pause) -> float:
+        team = ALONE if self.base.is_spread else self.team  # all run all of it then, together
+        return mean_loss(self.loss, self.material.judged, self.base.device, pause, team)
 
     def loss(self, batch: Batch, divisor: int | None = None) -> Tensor:
         """Of a batch, or of a part of one with so many learned tokens."""

@@ -20,6 +20,7 @@ from detour.language.catalogue import text
 from detour.model.base import Base
 from detour.model.examples import Example, Plain
 from detour.model.rows import Batch, encode, fixed
+from detour.team import ALONE, Team
 from detour.training.batches import Batches
 from detour.training.config import TrainConfig
 from detour.training.descend import Pause
@@ -129,13 +130,17 @@ def mean_loss(
     batches: Sequence[Batch],
     device: torch.device,
     pause: Pause,
+    team: Team = ALONE,
 ) -> float:
-    """Mean loss (nats, or whatever an own loss counts) over all supervised tokens."""
+    """Mean loss (nats, or whatever an own loss counts) over all supervised tokens.
+
+    A team shares the batches.
+    """
     total = count = 0.0
     with torch.no_grad():
-        for batch in batches:
+        for batch in batches[team.rank :: team.size]:
             loss = loss_of(batch.to(device))
             total += float(loss) * batch.supervised
             count += batch.supervised
             pause()
-    return total / count
+    return team.total(total, device) / team.total(count, device)
