@@ -36,6 +36,8 @@ GERMAN_VERBS = {
     "teach": "Ändert eine Tatsache und misst, was sich sonst geändert hat.",
     "collect": "Macht Zeilen aus Dokumenten, Code oder Rückmeldungen.",
     "check": "Sieht Daten an, bevor damit trainiert wird.",
+    "estimate": "Sagt vorher, was ein Training brauchen und kosten würde.",
+    "bench": "Misst an deinen Daten ein paar Trainingsschritte.",
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
     "evaluate": "Misst ein Modell und eine Kette an deinen Daten.",
     "generate": "Macht aus einem Satz einen Adapter.",
