@@ -26,7 +26,16 @@ from detour.training.cost import (
 )
 from detour.training.energy import Energy, Rated
 from detour.training.estimate.machine import CPU, Machine
-from detour.training.estimate.memory import METHODS, Layout, Memory, Method, memory, weight_bytes
+from detour.training.estimate.memory import (
+    CHUNK,
+    METHODS,
+    Layout,
+    Memory,
+    Method,
+    logits,
+    memory,
+    weight_bytes,
+)
 from detour.training.estimate.sizes import Sizes, adapted_layers, sizes_of
 from detour.training.estimate.workload import Workload
 
@@ -35,7 +44,7 @@ MOST_DEVICES = 1024
 UTILISATION = {"gpu": 0.35, CPU: 0.5}
 UNPACKING = 1.4  # times longer with weights in 4 bits (Raschka 2023 measured 1.39 for 7B)
 LEAST, LONGEST = 0.6, 2.0  # what hours may be off by, as factors
-MEMORY_ERROR = 0.2  # what memory may be off by, as a share
+MEMORY_ERROR = 0.25  # what memory may be off by, as a share
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,8 @@ class Estimate:
 
     def assumptions(self) -> list[Text]:
         """What the numbers stand on, a sentence each."""
-        asked = self.question
+        asked, layout = self.question, self.ways["lora"].layout
+        tokens = layout.rows * layout.tokens
         whole = (
             text("all weights as detour train --whole does it: float32, and the best are kept")
             if asked.number == 4
@@ -175,7 +185,12 @@ class Estimate:
             text("memory may be off by {share:.0%}", share=MEMORY_ERROR),
             text("{steps} steps at most, {rows} rows each; the longest row has {longest} tokens",
                  steps=self.plan.steps, rows=asked.config.batch_size, longest=asked.longest),
-            text("fused attention, and logits of at most 1,024 tokens at a time"),
+            text(
+                "fused attention, and logits of at most {count} tokens at a time; all of a step's "
+                "at once would take {memory:.2g} GB instead of {ours:.2g}",
+                count=CHUNK, memory=logits(self.sizes, tokens) / 1e9,
+                ours=logits(self.sizes, min(tokens, CHUNK)) / 1e9,
+            ),
             whole,
         ]  # fmt: skip
         if asked.devices > 1:
@@ -224,7 +239,9 @@ def estimate(question: Question) -> Estimate:
     sizes = sizes_of(question.blueprint, question.config)
     plan = derive(question.config, sizes.width, question.workload.learned.count)
     work = question.workload.work(plan.steps, question.config)
-    ways = {method: _way(question, sizes, plan, work, method) for method in METHODS}
+    ways: dict[Method, Way] = {
+        method: _way(question, sizes, plan, work, method) for method in METHODS
+    }
     return Estimate(question, plan, sizes, ways)
 
 
@@ -237,7 +254,7 @@ def _way(asked: Question, sizes: Sizes, plan: Plan, work: Work, method: Method) 
     return Way(
         method,
         layout,
-        memory(sizes, method, asked.number, layout, asked.machine.context),
+        memory(sizes, method, asked.number, layout, asked.machine.context, asked.machine.slack),
         fits,
         most,
         flops,
@@ -274,7 +291,7 @@ def most_rows(sizes: Sizes, method: Method, number: int, layout: Layout, machine
 
     def taken(rows: int) -> float:
         own = replace(layout, rows=rows)
-        return memory(sizes, method, number, own, machine.context).total
+        return memory(sizes, method, number, own, machine.context, machine.slack).total
 
     return bisect_right(range(1, MOST_ROWS + 1), machine.memory, key=taken)
 

@@ -16,13 +16,15 @@ moments; mixed precision keeps weights in float32 beside them, 16 bytes a parame
 (Rajbhandari et al. 2020, arXiv:1910.02054). "Other" are the best weights that are put aside, the
 weight that is unpacked at the moment, and what the device's libraries take.
 
-    activations = f e K T + 2 e K₁ T + 12 V min(T, 1024) + e h T
-    with checkpoints: e h L T in the place of f e K T, and e K₁ T more
+    activations = f (e K + (8 − 2 e) L h) T + max(12 V min(T, 1024), e K₁ T) + e h T
+    with layers computed again = e L h T + max(12 V min(T, 1024), 2 e K₁ T) + e h T
 
-f is the share of the layers from the lowest adapted one on, K₁ the K of the largest block, whose
-gradients are formed in the backward; V is the vocabulary. Fused attention keeps no scores (Dao et
-al. 2022, arXiv:2205.14135). The head sees 1,024 tokens at a time, in float32: logits, their
-softmax and their gradient. Elsewhere the logits of all T tokens usually exist at once.
+f is the share of the layers from the lowest adapted one on. Two norms a layer keep their input in
+float32. K₁ is the K of the largest block, whose gradients are formed in the backward, when the
+head's are gone; V is the vocabulary. Fused attention keeps no scores (Dao et al. 2022,
+arXiv:2205.14135). The head sees 1,024 tokens at a time, in float32: logits, their softmax and
+their gradient. Elsewhere the logits of all T tokens usually exist at once. "Other" has also what
+the allocator holds besides, a share of the activations that depends on the machine.
 
 Over several devices weights, gradients and optimiser are split evenly (FSDP, ZeRO-3), and two
 blocks and what is outside of blocks are there as a whole. Knows sizes; knows no machines.
@@ -87,7 +89,12 @@ class Layout:
 
 
 def memory(
-    sizes: Sizes, method: Method, number: int, layout: Layout, context: float = 0.0
+    sizes: Sizes,
+    method: Method,
+    number: int,
+    layout: Layout,
+    context: float = 0.0,
+    slack: float = 0.0,
 ) -> Memory:
     """What one device holds at most.
 
@@ -97,15 +104,20 @@ def memory(
         number: bytes of a number of the base: 4 for float32, 2 for bfloat16.
         layout: what is in memory at once.
         context: bytes that the device's libraries take.
+        slack: what the allocator holds beside the activations, as a share of them.
     """
     kept = _states(sizes, method, number)
+    active = activations(sizes, method, number, layout)
     shares = {part: size / layout.shards for part, size in kept.items()}
     return Memory(
         weights=shares["weights"] + (_gathered(sizes, method, number) if layout.shards > 1 else 0),
         gradients=shares["gradients"],
         optimizer=shares["optimizer"],
-        activations=activations(sizes, method, number, layout),
-        other=shares["best"] + context + (_unpacked(sizes, number) if method == "qlora" else 0),
+        activations=active,
+        other=shares["best"]
+        + context
+        + slack * active
+        + (_unpacked(sizes, number) if method == "qlora" else 0),
     )
 
 
@@ -118,13 +130,14 @@ def weight_bytes(sizes: Sizes, method: Method, number: int) -> float:
 def activations(sizes: Sizes, method: Method, number: int, layout: Layout) -> float:
     """Bytes that the forward leaves for the backward, and what the backward needs to work."""
     tokens = layout.rows * layout.tokens
-    learned = 1.0 if method == "full" else sizes.learned
+    head = logits(sizes, min(tokens, CHUNK))
+    block = number * sizes.kept_most * tokens
+    hidden = number * sizes.width * tokens
     if layout.checkpointing:
-        kept = sizes.width * sizes.blocks + sizes.kept_most
-    else:
-        kept = sizes.kept * learned
-    working = 2 * sizes.kept_most + sizes.width
-    return number * tokens * (kept + working) + logits(sizes, min(tokens, CHUNK))
+        return sizes.blocks * hidden + max(head, 2 * block) + hidden
+    learned = 1.0 if method == "full" else sizes.learned
+    norms = 2 * (4 - number) * sizes.width * sizes.blocks
+    return learned * (number * sizes.kept + norms) * tokens + max(head, block) + hidden
 
 
 def logits(sizes: Sizes, tokens: int) -> float:

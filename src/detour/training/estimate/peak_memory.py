@@ -33,7 +33,7 @@ class PeakMemory:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) - self._before
         most = _pages("VmHWM")
-        return None if most is None else most - self._before
+        return None if most is None else max(0, most - self._before)  # its counters lag a little
 
 
 def _begun_anew() -> bool:
