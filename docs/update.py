@@ -325,6 +325,24 @@ def errors(_: str) -> str:
     return table(("error", "is a", "exit code", "HTTP", "what it says"), rows)
 
 
+def gpus(_: str) -> str:
+    """The GPUs that `detour estimate` knows."""
+    from detour.training.estimate import machine
+
+    rows = [
+        (
+            f"`{name}`",
+            f"{gpu.memory / 1e9:.0f}",
+            f"{gpu.flops / 1e12:g}",
+            f"{gpu.watts:g}",
+            f"{gpu.link / 1e9:g}",
+            gpu.source,
+        )
+        for name, gpu in machine.gpus().items()
+    ]
+    return table(("name", "GB", "TFLOP/s", "W", "link, GB/s", "from"), rows)
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
@@ -343,6 +361,7 @@ MAKERS: dict[str, Callable[[str], str]] = {
     "recipe": recipe,
     "card": card,
     "errors": errors,
+    "gpus": gpus,
 }
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.accounting import cost_options
 from detour.cli.options import (
     base_option,
     data_options,
@@ -55,7 +54,10 @@ _COUNT = click.IntRange(min=1)
 @dtype_option
 @click.option("--mfu", type=click.FloatRange(0, 1, min_open=True),
               help="Share of the peak that is reached.  [default: 0.35; cpu: 0.5]")  # fmt: skip
-@cost_options
+@click.option("--watts", type=click.FloatRange(min=0, min_open=True),
+              help="What one device takes.  [default: its data sheet's; cpu: 65]")  # fmt: skip
+@click.option("--price-per-hour", type=click.FloatRange(min=0),
+              help="Of one device, in any currency.")  # fmt: skip
 @lang_option
 @json_option
 def command(

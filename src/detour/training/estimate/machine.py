@@ -24,9 +24,9 @@ from detour.training.energy import ASSUMED_WATTS
 CPU = "cpu"
 # bytes taken before the first tensor: by Python and torch's libraries, or by CUDA and its own
 CONTEXTS = {CPU: 450_000_000, "cuda": 750_000_000}
-# held by the allocator beside a training's activations: glibc's 0.4 to 0.8 as measured with six
-# trainings of the starter; CUDA's is an assumption
-SLACK = {CPU: 0.75, "cuda": 0.1}
+# held by the allocator beside a training's activations: glibc's 0.9 to 1.4 in trainings of the
+# starter, whose rows differ in length; CUDA's is an assumption
+SLACK = {CPU: 1.2, "cuda": 0.1}
 SIDES = {"cpu": 1536, "cuda": 8192}  # of the square products that a peak is measured with
 PRODUCTS = 5
 _MAKERS = re.compile(r"nvidia|geforce|tesla|amd|instinct|[^a-z0-9]")
