@@ -36,6 +36,8 @@ GERMAN_VERBS = {
     "teach": "Ändert eine Tatsache und misst, was sich sonst geändert hat.",
     "collect": "Macht Zeilen aus Dokumenten, Code oder Rückmeldungen.",
     "check": "Sieht Daten an, bevor damit trainiert wird.",
+    "estimate": "Sagt vorher, was ein Training brauchen und kosten würde.",
+    "bench": "Misst an deinen Daten ein paar Trainingsschritte.",
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
     "evaluate": "Misst ein Modell und eine Kette an deinen Daten.",
     "generate": "Macht aus einem Satz einen Adapter.",
@@ -323,6 +325,24 @@ def errors(_: str) -> str:
     return table(("error", "is a", "exit code", "HTTP", "what it says"), rows)
 
 
+def gpus(_: str) -> str:
+    """The GPUs that `detour estimate` knows."""
+    from detour.training.estimate import machine
+
+    rows = [
+        (
+            f"`{name}`",
+            f"{gpu.memory / 1e9:.0f}",
+            f"{gpu.flops / 1e12:g}",
+            f"{gpu.watts:g}",
+            f"{gpu.link / 1e9:g}",
+            gpu.source,
+        )
+        for name, gpu in machine.gpus().items()
+    ]
+    return table(("name", "GB", "TFLOP/s", "W", "link, GB/s", "from"), rows)
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
@@ -341,6 +361,7 @@ MAKERS: dict[str, Callable[[str], str]] = {
     "recipe": recipe,
     "card": card,
     "errors": errors,
+    "gpus": gpus,
 }
 
 

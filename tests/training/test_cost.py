@@ -19,6 +19,8 @@ from detour.data.records import Labelled
 from detour.model.base import Base
 from detour.model.examples import pair
 from detour.model.headed import HeadedBase
+from detour.model.loss import IGNORED
+from detour.model.rows import Batch
 from detour.training.config import make_config
 from detour.training.cost import Cost, backward_share, counted, flops, layer_sizes
 from detour.training.energy import Energy
@@ -178,3 +180,15 @@ def test_the_card_tells_the_cost(random_adapter, tiny_base_of):
     for odd in ("{1: 2}", "{flops: null}", "free", "{energy_wh: 1}"):
         strange = Card.from_readme(f"---\ndetour:\n  metrics:\n    cost: {odd}\n---\nnothing\n")
     assert "- 1 Wh (unknown: ? W)" in strange.with_(text="").to_readme()
+
+
+def test_rows_in_one_line_attend_to_themselves_only() -> None:
+    base = Base.from_model(ARCHITECTURES["Llama"].model())
+    lengths = torch.tensor([9, 5, 2])
+    mask = (torch.arange(9)[None] < lengths[:, None]).long()
+    batch = Batch(mask, mask, mask.roll(-1, 1).masked_fill(mask == 0, IGNORED))
+    forward = base.forward
+    assert forward.packs
+    with counted(base) as work:
+        forward(batch)
+    assert (work.tokens, work.own, work.pairs) == (16, 16, 81 + 25 + 4)

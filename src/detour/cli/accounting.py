@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from detour.training.cost import Cost
     from detour.training.outcome import Outcome
 
-_OPTIONS = (
-    click.option("--track", metavar="KIND[:PROJECT]",
-                 help="Tell tensorboard, trackio or wandb while it runs."),
+_TRACK = click.option(
+    "--track", metavar="KIND[:PROJECT]", help="Tell tensorboard, trackio or wandb while it runs."
+)
+_COSTS = (
     click.option("--watts", type=click.FloatRange(min=0, min_open=True),
                  help="What the machine takes.  [default: measured, else assumed]"),
     click.option("--price-per-hour", type=click.FloatRange(min=0),
@@ -30,7 +31,12 @@ _OPTIONS = (
 
 def accounting_options(command: AnyCommand) -> AnyCommand:
     """--track, --watts and --price-per-hour."""
-    for option in reversed(_OPTIONS):
+    return _TRACK(cost_options(command))
+
+
+def cost_options(command: AnyCommand) -> AnyCommand:
+    """--watts and --price-per-hour."""
+    for option in reversed(_COSTS):
         command = option(command)
     return command
 

@@ -50,6 +50,8 @@ VERBS = {
     "teach": Verb("detour.cli.teach:command", "Change a fact, then measure what else changed."),
     "collect": Verb("detour.cli.collect:command", "Make rows of documents, code or feedback."),
     "check": Verb("detour.cli.check:command", "Look at data before you train on them."),
+    "estimate": Verb("detour.cli.estimate:command", "Tell what a training would take, and cost."),
+    "bench": Verb("detour.cli.bench:command", "Time a few training steps on data of yours."),
     "train": Verb("detour.cli.train:command", "Train an adapter on conversations of yours."),
     "evaluate": Verb("detour.cli.evaluate:command", "Measure a base and a chain on data of yours."),
     "generate": Verb("detour.cli.generate:command", "Make an adapter from one sentence."),

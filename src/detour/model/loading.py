@@ -41,7 +41,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DEVICES = ("cpu", "cuda")
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
-_WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_DESCRIBING = ["*.json", "*.jinja", "*.model", "*.txt"]
+_WANTED = [*_DESCRIBING, "*.safetensors"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None, Fingerprint]
@@ -148,8 +149,10 @@ def _one_of(pair: tuple[str, ...]) -> str:
     return text("{one} or {other}", one=pair[0], other=pair[1])
 
 
-def find(name: str) -> Path:
+def find(name: str, weights: bool = True) -> Path:
     """The folder of a base: the packaged starter, a folder, or one that is fetched from the Hub.
+
+    Without `weights` nothing large is fetched: configuration and tokenizer only.
 
     Raises:
         BaseError: there is none of that name.
@@ -167,7 +170,7 @@ def find(name: str) -> Path:
             found=text("no such folder"),
             hint=text("check the path"),
         )
-    return _download(name, identity, revision or None)
+    return _download(name, identity, revision or None, _WANTED if weights else _DESCRIBING)
 
 
 def _is_folder(path: Path) -> bool:
@@ -191,9 +194,9 @@ def _starter() -> Path:
     return folder
 
 
-def _download(name: str, identity: str, revision: str | None) -> Path:
+def _download(name: str, identity: str, revision: str | None, wanted: list[str]) -> Path:
     try:
-        return Path(snapshot_download(identity, revision=revision, allow_patterns=_WANTED))
+        return Path(snapshot_download(identity, revision=revision, allow_patterns=wanted))
     except (OSError, ValueError, HTTPError) as cause:
         lines = str(cause).strip().splitlines()
         raise BaseError(
@@ -376,7 +379,18 @@ def load_tokenizer(name: str) -> tuple[PreTrainedTokenizerBase | None, int | Non
     Raises:
         BaseError: there is no such base, or its tokenizer cannot be read.
     """
-    folder = find(name)
+    folder = find(name, weights=False)
     config = _config(folder).get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     return _tokenizer(folder), positions if isinstance(positions, int) else None
+
+
+def load_config(name: str) -> PreTrainedConfig:
+    """A causal base's configuration, without its weights.
+
+    Raises:
+        BaseError: there is no such base, it cannot be read, or it is of another kind.
+    """
+    config = _config(find(name, weights=False))
+    check_causal(config, name, list(getattr(config, "architectures", None) or []))
+    return config

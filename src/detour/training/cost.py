@@ -10,8 +10,8 @@ hooks count. Of a base of N parameters in its layers, an adapter of P and a head
 with f the share of N at or above the lowest adapted layer: below it no gradient is needed, and the
 frozen layers above need one to their inputs only (Hu et al. 2021, arXiv:2106.09685; the 2N a token
 are Kaplan et al. 2020's, arXiv:2001.08361). Attention, A numbers wide, takes 4 A more for each pair
-of tokens of a row and each layer, and f times 8 A where it is learned. Padding is computed, and
-counts. Where all weights are trained, P is 0 and f is 1, and a weight takes 2 more for its own
+of tokens of a row and each layer, and f times 8 A where it is learned. Padding counts where it is
+computed. Where all weights are trained, P is 0 and f is 1, and a weight takes 2 more for its own
 gradient, those of the head too. Optimiser, norms, nonlinearities and what DoRA adds are left out,
 as are heads for classes and numbers.
 
@@ -20,10 +20,10 @@ Knows bases, adapters and numbers; how watts are measured is `energy`'s business
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +32,26 @@ from transformers import PreTrainedModel
 from detour.adapter.adapter import Adapter
 from detour.model.base import Base
 from detour.model.headed import HeadedBase
+from detour.slots.install import SlotSet
 from detour.training.energy import Energy
 
 AnyBase = Base | HeadedBase
 _POOLER = ".pooler."
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
+
+
+class Slotted(Protocol):
+    """A model with slots, whether it holds weights or not."""
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """Its modules."""
+        ...
+
+    @property
+    def slots(self) -> SlotSet:
+        """On its layers."""
+        ...
 
 
 @dataclass
@@ -105,14 +120,14 @@ class Cost:
 def counted(base: AnyBase, model: PreTrainedModel | None = None) -> Generator[Work]:
     """Count what goes through a base, or a copy of its model, for as long as the context lasts."""
     work = Work()
-    name, _ = _head(base)
+    head, _ = head_of(base)
     watched = model or base.model
     with ExitStack() as stack:
         body: nn.Module = watched.base_model
         hooks = [body.register_forward_pre_hook(_layers_hook(work), with_kwargs=True)]
-        if name:
-            head = watched.get_submodule(name)
-            hooks.append(head.register_forward_pre_hook(_head_hook(work)))
+        if head:
+            module = watched.get_submodule(head)
+            hooks.append(module.register_forward_pre_hook(_head_hook(work)))
         for hook in hooks:
             stack.callback(hook.remove)
         yield work
@@ -120,45 +135,52 @@ def counted(base: AnyBase, model: PreTrainedModel | None = None) -> Generator[Wo
 
 def flops(base: AnyBase, adapter: Adapter | None, work: Work) -> float:
     """The operations of that work, by the formula of this module; without an adapter all learns."""
-    sizes = layer_sizes(base)
     if adapter is None:
-        return _flops_of_all(base, sizes, work)
-    name, _ = _head(base)
-    head = _size(base.slots.shapes[name]) if name else 0
+        return whole_operations(base, work)
+    return operations(base, {n: update.parameters for n, update in adapter.updates.items()}, work)
+
+
+def operations(base: Slotted, adapted: Mapping[str, int], work: Work) -> float:
+    """The same, of an adapter of which only the layers and their parameters are known."""
+    sizes = layer_sizes(base)
+    name, head = head_of(base)
     whole = sum(sizes.values())
-    above = backward_share(sizes, [layer for layer in adapter.updates if layer != name])
-    own = sum(update.parameters for update in adapter.updates.values())
-    attended = 4 * _attention_width(base) * (work.pairs + 2 * above * work.learned_pairs)
+    above = backward_share(sizes, [layer for layer in adapted if layer != name])
+    own = sum(adapted.values())
+    attended = 4 * attention_width(base) * (work.pairs + 2 * above * work.learned_pairs)
     forward = 2 * (whole + own) * work.tokens
     backward = (2 * above * whole + 4 * own) * work.learned
     return forward + backward + attended + 2 * head * (work.judged + work.judged_learned)
 
 
-def _flops_of_all(base: AnyBase, sizes: dict[str, float], work: Work) -> float:
-    name, _ = _head(base)
-    head = _size(base.slots.shapes[name]) if name else 0
-    whole = sum(sizes.values())
-    attended = 4 * _attention_width(base) * (work.pairs + 2 * work.learned_pairs)
-    layers = 2 * whole * work.tokens + 4 * whole * work.learned
-    return layers + attended + 2 * head * work.judged + 4 * head * work.judged_learned
+def whole_operations(base: Slotted, work: Work) -> float:
+    """The operations of that work where every weight learns."""
+    layers, (_, head) = sum(layer_sizes(base).values()), head_of(base)
+    attended = 4 * attention_width(base) * (work.pairs + 2 * work.learned_pairs)
+    of_layers = 2 * layers * (work.tokens + 2 * work.learned)
+    return of_layers + attended + 2 * head * (work.judged + 2 * work.judged_learned)
 
 
-def layer_sizes(base: AnyBase) -> dict[str, float]:
+def layer_sizes(base: Slotted) -> dict[str, float]:
     """How many parameters a token meets in each layer below the head, in the model's order.
 
     Of a mixture's experts those count that a token is sent to; a pooler sees one token of a row.
     """
+    return {name: shape[0] * shape[1] * times for name, shape, times in met_layers(base)}
+
+
+def met_layers(base: Slotted) -> Iterator[tuple[str, tuple[int, int], float]]:
+    """Layers below the head in the model's order: name, (out, in), and how many a token meets."""
     shapes = {name: base.slots.shapes[name] for name in base.slots.linear_names()}
-    sizes: dict[str, float] = {}
     for name, module in base.model.named_modules():
         if name in shapes:
-            sizes[name] = 0.0 if _POOLER in name else _size(shapes[name])
+            yield name, shapes[name], 0.0 if _POOLER in name else 1.0
             continue
         for own, parameter in module.named_parameters(recurse=False):
             if parameter.ndim == 3:
+                experts, out, wide = parameter.shape
                 share = _chosen(base, parameter) if "expert" in name else 1.0
-                sizes[f"{name}.{own}"] = parameter.numel() * share
-    return sizes
+                yield f"{name}.{own}", (out, wide), experts * share
 
 
 def backward_share(sizes: dict[str, float], adapted: list[str]) -> float:
@@ -173,18 +195,14 @@ def backward_share(sizes: dict[str, float], adapted: list[str]) -> float:
     return sum(list(sizes.values())[lowest:]) / sum(sizes.values())
 
 
-def _size(shape: tuple[int, int]) -> int:
-    return shape[0] * shape[1]
-
-
-def _chosen(base: AnyBase, stacked: nn.Parameter) -> float:
+def _chosen(base: Slotted, stacked: nn.Parameter) -> float:
     """The share of a stacked parameter's experts that a token is sent to; 1 where none is told."""
     config = base.model.config.get_text_config()
     chosen = getattr(config, "num_experts_per_tok", None)
     return min(1.0, chosen / stacked.shape[0]) if isinstance(chosen, int) else 1.0
 
 
-def _attention_width(base: AnyBase) -> int:
+def attention_width(base: Slotted) -> int:
     """Numbers of all heads of all layers; 0 for a model that names none."""
     config = base.model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
@@ -195,25 +213,30 @@ def _attention_width(base: AnyBase) -> int:
     return layers * heads * width
 
 
-def _head(base: AnyBase) -> tuple[str, nn.Module | None]:
-    """The language model's head: its name and the module; none in a base for classes."""
+def head_of(base: Slotted) -> tuple[str, int]:
+    """The language model's head: its name and its parameters; ("", 0) in a base for classes."""
     inner = set(base.slots.linear_names())
     names = [name for name in base.slots.linear_names(exclude_head=False) if name not in inner]
-    return (names[0], base.slots.module(names[0])) if names else ("", None)
+    if not names:
+        return "", 0
+    out, wide = base.slots.shapes[names[0]]
+    return names[0], out * wide
 
 
 def _layers_hook(work: Work) -> Any:  # noqa: ANN401 - torch's own type of a hook says no more
     def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         ids: Tensor = named["input_ids"] if "input_ids" in named else given[0]
         rows, tokens = ids.shape
+        ends: Tensor | None = named.get("cu_seq_lens_q")  # rows in one line attend to themselves
+        pairs = rows * tokens**2 if ends is None else int(ends.diff().long().square().sum())
         work.tokens += rows * tokens
-        work.pairs += rows * tokens**2
+        work.pairs += pairs
         if torch.is_grad_enabled():
             mask = named.get("attention_mask")
             own = mask if isinstance(mask, Tensor) and mask.shape == ids.shape else ids >= 0
             work.own += int(own.sum())
             work.learned += rows * tokens
-            work.learned_pairs += rows * tokens**2
+            work.learned_pairs += pairs
 
     return hook
 
