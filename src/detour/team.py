@@ -114,6 +114,15 @@ class Team:
 ALONE = Team()
 
 
+def launched() -> Team:
+    """What a launcher says of this process, before anybody is met.
+
+    Raises:
+        ConfigError: a launcher's variables that make no sense.
+    """
+    return Team(_number(_RANK, 0), max(_number(_SIZE, 1), 1))
+
+
 @contextmanager
 def assembled(on_gpu: bool = False) -> Generator[Team]:
     """The team that a launcher started this process for; alone without one.

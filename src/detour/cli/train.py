@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.accounting import accounting_of, accounting_options, say_outcome
+from detour.cli.accounting import accounting_of, accounting_options
 from detour.cli.options import (
     data_options,
     full_option,
-    in_a_chain,
     json_option,
     lang_option,
-    load_base,
     model_options,
 )
-from detour.cli.output import note, one_line, print_json, say
+from detour.cli.output import note
 from detour.cli.pipeline import asked
-from detour.cli.progress import watched
-from detour.cli.unfinished import Unfinished
 from detour.language.catalogue import ENGLISH, Catalogue, text
 
 if TYPE_CHECKING:
-    from detour.adapter.adapter import Adapter
     from detour.data.report import DataReport, Look
-    from detour.model.base import Base
-    from detour.model.examples import Example, Plain
     from detour.training.cost import AnyBase
-    from detour.training.outcome import Outcome
 
 SHOWN = 80  # characters of an answer
 
@@ -71,6 +62,8 @@ SHOWN = 80  # characters of an answer
 @click.option("--licence", default="", help="Licence of the adapter, as on the card.")
 @click.option("--description", default="", help="What the adapter is for, as on the card.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--spread", is_flag=True,
+              help="Spread the base over the processes that train (FSDP).")  # fmt: skip
 @accounting_options
 @lang_option
 @json_option
@@ -90,6 +83,7 @@ def command(
     licence: str,
     description: str,
     resume: bool,
+    spread: bool,
     language: str,
     as_json: bool,
     **flags: Any,  # noqa: ANN401 - whatever Click hands over
@@ -101,10 +95,14 @@ def command(
         data, output, base_name, columns, format_name=format_name, dtype=dtype, quantize=quantize,
         whole=whole, config_file=config_file, flags=flags, t=t,
     )  # fmt: skip
-    from detour.data.reading import learnable, read_data
+    from detour.data.reading import read_data
     from detour.data.report import Look
+    from detour.team import launched
 
     loaded = read_data(ask.data, ask.columns, ask.format_name)
+    has_head = loaded.kind in ("classification", "regression")
+    if ask.whole or has_head:
+        launched().check_alone(text("the training of heads and of whole models"))
     look = Look(ask.columns, ask.format_name, near=False)
     if ask.whole:
         from detour.cli.train_whole import train_whole_and_save
@@ -114,7 +112,7 @@ def command(
             description=description, resume=resume, as_json=as_json, t=t,
         )  # fmt: skip
         return
-    if loaded.kind in ("classification", "regression"):
+    if has_head:
         from detour.cli.train_head import train_and_save
 
         told = {"start": start, "quantize": ask.quantize}
@@ -124,57 +122,12 @@ def command(
             as_json=as_json, t=t,
         )  # fmt: skip
         return
-    examples = learnable(loaded)
-    from detour.adapter.card import Card
-    from detour.adapter.library import Library
-    from detour.adapter.peft_format import check_target
-    from detour.measure.retention import retention
-    from detour.training.config import make_config
-    from detour.training.loop import train_with
-    from detour.training.outcome import Outcome, losses
-    from detour.training.record import keep, save
+    from detour.cli.train_adapter import train_adapter_and_save
 
-    config = make_config(ask.settings)
-    begun = Library.default().load(start) if start else None
-    check_target(ask.output)
-    unfinished = Unfinished(ask.output, resume)
-    base = load_base(ask.base, device, ask.dtype, ask.quantize, full)
-    note(t("{count} rows from {data}; {told}; base {base}", count=len(examples), data=ask.data,
-           told=loaded.told, base=base.name))  # fmt: skip
-    report = looked_at(ask.data, base, look, t)
-    say_so = teller(t)
-    try:
-        with accounting.of(base, ask.output.name, config.model_dump(), say_so) as account:
-            with watched(t("training"), t) as watcher:
-                result = train_with(
-                    base, loaded, config, name=ask.output.name, watcher=account.onward(watcher),
-                    teller=say_so, checkpoints=unfinished.state, resume=resume,
-                    card=Card(licence=licence, description=description), start=begun,
-                    ledger=account,
-                )  # fmt: skip
-            outcome = Outcome(
-                base, ask.data, result, account.history, account.cost(result), losses(result),
-                report=report,
-            )  # fmt: skip
-            keep(outcome, ask.output)
-            say_so(saved(ask.output))
-            outcome = replace(outcome, retention=retention(base, result.adapter))
-            _try_to_end(base, examples, result.adapter, say_so)
-            path = save(outcome, ask.output, t)
-            account.summary = outcome.for_tracker()
-    except KeyboardInterrupt as cause:
-        raise unfinished.interrupted() from cause
-    unfinished.drop()
-    if as_json:
-        print_json(summary(outcome, path))
-        return
-    say_outcome(outcome, path, t)
-    if kept := outcome.retention:
-        say(t("neutral text: perplexity {before:.2f} to {after:.2f}, KL {kl:.4f} nats a token",
-              before=kept.perplexity_before, after=kept.perplexity_after,
-              kl=kept.kl_mean))  # fmt: skip
-    call = f'detour ask "…" --chain {in_a_chain(path)} --base {ask.base} --compare'
-    say(t("Try: {call}", call=call))
+    train_adapter_and_save(
+        loaded, ask, accounting, look, start=start, spread=spread, device=device, full=full,
+        licence=licence, description=description, resume=resume, as_json=as_json, t=t,
+    )  # fmt: skip
 
 
 def teller(t: Catalogue) -> Callable[[str], None]:
@@ -185,21 +138,6 @@ def teller(t: Catalogue) -> Callable[[str], None]:
 def saved(folder: Path) -> str:
     """What is said between training and judging: a fault from here on loses nothing."""
     return text("{folder} is saved; now it is judged", folder=folder)
-
-
-def _try_to_end(
-    base: Base, rows: Sequence[Example | Plain], adapter: Adapter, say_so: Callable[[str], None]
-) -> None:
-    """Say it where answers to learned questions do not end."""
-    from detour.measure.stopping import stopping
-
-    tried = stopping(base, rows, adapter)
-    if tried.unended:
-        say_so(
-            text("{count} of {asked} answers to learned rows did not end by themselves, such as: "
-                 "{said}", count=len(tried.unended), asked=tried.asked,
-                 said=one_line(tried.unended[0])[:SHOWN])
-        )  # fmt: skip
 
 
 def looked_at(data: str, base: AnyBase, look: Look, t: Catalogue = ENGLISH) -> DataReport:
@@ -218,9 +156,3 @@ def looked_at(data: str, base: AnyBase, look: Look, t: Catalogue = ENGLISH) -> D
             note(f"{finding.code} ({finding.rows}): {t.say(finding.advice)}")
     check_trainable(report.findings)
     return report
-
-
-def summary(outcome: Outcome, path: Path) -> dict[str, Any]:
-    """What --json prints."""
-    told = {"adapter": str(path), **outcome.summary()}
-    return {**told, "keys": len(outcome.result.adapter.updates)}

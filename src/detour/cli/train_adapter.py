@@ -1,0 +1,186 @@
+"""`detour train DATA -o OUT` for conversations and texts: an adapter, in one process or in several.
+
+Knows Click and files; the training is `detour.training.loop`'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from detour.cli.accounting import say_outcome
+from detour.cli.options import in_a_chain, load_base
+from detour.cli.output import note, one_line, print_json, say
+from detour.cli.progress import watched
+from detour.cli.train import looked_at, saved, teller
+from detour.cli.unfinished import Unfinished
+from detour.language.catalogue import Catalogue, text
+
+if TYPE_CHECKING:
+    from detour.adapter.adapter import Adapter
+    from detour.cli.pipeline import Asked
+    from detour.data.reading import Loaded
+    from detour.data.report import Look
+    from detour.model.base import Base
+    from detour.model.examples import Example, Plain
+    from detour.team import Team
+    from detour.training.account import Accounting
+    from detour.training.config import TrainConfig
+    from detour.training.outcome import Outcome
+
+SHOWN = 80  # characters of an answer
+BY_ACCELERATE = "ACCELERATE_USE_FSDP"  # set by accelerate launch where its settings ask for it
+
+
+def train_adapter_and_save(
+    loaded: Loaded,
+    ask: Asked,
+    accounting: Accounting,
+    look: Look,
+    *,
+    start: str | None,
+    spread: bool,
+    device: str | None,
+    full: bool,
+    licence: str,
+    description: str,
+    resume: bool,
+    as_json: bool,
+    t: Catalogue,
+) -> None:
+    """Train, save, judge, and say how it went; of several processes the first one does.
+
+    Raises:
+        As `train_with`, and StorageError: nothing can be written there.
+    """
+    from detour.adapter.card import Card
+    from detour.adapter.library import Library
+    from detour.adapter.peft_format import check_target
+    from detour.data.reading import learnable
+    from detour.measure.retention import retention
+    from detour.team import assembled
+    from detour.training.config import make_config
+    from detour.training.loop import train_with
+    from detour.training.outcome import Outcome, losses
+    from detour.training.record import keep, save
+
+    examples = learnable(loaded)
+    config = make_config(ask.settings)
+    begun = Library.default().load(start) if start else None
+    check_target(ask.output)
+    unfinished = Unfinished(ask.output, resume)
+    spread = spread or os.environ.get(BY_ACCELERATE, "").lower() in ("true", "1")
+    with assembled(device == "cuda") as team:
+        base = _base(ask, device, full, team, spread)
+        if not team.leads:
+            _follow(base, loaded, examples, config, unfinished, resume, begun, team)
+            return
+        note(t("{count} rows from {data}; {told}; base {base}", count=len(examples), data=ask.data,
+               told=loaded.told, base=base.name))  # fmt: skip
+        report = looked_at(ask.data, base, look, t)
+        say_so = teller(t)
+        try:
+            with accounting.of(base, ask.output.name, config.model_dump(), say_so) as account:
+                with watched(t("training"), t) as watcher:
+                    result = train_with(
+                        base, loaded, config, name=ask.output.name,
+                        watcher=account.onward(watcher), teller=say_so,
+                        checkpoints=unfinished.state, resume=resume,
+                        card=Card(licence=licence, description=description), start=begun,
+                        ledger=account, team=team,
+                    )  # fmt: skip
+                outcome = Outcome(
+                    base, ask.data, result, account.history, account.cost(result), losses(result),
+                    report=report,
+                )  # fmt: skip
+                keep(outcome, ask.output)
+                say_so(saved(ask.output))
+                outcome = replace(outcome, retention=retention(base, result.adapter))
+                _try_to_end(base, examples, result.adapter, say_so)
+                if base.is_spread:
+                    team.wait()
+                path = save(outcome, ask.output, t)
+                account.summary = outcome.for_tracker()
+        except KeyboardInterrupt as cause:
+            raise unfinished.interrupted() from cause
+    unfinished.drop()
+    if as_json:
+        print_json(summary(outcome, path, team))
+        return
+    say_outcome(outcome, path, t)
+    if kept := outcome.retention:
+        say(t("neutral text: perplexity {before:.2f} to {after:.2f}, KL {kl:.4f} nats a token",
+              before=kept.perplexity_before, after=kept.perplexity_after,
+              kl=kept.kl_mean))  # fmt: skip
+    call = f'detour ask "…" --chain {in_a_chain(path)} --base {ask.base} --compare'
+    say(t("Try: {call}", call=call))
+
+
+def _base(ask: Asked, device: str | None, full: bool, team: Team, spread: bool) -> Base:
+    """The base; of one that is spread no device ever holds all."""
+    if not spread:
+        return load_base(ask.base, device, ask.dtype, ask.quantize, full)
+    import torch
+
+    from detour.model.sharding import shard
+
+    base = load_base(ask.base, "cpu", ask.dtype, ask.quantize, full)
+    shard(base, team, torch.device(device or "cpu"))
+    return base
+
+
+def _follow(
+    base: Base,
+    loaded: Loaded,
+    examples: Sequence[Example | Plain],
+    config: TrainConfig,
+    unfinished: Unfinished,
+    resume: bool,
+    begun: Adapter | None,
+    team: Team,
+) -> None:
+    """What a process does that is not the first: its share, and nothing said or written.
+
+    Over a base that is spread it judges along, since all run such a base together.
+    """
+    from detour.measure.retention import retention
+    from detour.measure.stopping import stopping
+    from detour.training.loop import train_with
+
+    try:
+        adapter = train_with(
+            base, loaded, config, checkpoints=unfinished.state, resume=resume, start=begun,
+            team=team,
+        ).adapter  # fmt: skip
+        if base.is_spread:
+            retention(base, adapter)
+            stopping(base, examples, adapter)
+            team.wait()
+    except KeyboardInterrupt as cause:
+        raise click.exceptions.Exit(130) from cause  # the first process speaks for all
+
+
+def _try_to_end(
+    base: Base, rows: Sequence[Example | Plain], adapter: Adapter, say_so: Callable[[str], None]
+) -> None:
+    """Say it where answers to learned questions do not end."""
+    from detour.measure.stopping import stopping
+
+    tried = stopping(base, rows, adapter)
+    if tried.unended:
+        say_so(
+            text("{count} of {asked} answers to learned rows did not end by themselves, such as: "
+                 "{said}", count=len(tried.unended), asked=tried.asked,
+                 said=one_line(tried.unended[0])[:SHOWN])
+        )  # fmt: skip
+
+
+def summary(outcome: Outcome, path: Path, team: Team) -> dict[str, Any]:
+    """What --json prints."""
+    told = {"adapter": str(path), **outcome.summary()}
+    return {**told, "keys": len(outcome.result.adapter.updates), "processes": team.size}
