@@ -163,12 +163,12 @@ TRAPS = (
     _trap(
         7, "an adapter of zeros passes", "an_adapter_of_zeros_is_an_error",
         ("model/binding.py", "    _check_alive(adapter, updates)\n", ""),
-        ("model/acting.py", "        if not moved and _meets_every_token(adapter):\n",
+        ("model/acting.py", "        if not acts(base, adapter, ids):\n",
          "        if False:\n"),
     ),
     _trap(
         7, "nobody looks at the logits", "an_adapter_that_moves_no_logit_is_an_error",
-        ("model/acting.py", "        if not moved and _meets_every_token(adapter):\n",
+        ("model/acting.py", "        if not acts(base, adapter, ids):\n",
          "        if False:\n"),
     ),
     _trap(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from detour.data.duplicates import Near
@@ -54,10 +54,22 @@ def held_out(
     if len(keys) < FEWEST:
         return list(rows), []
     random.Random(seed).shuffle(keys)
-    chosen = set(keys[: max(1, min(round(share * len(keys)), len(keys) - 1))])
-    held = {key for key in groups if leader[key] in chosen}
+    most = max(1, min(round(share * len(groups)), len(groups) - 1))
+    held = _filled(keys, leader, most)
     kept = [row for row in rows if normalised(input_of(row)) not in held]
     return kept, [row for row in rows if normalised(input_of(row)) in held]
+
+
+def _filled(keys: Sequence[str], leader: Mapping[str, str], most: int) -> set[str]:
+    """So many inputs, group by group in this order; more only where no group is small enough."""
+    members: dict[str, list[str]] = {}
+    for told, one in leader.items():
+        members.setdefault(one, []).append(told)
+    held: set[str] = set()
+    for key in keys:
+        if len(held) + len(members[key]) <= most:
+            held.update(members[key])
+    return held or set(members[keys[0]])
 
 
 def drawn(
