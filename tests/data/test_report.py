@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,37 @@ def test_classes_are_mended_and_test_rows_that_train_are_dropped(
     assert sorted(path.name for path in (tmp_path / "clean").iterdir()) == [
         "train.jsonl", "valid.jsonl",
     ]  # fmt: skip
+
+
+def classes_of(path: Path) -> Counter[str]:
+    return Counter(json.loads(line)["label"] for line in path.read_text("utf-8").splitlines())
+
+
+def test_a_rare_class_is_never_mended_into_a_frequent_one(tmp_path: Path, tokenizer: Any) -> None:
+    """Neither an opposite, nor what looks like a slip: only what differs in form."""
+    names = ["legal"] * 60 + ["illegal"] * 3 + ["legol"] * 2 + ["Legal"]
+    rows = [{**labelled(n), "label": name} for n, name in enumerate(names)]
+    path = write(tmp_path / "a.jsonl", rows)
+    found = {finding.code: finding for finding in look(path, tokenizer).findings}
+    assert str(found["label_typo"].advice).startswith("perhaps the same class: 'legol' → 'legal'")
+    assert found["label_typo"].rows == 2
+    assert "'Legal' → 'legal'" in found["label_form"].advice
+    told = cleaned(path, tokenizer, tmp_path / "b.jsonl")
+    assert told["mended"] == {"label_form": 1}
+    assert classes_of(tmp_path / "b.jsonl") == {"legal": 61, "illegal": 3, "legol": 2}
+
+
+def test_classes_are_renamed_as_told(tmp_path: Path, tokenizer: Any) -> None:
+    names = ["legal"] * 30 + ["illegal"] * 30 + ["legol"] * 2 + ["Legol", "Illegal"]
+    rows = [{**labelled(n), "label": name} for n, name in enumerate(names)]
+    path = write(tmp_path / "a.jsonl", rows)
+    told = cleaned(path, tokenizer, tmp_path / "b.jsonl", renamed={"legol": "legal"})
+    assert told["mended"] == {"label_renamed": 3, "label_form": 1}
+    assert classes_of(tmp_path / "b.jsonl") == {"legal": 33, "illegal": 31}
+    with pytest.raises(ConfigError, match="no class 'lega'") as wrong:
+        cleaned(path, tokenizer, tmp_path / "c.jsonl", renamed={"lega": "legal"})
+    assert "'legal'" in wrong.value.hint
+    assert not (tmp_path / "c.jsonl").exists()
 
 
 def test_conversion_keeps_every_row_or_says_which_it_cannot(tmp_path: Path, tokenizer: Any) -> None:

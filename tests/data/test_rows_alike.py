@@ -7,7 +7,7 @@ import pytest
 
 from detour.data.damage import is_damaged, repaired
 from detour.data.duplicates import NEAR, Digests, near_duplicates, shingles
-from detour.data.labels import likely_typos
+from detour.data.labels import likely_typos, same_but_form
 from detour.data.languages import language_of
 
 
@@ -94,9 +94,34 @@ def test_languages_by_their_common_words(text: str, language: str) -> None:
     assert language_of(text) == language
 
 
-def test_rare_names_that_resemble_frequent_ones_are_slips() -> None:
+def test_rare_names_that_resemble_frequent_ones_may_be_slips() -> None:
     counts = {"positive": 60, "negative": 58, "positve": 1, "Negative": 9, "neutral": 20}
-    assert likely_typos(counts) == {"positve": "positive", "Negative": "negative"}
+    assert likely_typos(counts) == {"positve": "positive"}
     assert likely_typos({"1": 50, "11": 1, "0": 40}) == {}
     assert likely_typos({"cat": 50, "car": 1}) == {}
     assert likely_typos({"sales": 50, "scales": 40}) == {}
+    assert likely_typos({"positive": 50, "Positve": 1, "positve": 1}) == {"Positve": "positive"}
+
+
+def test_names_that_differ_in_form_only_are_one_class() -> None:
+    counts = {"positive": 60, "Positive": 70, " positive.": 2, '"POSITIVE"': 1, "negative": 9}
+    assert set(same_but_form(counts)) == {"positive", " positive.", '"POSITIVE"'}
+    assert set(same_but_form(counts).values()) == {"Positive"}
+    assert same_but_form({"top-5": 3, "top_5": 2, "top 5": 1}) == {
+        "top_5": "top-5", "top 5": "top-5",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("frequent", "rare"),
+    [
+        ("legal", "illegal"), ("active", "inactive"), ("valid", "invalid"), ("known", "unknown"),
+        ("male", "female"), ("1", "-1"), ("A", "A-"), ("A", "A+"), ("?", "!"), (".", ","),
+        ("5", ".5"), ("15", "1-5"), ("1 5", "1-5"), ("yes", "yes!"),
+    ],
+)  # fmt: skip
+def test_opposites_are_two_classes(frequent: str, rare: str) -> None:
+    """However rare one of them is; also where one name holds the other, or only a sign differs."""
+    for counts in ({frequent: 975, rare: 25}, {frequent: 1000, rare: 1}):
+        assert same_but_form(counts) == {}
+        assert likely_typos(counts) == {}

@@ -8,6 +8,7 @@ labels and exact duplicates are looked for in every row. Knows rows and tokenize
 from __future__ import annotations
 
 import random
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from detour.data.duplicates import Digests, near_duplicates
 from detour.data.findings import A_CLASS, FEWEST, Finding, Verdict, advice_for, verdict_of
 from detour.data.formats import Columns, Format, detect
 from detour.data.forms import Fault, Raw
-from detour.data.labels import likely_typos
+from detour.data.labels import likely_typos, same_but_form
 from detour.data.languages import language_of
 from detour.data.personal import KINDS, personal_data
 from detour.data.records import Kind, Labelled, Record, answer_of, input_of, text_of
@@ -391,20 +392,31 @@ class _Survey:
                      "class", label=next(iter(self.labels))),
             )  # fmt: skip
             return
-        typos = likely_typos(self.labels)
+        forms, typos = same_but_form(self.labels), likely_typos(self.labels)
+        if forms:
+            yield Finding(
+                "label_form", "warning", sum(self.labels[name] for name in forms),
+                text("the same class but for its form: {told} (--fix)", told=_arrows(forms)),
+            )  # fmt: skip
         if typos:
-            told = ", ".join(f"{rare!r} → {name!r}" for rare, name in list(typos.items())[:SHOWN])
+            rare, name = next(iter(typos.items()))
             yield Finding(
                 "label_typo", "warning", sum(self.labels[rare] for rare in typos),
-                text("probably the same class: {told} (--fix)", told=told),
+                text("perhaps the same class: {told}; if so: --fix with --rename-label {example}",
+                     told=_arrows(typos), example=shlex.quote(f"{rare}={name}")),
             )  # fmt: skip
-        small = [n for n, count in self.labels.items() if count < A_CLASS and n not in typos]
+        doubtful = {*forms, *typos}
+        small = [n for n, count in self.labels.items() if count < A_CLASS and n not in doubtful]
         if small:
             yield Finding(
                 "small_classes", "warning", sum(self.labels[name] for name in small),
                 text("classes with fewer than {least} rows: {names}", least=A_CLASS,
                      names=", ".join(small[:SHOWN])),
             )  # fmt: skip
+
+
+def _arrows(names: Mapping[str, str]) -> str:
+    return ", ".join(f"{one!r} → {name!r}" for one, name in list(names.items())[:SHOWN])
 
 
 def _length(tokens: Tokens | None) -> Iterator[Finding]:
