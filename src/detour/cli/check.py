@@ -50,8 +50,13 @@ _PATH = click.Path(path_type=Path)
               help="Rows to look at closely.")  # fmt: skip
 @click.option("--fix", type=_PATH, metavar="OUT", help="Write a cleaned copy.")
 @click.option("--redact", is_flag=True, help="Replace personal data in the copy.")
-@click.option("--rename-label", "renames", multiple=True, metavar="OLD=NEW",
-              help="With --fix: give a class another name in the copy; can be repeated.")  # fmt: skip
+@click.option(
+    "--rename-label",
+    "renames",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="With --fix: give a class another name in the copy; can be repeated.",
+)
 @click.option(
     "--to", metavar="FORM", help="Write the copy as messages, prompt_completion or openai."
 )
