@@ -133,6 +133,16 @@ def test_an_answer_that_is_missing_teaches_nothing() -> None:
         read({"conversations": [{"from": "human", "value": "Hi"}]})
 
 
+def test_what_turns_hold_beside_their_text_is_not_lost_on_the_way() -> None:
+    talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho", "weight": 0},
+            {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hu"}]  # fmt: skip
+    _, record = read({"conversations": talk})
+    assert isinstance(record, Example)
+    assert [message.get("weight") for message in record.messages] == [None, 0, None, None]
+    with pytest.raises(DataError, match="message 4 holds 'tool_calls'"):
+        read({"conversations": [*talk[:3], {**talk[3], "tool_calls": [{"name": "f"}]}]})
+
+
 @pytest.mark.parametrize(
     ("given", "number"),
     [

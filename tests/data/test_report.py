@@ -238,6 +238,15 @@ def test_conversion_keeps_every_row_or_says_which_it_cannot(tmp_path: Path, toke
     assert not (tmp_path / "e.jsonl").exists()
 
 
+def test_a_copy_keeps_what_is_not_to_be_learned(tmp_path: Path, tokenizer: Any) -> None:
+    turns = [{"role": role, "content": f"{role}"} for role in ("user", "assistant") * 2]
+    turns[1]["weight"] = 0
+    path = write(tmp_path / "a.jsonl", [{"messages": turns}])
+    cleaned(path, tokenizer, tmp_path / "b.jsonl", to="openai")
+    assert json.loads((tmp_path / "b.jsonl").read_text()) == {"messages": turns}
+    assert look(tmp_path / "b.jsonl", tokenizer).tokens == look(path, tokenizer).tokens
+
+
 def test_copies_replace_nothing_and_leave_nothing_half(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.jsonl", [chat(1)])
     with pytest.raises(ConfigError, match="is there already"):

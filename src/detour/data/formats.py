@@ -224,7 +224,8 @@ def _sharegpt(raw: Raw, columns: Columns) -> Record:
                 expected=text("one of {names}", names=", ".join(SHAREGPT_ROLES)),
                 found=speaker,
             )  # fmt: skip
-        messages.append({"role": role, "content": told.get("value", told.get("content"))})
+        said = told.get("value", told.get("content"))
+        messages.append({**told, "role": role, "content": said})
     return example_of({"messages": messages}, raw.source)
 
 
