@@ -32,7 +32,9 @@ def test_json_holds_the_contract(detour, data) -> None:
     )  # fmt: skip
     assert report["columns"] == {"prompt": "Frage", "completion": "Antwort"}
     found = {finding["code"]: finding["rows"] for finding in report["findings"]}
-    assert found == {"unreadable": 1, "exact_duplicates": 1, "personal_data": 1}
+    assert found == {
+        "unreadable": 1, "exact_duplicates": 1, "personal_data": 1, "unused_columns": 62,
+    }  # fmt: skip
     assert all({"code", "severity", "rows", "advice", "where"} == set(f)
                for f in report["findings"])  # fmt: skip
 
@@ -41,6 +43,7 @@ def test_people_see_what_is_learned_and_what_to_do(detour, data) -> None:
     told = detour("check", data)
     assert told.code == 0
     assert "'Frage' is the prompt" in told.out
+    assert "not learned: 'Rest'" in told.out
     assert "[[0 Euro im Laden 0" in told.out
     assert "fragen.csv:62" in told.out
     assert told.out.splitlines()[-1].startswith("dirty: clean it first")

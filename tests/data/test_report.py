@@ -108,6 +108,19 @@ def test_verdicts(
     assert report.verdict == verdict
 
 
+def test_columns_that_are_not_learned_are_counted(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{**chat(n), "id": n, **({"topic": "x"} if n < 7 else {})} for n in range(60)]
+    report = look(write(tmp_path / "a.jsonl", rows), tokenizer)
+    (finding,) = report.findings
+    assert (finding.code, finding.severity, finding.rows) == ("unused_columns", "info", 60)
+    assert "'id', 'topic'" in finding.advice
+    assert report.verdict == "ready"
+    late = write(tmp_path / "b.jsonl", [*map(chat, range(250)), {**chat(250), "context": "c"}])
+    found = look(late, tokenizer)
+    assert codes(found) == {"unreadable": 1}
+    assert "column 'context' would be lost" in found.findings[0].advice
+
+
 def test_rows_of_the_test_part_that_train_are_leakage(tmp_path: Path, tokenizer: Any) -> None:
     write(tmp_path / "train.jsonl", [chat(n) for n in range(60)])
     near = {**chat(7), "prompt": chat(7)["prompt"].replace("What", "Whats")}

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from detour.data.damage import is_damaged
 from detour.data.duplicates import Digests, near_duplicates
 from detour.data.findings import A_CLASS, FEWEST, Finding, Verdict, advice_for, verdict_of
-from detour.data.formats import Columns, Format, detect
+from detour.data.formats import Columns, Format, detect, listed
 from detour.data.forms import Fault, Raw
 from detour.data.labels import likely_typos, same_but_form
 from detour.data.languages import language_of
@@ -35,6 +35,7 @@ SAMPLE = 20_000  # rows that are looked at closely
 FIRST = 200  # rows from which the format is told
 SHOWN = 5  # places a finding names
 LABELS = 10_000  # different ones beyond which a label is no class
+COLUMNS = 100  # without a role that are remembered
 LICENCES = ("license", "licence", "lizenz")
 Watch = Callable[[str, int, int], None]
 """Told the split, and how many bytes of how many were read."""
@@ -165,6 +166,7 @@ class _Survey:
         self.counts: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
         self.licences: Counter[str] = Counter()
+        self.left: dict[str, None] = {}
         self.first_fault: DataError | None = None
 
     def take(self, split: Split, watch: Watch | None) -> None:
@@ -181,6 +183,7 @@ class _Survey:
             self._look_at(record, seen)
             if isinstance(row, Raw):
                 self._licence(row)
+                self._beside(row)
             if place < self.look.sample:
                 kept.append(record)
             elif (chosen := self.rng.randrange(place + 1)) < self.look.sample:
@@ -233,6 +236,13 @@ class _Survey:
             if isinstance(value, str) and value.strip() and len(self.licences) < LABELS:
                 self.licences[value.strip()] += 1
 
+    def _beside(self, row: Raw) -> None:
+        left = self.format.beside(row) if self.format else []
+        if left:
+            self._note("unused_columns", row.source)
+        if len(self.left) < COLUMNS:
+            self.left.update(dict.fromkeys(left))
+
     def _note(self, code: str, source: str) -> None:
         self.counts[code] += 1
         places = self.trouble.setdefault(code, [])
@@ -257,6 +267,7 @@ class _Survey:
             *self._classes(),
             *self._supervision(masked),
             *_length(tokens),
+            *self._columns(),
         ]
         worst = {"error": 0, "warning": 1, "info": 2}
         return DataReport(
@@ -370,6 +381,14 @@ class _Survey:
                 "encoding", "warning", self.counts["encoding"],
                 text("letters that only a wrong decoding makes, such as Ã¶ for ö (--fix)"),
                 tuple(self.trouble["encoding"]),
+            )  # fmt: skip
+
+    def _columns(self) -> Iterator[Finding]:
+        if self.left:
+            yield Finding(
+                "unused_columns", "info", self.counts["unused_columns"],
+                text("not learned: {names}; a column that matters needs a role "
+                     "(--column ROLE=NAME)", names=listed(list(self.left))),
             )  # fmt: skip
 
     def _supervision(self, masked: Sequence[str]) -> Iterator[Finding]:
