@@ -32,7 +32,9 @@ def test_json_holds_the_contract(detour, data) -> None:
     )  # fmt: skip
     assert report["columns"] == {"prompt": "Frage", "completion": "Antwort"}
     found = {finding["code"]: finding["rows"] for finding in report["findings"]}
-    assert found == {"unreadable": 1, "exact_duplicates": 1, "personal_data": 1}
+    assert found == {
+        "unreadable": 1, "exact_duplicates": 1, "personal_data": 1, "unused_columns": 62,
+    }  # fmt: skip
     assert all({"code", "severity", "rows", "advice", "where"} == set(f)
                for f in report["findings"])  # fmt: skip
 
@@ -41,6 +43,7 @@ def test_people_see_what_is_learned_and_what_to_do(detour, data) -> None:
     told = detour("check", data)
     assert told.code == 0
     assert "'Frage' is the prompt" in told.out
+    assert "not learned: 'Rest'" in told.out
     assert "[[0 Euro im Laden 0" in told.out
     assert "fragen.csv:62" in told.out
     assert told.out.splitlines()[-1].startswith("dirty: clean it first")
@@ -75,6 +78,10 @@ def test_a_cleaned_copy_and_a_page_are_written(detour, data) -> None:
         (("--redact",), "none is written"),
         (("--fix", "a.jsonl", "--convert", "b.jsonl"), "exclude each other"),
         (("--to", "openai"), "none is written"),
+        (("--rename-label", "a=b"), "none is written"),
+        (("--fix", "a.jsonl", "--rename-label", "a"), "OLD=NEW"),
+        (("--fix", "a.jsonl", "--rename-label", "a=b"), "no class 'a'"),
+        (("--convert", "a.jsonl", "--rename-label", "a=b"), "--fix"),
         (("--fix", "a.jsonl", "--to", "alpaca"), "cannot be written as alpaca"),
         (("--base", "nothing"), "nothing"),
     ],
@@ -93,3 +100,14 @@ def test_columns_that_say_nothing_are_asked_for(detour, data) -> None:
     assert "--column prompt=a" in refused.err
     told = detour("check", data, "--column", "prompt=a", "--column", "completion=b", "--json")
     assert told.json["usable"] == 60
+
+
+def test_classes_are_renamed_only_as_told(detour, data) -> None:
+    names = ["legal"] * 30 + ["illegal"] + ["legol"]
+    told = "".join(f"Satz Nummer {n} von vielen;{name}\n" for n, name in enumerate(names))
+    data.write_text("text;label\n" + told, "utf-8")
+    assert "--rename-label legol=legal" in detour("check", data).out.replace("\n", " ")
+    fixed = ("check", data, "--fix", "gut.jsonl", "--rename-label", "legol=legal", "--json")
+    assert detour(*fixed).json["cleaned"]["mended"] == {"label_renamed": 1}
+    rows = Path("gut.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(row)["label"] for row in rows} == {"legal", "illegal"}

@@ -1,11 +1,13 @@
 """What rows mean is told from their columns, and said; what cannot be told is asked for."""
 
+import shlex
 from typing import Any
 
 import pytest
 
-from detour.data.formats import detect, number_of
+from detour.data.formats import detect
 from detour.data.forms import Raw
+from detour.data.meaning import number_of
 from detour.data.records import Labelled, Plain, Record, Valued
 from detour.errors import ConfigError, DataError, NoSupervision
 from detour.model.examples import Example
@@ -84,6 +86,105 @@ def test_columns_can_be_named_and_are_said() -> None:
     )
 
 
+def told_to(hint: str) -> dict[str, Any]:
+    """What the flags of a hint say, as arguments of `detect`."""
+    flags = shlex.split(hint)
+    given = list(zip(flags[::2], flags[1::2], strict=True))
+    columns = dict(value.split("=", 1) for flag, value in given if flag == "--column")
+    return {"columns": columns, "name": dict(given).get("--format")}
+
+
+@pytest.mark.parametrize(
+    ("row", "lost", "hint"),
+    [
+        ({"question": "q", "context": "c", "answer": "a"}, "context",
+         "--column instruction=question --column input=context --column output=answer"),
+        ({"prompt": "q", "passage": "c", "completion": "a", "id": 3}, "passage",
+         "--column instruction=prompt --column input=passage --column output=completion"),
+        ({"instruction": "q", "input": "i", "Kontext": "c", "output": "a"}, "Kontext",
+         "--column input=Kontext"),
+        ({"text": "t", "summary": "s"}, "summary",
+         "--column prompt=text --column completion=summary"),
+        ({"text": "t", "answer": "a"}, "answer", "--column prompt=text --column completion=answer"),
+        ({"text": "t", "label": "x", "Antwort": "a"}, "Antwort",
+         "--column prompt=text --column completion=Antwort"),
+        ({"question": "q", "answer": "a", "the answer": "b", "response": "b"}, "response",
+         "--column completion=response"),
+        ({"text": "t", "label": 0.5, "output": "a"}, "output",
+         "--format regression --column value=label"),
+        ({"messages": CHAT, "tools": [{"name": "f"}]}, "tools", ""),
+        ({"prompt": "q", "completion": "a", "history": [["b", "c"]]}, "history", ""),
+    ],
+)  # fmt: skip
+def test_what_is_asked_or_answered_is_never_left_out_silently(
+    row: dict[str, Any], lost: str, hint: str
+) -> None:
+    with pytest.raises(DataError, match=f"column '{lost}' would be lost") as refused:
+        read(row)
+    assert hint in refused.value.hint
+    settings = told_to(refused.value.hint.partition("leave it out: ")[2])
+    assert read(row, **settings) == read({k: v for k, v in row.items() if k != lost})
+
+
+def test_the_advice_for_a_context_puts_it_behind_the_question() -> None:
+    row = {"question": "q", "context": "c", "answer": "a"}
+    columns = {"instruction": "question", "input": "context", "output": "answer"}
+    assert turns(read(row, columns=columns)[1]) == [("user", "q\n\nc"), ("assistant", "a")]
+
+
+def test_columns_without_a_role_are_said() -> None:
+    rows = raws({"id": 1, "Frage": "Hi", "Antwort": "Ho", "note": "", "context": None})
+    found = detect(rows)
+    assert found.left == ("id",)
+    assert str(found.told) == (
+        "format prompt_completion: 'Frage' is the prompt, 'Antwort' is the completion; "
+        "not learned: 'id'"
+    )
+    assert "not learned: 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', …" in str(
+        detect(raws({"text": "x", **dict.fromkeys("abcdefghi", 1)})).told
+    )
+
+
+def test_a_later_row_is_not_robbed_either() -> None:
+    rows = raws({"prompt": "Hi", "completion": "Ho"}, {"prompt": "Hi", "context": "c",
+                                                      "completion": "Ho"})  # fmt: skip
+    found = detect(rows[:1])
+    with pytest.raises(DataError, match=r"a\.jsonl:2: column 'context' would be lost"):
+        found.record(rows[1])
+    named = detect(rows[:1], {"prompt": "prompt", "completion": "completion"})
+    assert named.record(rows[1]).prompt == "Hi"  # type: ignore[union-attr]
+
+
+def test_columns_of_rows_in_another_format_are_not_left_out() -> None:
+    rows = raws({"messages": CHAT}, {"prompt": "Hi", "completion": "Ho"})
+    found = detect(rows)
+    assert (found.name, found.left) == ("messages", ())
+    assert turns(found.record(rows[1])) == turns(found.record(rows[0]))
+
+
+def test_a_system_column_stands_before_a_conversation() -> None:
+    talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
+    for row in ({"system": "Be brief.", "conversations": talk},
+                {"system_prompt": "Be brief.", "messages": CHAT}):  # fmt: skip
+        assert turns(read(row)[1]) == [
+            ("system", "Be brief."), ("user", "Hi"), ("assistant", "Ho"),
+        ]  # fmt: skip
+    system = {"role": "system", "content": "Be brief."}
+    same = {"system": "Be brief.", "messages": [system, *CHAT]}
+    assert turns(read(same)[1])[0] == ("system", "Be brief.")
+    with pytest.raises(DataError, match="two system messages"):
+        read({**same, "system": "Be long."})
+
+
+def test_whole_numbers_name_classes_however_they_are_written() -> None:
+    rows = raws({"text": "a", "label": 0.0}, {"text": "b", "label": 1.0}, {"text": "c", "label": 1})
+    found = detect(rows)
+    assert [found.record(row).label for row in rows] == ["0", "1", "1"]  # type: ignore[union-attr]
+    with pytest.raises(DataError, match="column 'label'") as refused:
+        found.record(Raw({"text": "d", "label": 0.5}, "a.jsonl:4"))
+    assert "--column value=label" in refused.value.hint
+
+
 def test_a_named_column_wins_over_a_name_that_is_known() -> None:
     rows = raws({"text": "Hi", "label": "x", "kind": "y"})
     assert detect(rows, {"label": "kind"}).record(rows[0]) == Labelled("Hi", "y", "a.jsonl:1")
@@ -131,6 +232,16 @@ def test_an_answer_that_is_missing_teaches_nothing() -> None:
         read({"messages": CHAT[:1]})
     with pytest.raises(NoSupervision):
         read({"conversations": [{"from": "human", "value": "Hi"}]})
+
+
+def test_what_turns_hold_beside_their_text_is_not_lost_on_the_way() -> None:
+    talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho", "weight": 0},
+            {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hu"}]  # fmt: skip
+    _, record = read({"conversations": talk})
+    assert isinstance(record, Example)
+    assert [message.get("weight") for message in record.messages] == [None, 0, None, None]
+    with pytest.raises(DataError, match="message 4 holds 'tool_calls'"):
+        read({"conversations": [*talk[:3], {**talk[3], "tool_calls": [{"name": "f"}]}]})
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ def test_a_folder_brings_its_own_validation(tmp_path: Path) -> None:
     assert loaded.validation
     assert learnable(loaded, "validation")[0].prompt == "And B?"
     assert loaded.kind == "chat"
-    assert str(loaded.told) == "JSONL; format prompt_completion"
+    assert str(loaded.told) == (
+        "JSONL; train: train.jsonl; validation: valid.jsonl; format prompt_completion"
+    )
 
 
 def test_rows_with_classes_are_not_for_a_language_model(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,19 @@ def test_verdicts(
     assert report.verdict == verdict
 
 
+def test_columns_that_are_not_learned_are_counted(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{**chat(n), "id": n, **({"topic": "x"} if n < 7 else {})} for n in range(60)]
+    report = look(write(tmp_path / "a.jsonl", rows), tokenizer)
+    (finding,) = report.findings
+    assert (finding.code, finding.severity, finding.rows) == ("unused_columns", "info", 60)
+    assert "'id', 'topic'" in finding.advice
+    assert report.verdict == "ready"
+    late = write(tmp_path / "b.jsonl", [*map(chat, range(250)), {**chat(250), "context": "c"}])
+    found = look(late, tokenizer)
+    assert codes(found) == {"unreadable": 1}
+    assert "column 'context' would be lost" in found.findings[0].advice
+
+
 def test_rows_of_the_test_part_that_train_are_leakage(tmp_path: Path, tokenizer: Any) -> None:
     write(tmp_path / "train.jsonl", [chat(n) for n in range(60)])
     near = {**chat(7), "prompt": chat(7)["prompt"].replace("What", "Whats")}
@@ -187,6 +201,37 @@ def test_classes_are_mended_and_test_rows_that_train_are_dropped(
     ]  # fmt: skip
 
 
+def classes_of(path: Path) -> Counter[str]:
+    return Counter(json.loads(line)["label"] for line in path.read_text("utf-8").splitlines())
+
+
+def test_a_rare_class_is_never_mended_into_a_frequent_one(tmp_path: Path, tokenizer: Any) -> None:
+    """Neither an opposite, nor what looks like a slip: only what differs in form."""
+    names = ["legal"] * 60 + ["illegal"] * 3 + ["legol"] * 2 + ["Legal"]
+    rows = [{**labelled(n), "label": name} for n, name in enumerate(names)]
+    path = write(tmp_path / "a.jsonl", rows)
+    found = {finding.code: finding for finding in look(path, tokenizer).findings}
+    assert str(found["label_typo"].advice).startswith("perhaps the same class: 'legol' → 'legal'")
+    assert found["label_typo"].rows == 2
+    assert "'Legal' → 'legal'" in found["label_form"].advice
+    told = cleaned(path, tokenizer, tmp_path / "b.jsonl")
+    assert told["mended"] == {"label_form": 1}
+    assert classes_of(tmp_path / "b.jsonl") == {"legal": 61, "illegal": 3, "legol": 2}
+
+
+def test_classes_are_renamed_as_told(tmp_path: Path, tokenizer: Any) -> None:
+    names = ["legal"] * 30 + ["illegal"] * 30 + ["legol"] * 2 + ["Legol", "Illegal"]
+    rows = [{**labelled(n), "label": name} for n, name in enumerate(names)]
+    path = write(tmp_path / "a.jsonl", rows)
+    told = cleaned(path, tokenizer, tmp_path / "b.jsonl", renamed={"legol": "legal"})
+    assert told["mended"] == {"label_renamed": 3, "label_form": 1}
+    assert classes_of(tmp_path / "b.jsonl") == {"legal": 33, "illegal": 31}
+    with pytest.raises(ConfigError, match="no class 'lega'") as wrong:
+        cleaned(path, tokenizer, tmp_path / "c.jsonl", renamed={"lega": "legal"})
+    assert "'legal'" in wrong.value.hint
+    assert not (tmp_path / "c.jsonl").exists()
+
+
 def test_conversion_keeps_every_row_or_says_which_it_cannot(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path / "a.jsonl", [chat(1), chat(1), chat(2)])
     told = cleaned(path, tokenizer, tmp_path / "b.jsonl", fix=False, to="openai")
@@ -204,6 +249,15 @@ def test_conversion_keeps_every_row_or_says_which_it_cannot(tmp_path: Path, toke
     with pytest.raises(DataError, match="more than one question"):
         cleaned(long, tokenizer, tmp_path / "e.jsonl", fix=False, to="prompt_completion")
     assert not (tmp_path / "e.jsonl").exists()
+
+
+def test_a_copy_keeps_what_is_not_to_be_learned(tmp_path: Path, tokenizer: Any) -> None:
+    turns = [{"role": role, "content": f"{role}"} for role in ("user", "assistant") * 2]
+    turns[1]["weight"] = 0
+    path = write(tmp_path / "a.jsonl", [{"messages": turns}])
+    cleaned(path, tokenizer, tmp_path / "b.jsonl", to="openai")
+    assert json.loads((tmp_path / "b.jsonl").read_text()) == {"messages": turns}
+    assert look(tmp_path / "b.jsonl", tokenizer).tokens == look(path, tokenizer).tokens
 
 
 def test_copies_replace_nothing_and_leave_nothing_half(tmp_path: Path, tokenizer: Any) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from detour.data.forms import Fault, Raw
-from detour.data.table import open_table
+from detour.data.table import Table, hub_table, open_table
 from detour.errors import DataError
 
 ROWS = [
@@ -85,6 +85,17 @@ def test_places_are_lines_of_the_file(tmp_path: Path) -> None:
     assert sources(lines) == [f"{lines}:1", f"{lines}:3"]
 
 
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_empty_lines_above_the_rows_are_none(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(start + b"\n" * 30 + b"  \n" + b'a;"b;c"\n1,5;2\n3;4\n')
+    assert values(path) == [{"a": "1,5", "b;c": "2"}, {"a": "3", "b;c": "4"}]
+    assert sources(path) == [f"{path}:33", f"{path}:34"]
+    lines = tmp_path / "a.jsonl"
+    lines.write_bytes(start + b"\n" * 30 + b'{"a": 1}\n')
+    assert values(lines) == [{"a": 1}]
+
+
 def test_paragraphs_of_a_text_stand_between_empty_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("\n\nfirst\nline\n \nsecond\n\n\nthird", "utf-8")
@@ -122,6 +133,12 @@ def test_a_row_with_other_columns_is_a_fault_with_its_line(tmp_path: Path) -> No
         ("a.jsonl", b"", "holds no row"),
         ("a.csv", b"\n\n", "holds no row"),
         ("a.csv", b"a;b\n", "holds no row"),
+        ("a.csv", b"\xef\xbb\xbf", "holds no row"),
+        ("a.csv", b"\xef\xbb\xbf\n \n", "holds no row"),
+        ("a.csv", b"," * 4 + b"\n", "does not name its columns"),
+        ("a.jsonl", b"\xef\xbb\xbf", "holds no row"),
+        ("a.json", b"\xef\xbb\xbf\n", "holds no row"),
+        ("a.txt", b"\xef\xbb\xbf\n", "holds no row"),
         ("a.csv", b"a;a\n1;2\n", "does not name its columns"),
         ("a.csv", b"a;b\n\xe4;2\n", r"a.csv:2 is not UTF-8"),
         ("a.csv", b'a;b\n1;"2\n', "is no row of a CSV file"),
@@ -159,7 +176,10 @@ def test_a_folder_holds_its_splits_by_their_names(tmp_path: Path) -> None:
 def test_folders_that_say_too_little_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file to train on"):
         open_table(tmp_path)
-    write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    write_jsonl(tmp_path / "test.jsonl", ROWS)
+    with pytest.raises(DataError, match="no file to train on"):
+        open_table(tmp_path)
+    (tmp_path / "test.jsonl").rename(tmp_path / "rows.jsonl")
     assert values(tmp_path) == ROWS  # one file alone needs no name
     write_jsonl(tmp_path / "more.jsonl", ROWS)
     with pytest.raises(DataError, match="no file to train on"):
@@ -170,6 +190,76 @@ def test_folders_that_say_too_little_are_refused(tmp_path: Path) -> None:
         open_table(tmp_path)
 
 
+def test_what_was_read_and_what_not_is_said(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("train", "train_old", "train.backup", "data/test", "notes"):
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": name}])
+    table = open_table(tmp_path)
+    assert [row.values["text"] for row in table.strictly()] == ["train"]
+    assert str(table.told) == (
+        "train: train.jsonl; test: data/test.jsonl; "
+        "not read: notes.jsonl, train.backup.jsonl, train_old.jsonl"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("train.jsonl", "data/train.jsonl"), "several files could be train"),
+        (("train.jsonl", "train.csv"), "several files could be train"),
+        (("train.jsonl", "train-00000-of-00001.jsonl"), "several files could be train"),
+        (("train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl"), "several files"),
+        (("train.jsonl", "val.jsonl", "valid.jsonl"), "several files could be validation"),
+        (("train.jsonl", "test_old.jsonl"), "no file is named test"),
+        (("train_a.jsonl", "train_b.jsonl"), "no file is named train"),
+        (("train-0.jsonl", "train-1.jsonl"), "no file is named train"),
+        (("train-00000-of-00003.jsonl", "train-00002-of-00003.jsonl"), "is not complete"),
+        (("train-00000-of-00002.jsonl", "train-00000-of-00001.jsonl"), "several files"),
+    ],
+)
+def test_files_that_could_be_the_same_split_are_not_guessed_at(
+    tmp_path: Path, names: tuple[str, ...], told: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name in names:
+        write_jsonl(tmp_path / name, [{"text": name}])
+    with pytest.raises(DataError, match=told) as refused:
+        open_table(tmp_path)
+    assert names[-1] in refused.value.found
+    assert refused.value.hint
+
+
+def hub(*splits: str) -> Table:
+    return hub_table("some/rows", "v1", {name: [{"text": name}] for name in splits})
+
+
+def test_splits_of_the_hub_are_taken_by_their_names() -> None:
+    table = hub("train", "test", "train_gen", "unsupervised")
+    assert [row.values["text"] for row in table.strictly()] == ["train"]
+    assert [row.values["text"] for row in table.strictly("test")] == ["test"]
+    assert str(table.told) == "v1; train: train; test: test; not read: train_gen, unsupervised"
+    assert hub("training", "dev").splits == ("train", "validation")
+
+
+@pytest.mark.parametrize(
+    ("splits", "told"),
+    [
+        (("train_sft", "test_sft", "train_gen", "test_gen"), "no split is named train"),
+        (("train", "validation_matched", "validation_mismatched"), "no split is named validation"),
+        (("train", "dev", "validation"), "several splits could be validation"),
+        (("rows",), "no split to train on"),
+    ],
+)
+def test_splits_that_could_be_the_same_are_not_guessed_at(
+    splits: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(DataError, match=told) as refused:
+        hub(*splits)
+    assert splits[0] in refused.value.found or splits[-1] in refused.value.found
+    assert "load_dataset('some/rows'" in refused.value.hint
+    assert "revision='v1'" in refused.value.hint
+
+
 def test_what_is_nowhere_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         open_table(tmp_path / "nothing.jsonl")
@@ -178,8 +268,8 @@ def test_what_is_nowhere_is_said(tmp_path: Path) -> None:
 
 
 def test_progress_reaches_the_size_of_all_files(tmp_path: Path) -> None:
-    for split in ("train-0", "train-1"):
-        write_jsonl(tmp_path / f"{split}.jsonl", ROWS * 600)
+    for number in range(2):
+        write_jsonl(tmp_path / f"train-0000{number}-of-00002.jsonl", ROWS * 600)
     told: list[tuple[int, int]] = []
     table = open_table(tmp_path)
     assert len(list(table.rows(watch=lambda done, of: told.append((done, of))))) == 2400

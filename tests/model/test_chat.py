@@ -52,6 +52,15 @@ def test_only_assistant_turns_are_supervised_with_their_end_token(tiny_tokenizer
     assert learnt(tiny_tokenizer, ids, mask) == ["A hairdresser 🙂<|im_end|>", "In Ulm.<|im_end|>"]
 
 
+def test_a_turn_of_weight_zero_is_asked_and_not_learned(tiny_tokenizer):
+    talk = [*TALK[:2], {**TALK[2], "weight": 0}, *TALK[3:]]
+    ids, mask = supervised(tiny_tokenizer, talk)
+    assert ids == supervised(tiny_tokenizer, TALK)[0]
+    assert learnt(tiny_tokenizer, ids, mask) == ["In Ulm.<|im_end|>"]
+    with pytest.raises(DataError, match="nothing to learn"):
+        supervised(tiny_tokenizer, talk[:3])
+
+
 def test_an_end_token_that_is_also_the_pad_token_is_still_supervised(make_tokenizer):
     tokenizer = make_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token

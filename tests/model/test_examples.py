@@ -107,6 +107,8 @@ def test_another_encoding_is_told_with_its_line(file):
     assert error.found == "byte 0xfc"
 
 
+ASKED, ANSWERED = ROW["messages"]
+CALL = {"name": "look_up", "arguments": "{}"}
 BAD = [
     ("{not json", "is not JSON"),
     ('{"messages": ' + "9" * 5000 + "}", "is not JSON"),
@@ -126,6 +128,25 @@ BAD = [
     ({"messages": [{"role": "robot", "content": "x"}]}, "message 1 cannot be read"),
     ({"messages": [ROW["messages"][0], {"role": "assistant"}]}, "message 2 cannot be read"),
     ({"messages": ["hello"]}, "message 1 cannot be read"),
+    (
+        {"messages": [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}, ANSWERED]},
+        "message 2 holds 'tool_calls'",
+    ),
+    (
+        {"messages": [ASKED, {"role": "assistant", "content": "x", "function_call": CALL}]},
+        "message 2 holds 'function_call'",
+    ),
+    (
+        {"messages": [ASKED, {**ANSWERED, "reasoning_content": "Hm."}]},
+        "message 2 holds 'reasoning_content'",
+    ),
+    (
+        {"messages": [ASKED, {**ANSWERED, "content": " "}, ASKED, ANSWERED]},
+        "message 2 is an empty answer",
+    ),
+    ({"messages": [ASKED, {**ANSWERED, "weight": 0.5}]}, "message 2 has a weight"),
+    ({"messages": [{**ASKED, "weight": 0}, ANSWERED]}, "message 1 has a weight"),
+    ({"messages": [ASKED, ANSWERED, ASKED, {**ANSWERED, "weight": 0}]}, "ends with an answer"),
     ('{"prompt": "half \\ud800", "completion": "x"}', "message 1 cannot be read"),
 ]
 
@@ -137,6 +158,21 @@ def test_a_bad_row_is_told_with_file_and_line(file, row, told):
     assert error.message.startswith(f"{path}:3")
     assert told in error.message
     assert error.expected or error.found
+
+
+def test_a_turn_may_be_left_unlearned(file):
+    turns = [ASKED, {**ANSWERED, "weight": 0}, ASKED, {**ANSWERED, "weight": 1}]
+    (row,) = read_examples(file({"messages": turns}))
+    assert [message.get("weight") for message in row.messages] == [None, 0, None, None]
+    plain = example_of({"messages": [{**turn, "weight": None} for turn in turns]}, "")
+    assert plain.messages == (ASKED, ANSWERED, ASKED, ANSWERED)
+    assert digest_of([row]) != digest_of([plain])
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}, ""])
+def test_no_call_is_no_reason_to_refuse_a_row(nothing):
+    turns = [ASKED, {**ANSWERED, "tool_calls": nothing, "id": 7, "name": "Ada"}]
+    assert example_of({"messages": turns}, "").messages == (ASKED, ANSWERED)
 
 
 def test_rows_in_memory_are_told_by_number():

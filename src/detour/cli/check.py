@@ -51,6 +51,13 @@ _PATH = click.Path(path_type=Path)
 @click.option("--fix", type=_PATH, metavar="OUT", help="Write a cleaned copy.")
 @click.option("--redact", is_flag=True, help="Replace personal data in the copy.")
 @click.option(
+    "--rename-label",
+    "renames",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="With --fix: give a class another name in the copy; can be repeated.",
+)
+@click.option(
     "--to", metavar="FORM", help="Write the copy as messages, prompt_completion or openai."
 )
 @click.option("--convert", type=_PATH, metavar="OUT", help="Write a copy without cleaning it.")
@@ -67,6 +74,7 @@ def command(
     sample: int,
     fix: Path | None,
     redact: bool,
+    renames: tuple[str, ...],
     to: str | None,
     convert: Path | None,
     html: Path | None,
@@ -76,6 +84,7 @@ def command(
     """Look at DATA before training: a JSONL, JSON, CSV, Parquet or text file, a folder with
     train, valid and test, or org/name of a dataset on the Hub.
     """
+    renamed = _renamed(renames, fix)
     output = _output(fix, convert, redact, to)
     from detour.data.clean import Cleaning, write_cleaned
     from detour.data.report import Look, look_at
@@ -89,7 +98,7 @@ def command(
         report = look_at(table, tokenizer, limit, look, watch)
     cleaned: Cleaned | None = None
     if output and report.format:
-        cleaning = Cleaning(fix is not None, redact, names, to, not no_near,
+        cleaning = Cleaning(fix is not None, redact, names, to, not no_near, renamed,
                             _fault(report, tokenizer, limit))  # fmt: skip
         cleaned = write_cleaned(table, report.format, report.labels, output, cleaning)
     if html:
@@ -117,6 +126,24 @@ def _fault(
     if tokenizer is None or not doubtful:
         return None
     return lambda record: fault_of(record, tokenizer, limit)
+
+
+def _renamed(renames: tuple[str, ...], fix: Path | None) -> dict[str, str]:
+    if renames and fix is None:
+        raise ConfigError(
+            text("--rename-label changes a cleaned copy, and none is written"),
+            hint="--fix OUT.jsonl",
+        )
+    found: dict[str, str] = {}
+    for one in renames:
+        old, sign, new = (part.strip() for part in one.partition("="))
+        if not (sign and old and new):
+            raise ConfigError(
+                text("--rename-label {given} names no two classes", given=one),
+                expected="OLD=NEW", hint="--rename-label postive=positive",
+            )  # fmt: skip
+        found[old] = new
+    return found
 
 
 def _output(fix: Path | None, convert: Path | None, redact: bool, to: str | None) -> Path | None:

@@ -2,8 +2,8 @@
 
 A second pass over the rows. Dropped is what cannot be read, what teaches nothing or does not fit,
 what repeats an earlier row of its split, and what a test or validation part shares with training,
-nearly or to the letter; mended is damage of decoding and misspelled classes; personal data are
-replaced if asked. Knows rows; no models.
+nearly or to the letter; mended is damage of decoding, and classes that differ in form only;
+personal data are replaced, and classes renamed, if asked. Knows rows; no models.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from detour.data.damage import repaired
-from detour.data.duplicates import Near
+from detour.data.duplicates import Near, digest
 from detour.data.formats import Format
 from detour.data.forms import Raw
-from detour.data.labels import likely_typos
+from detour.data.labels import same_but_form
 from detour.data.personal import redacted
 from detour.data.records import Labelled, Plain, Record, Valued, input_of, text_of
 from detour.data.table import Split, Table
 from detour.errors import ConfigError, DataError, NoSupervision
 from detour.files import check_writable, replace_file_atomically, replace_folder_atomically
 from detour.language.catalogue import text
-from detour.measure.metrics import normalised
 from detour.model.examples import Example
 
 TARGETS: Final = ("messages", "prompt_completion", "openai")
 FILE_OF: Final[Mapping[Split, str]] = {
     "train": "train.jsonl", "validation": "valid.jsonl", "test": "test.jsonl",
 }  # fmt: skip
+SHOWN = 20  # classes an error names
 SAMPLE = 20_000  # training rows with which rows of the other parts are compared at length
 
 
@@ -50,6 +50,8 @@ class Cleaning:
     """`messages`, `prompt_completion` or `openai`; by default what `detour train` reads."""
     near: bool = False
     """Drop also what is nearly the same as a training row out of the other parts."""
+    renamed: Mapping[str, str] = field(default_factory=lambda: {})
+    """Classes by the name that they get in the copy."""
     fault: Callable[[Record], str] | None = None
     """Why the base that is to be trained cannot learn a row; empty where it can."""
 
@@ -79,7 +81,8 @@ def write_cleaned(
     `labels` counts the rows of each class, as the report did.
 
     Raises:
-        ConfigError: the output is there already, or what is converted has no such form.
+        ConfigError: the output is there already, what is converted has no such form, or a class
+            is renamed that is not there.
         DataError: without `fix`, a row that cannot be read; or nothing is left.
         StorageError: it cannot be written.
     """
@@ -94,8 +97,9 @@ def write_cleaned(
             expected=text("one of {names}, from rows that are conversations",
                           names=", ".join(TARGETS)),
         )  # fmt: skip
+    _check_renamed(cleaning.renamed, labels)
     check_writable(output)
-    work = _Work(table, format, likely_typos(labels) if cleaning.fix else {}, cleaning)
+    work = _Work(table, format, same_but_form(labels) if cleaning.fix else {}, cleaning)
     if len(table.splits) == 1:
         replace_file_atomically(output, lambda stream: work.write(table.splits[0], stream))
     else:
@@ -103,15 +107,26 @@ def write_cleaned(
     return work.told
 
 
+def _check_renamed(renamed: Mapping[str, str], labels: Mapping[str, int]) -> None:
+    for name in renamed:
+        if name not in labels:
+            close = get_close_matches(name, labels, n=1)
+            raise ConfigError(
+                text("there is no class {name!r}", name=name),
+                expected=text("one of {names}", names=", ".join(list(labels)[:SHOWN]) or "–"),
+                hint=text("did you mean {close!r}?", close=close[0]) if close else "",
+            )
+
+
 class _Work:
     """One copying; what is seen of training decides what may stay in the other splits."""
 
     def __init__(
-        self, table: Table, format: Format, typos: Mapping[str, str], cleaning: Cleaning
+        self, table: Table, format: Format, forms: Mapping[str, str], cleaning: Cleaning
     ) -> None:
         self.table = table
         self.format = format
-        self.typos = typos
+        self.forms = forms
         self.cleaning = cleaning
         self.told = Cleaned()
         self._trained: set[bytes] = set()
@@ -155,7 +170,7 @@ class _Work:
 
     def _drops(self, record: Record, split: Split, seen: set[bytes]) -> bool:
         told = text_of(record) + (f"\0{record.label}" if isinstance(record, Labelled) else "")
-        whole, asked = _digest(told), _digest(input_of(record))
+        whole, asked = digest(told), digest(input_of(record))
         why = self.cleaning.fault(record) if self.cleaning.fault else ""
         if not why and split != "train" and (asked in self._trained or self._is_near(record)):
             why = "leakage"
@@ -186,13 +201,22 @@ class _Work:
     def _mended(self, record: Record) -> Record:
         if self.cleaning.fix:
             record = self._changed(record, "encoding", repaired)
-            if isinstance(record, Labelled) and record.label in self.typos:
-                self.told.mended["label_typo"] += 1
-                record = replace(record, label=self.typos[record.label])
+            if isinstance(record, Labelled):
+                record = self._named(record)
         if self.cleaning.redact:
             names = self.cleaning.names
             record = self._changed(record, "personal_data", lambda told: redacted(told, names))
         return record
+
+    def _named(self, record: Labelled) -> Labelled:
+        """With the class that it gets: as told, or of the form that most rows have."""
+        renamed = self.cleaning.renamed
+        formed = self.forms.get(record.label, record.label)
+        wanted = renamed.get(record.label, renamed.get(formed, formed))
+        if wanted == record.label:
+            return record
+        self.told.mended["label_form" if wanted == formed else "label_renamed"] += 1
+        return replace(record, label=wanted)
 
     def _changed(self, record: Record, why: str, change: Callable[[str], str]) -> Record:
         if isinstance(record, Example):
@@ -234,7 +258,3 @@ def row_of(record: Record, to: str | None = None) -> dict[str, Any]:
             expected="system, user, assistant",
         )  # fmt: skip
     return {"messages": turns}
-
-
-def _digest(told: str) -> bytes:
-    return blake2b(normalised(told).encode("utf-8", "surrogatepass"), digest_size=8).digest()

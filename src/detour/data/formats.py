@@ -1,26 +1,24 @@
 """What the columns of a row mean: eight formats, told from their names, or named by hand.
 
-Knows rows and names; knows no files and no tokens. What was recognised is said aloud by `told`.
+What was recognised is said aloud by `told`, and what is not learned too; a column that holds a part
+of the question or an answer is not left out unless it is said so. Knows rows and names; knows no
+files and no tokens.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any, Final, TypeAlias, cast
+from typing import Final
 
 from detour.data.forms import Raw
-from detour.data.records import Kind, Labelled, Plain, Record, Valued
-from detour.errors import ConfigError, DataError, NoSupervision
+from detour.data.meaning import RECORDS, Columns, number_of
+from detour.data.records import Kind, Record
+from detour.errors import ConfigError, DataError
 from detour.language.catalogue import Text, joined, text
-from detour.model.examples import Example, composed, example_of, pair
-
-Columns: TypeAlias = Mapping[str, str]
-"""Role to the name of a column, such as `{"prompt": "Frage"}`."""
 
 # role → other names under which people bring it; the first that is there counts
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -50,18 +48,25 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "text": ("text",),
 }
 OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
+    "messages": ("system",),
+    "sharegpt": ("system",),
     "alpaca": ("input", "system"),
     "prompt_completion": ("system",),
 }
 KINDS: Final[Mapping[str, Kind]] = {
     "classification": "classification", "regression": "regression", "text": "text",
 }  # fmt: skip
-SHAREGPT_ROLES: Final[Mapping[str, str]] = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
-    "bot": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
-    "system": "system", "tool": "tool", "function_response": "tool", "observation": "tool",
-}  # fmt: skip
-_COMMA = re.compile(r"[+-]?\d{1,3}(\.\d{3})*,\d+|[+-]?\d+,\d+")  # 3,14 or 1.234,56
+# columns that are asked or answered; without a role a row would teach something else than it says
+CONTEXTS: Final = frozenset({
+    "context", "contexts", "passage", "passages", "document", "documents", "article", "input",
+    "history", "tools", "functions", "kontext", "dokument", "artikel", "eingabe",
+})  # fmt: skip
+ANSWERS: Final = frozenset({
+    "answer", "answers", "summary", "completion", "response", "output", "antwort", "antworten",
+    "zusammenfassung", "ausgabe",
+})  # fmt: skip
+_CONTENT = CONTEXTS | ANSWERS
+SHOWN = 8  # columns that are told
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,10 @@ class Format:
 
     name: str
     columns: Columns = field(default_factory=lambda: {})
+    left: tuple[str, ...] = ()
+    """Columns of the first rows that hold something and have no role."""
+    settled: bool = False
+    """Whether it was named by hand, so that what is left is meant to be."""
 
     @property
     def kind(self) -> Kind:
@@ -78,28 +87,94 @@ class Format:
 
     @property
     def told(self) -> Text:
-        """Such as "prompt_completion: Frage is the prompt, Antwort is the completion"."""
+        """Such as "format prompt_completion: Frage is the prompt; not learned: id"."""
         parts = [
             text("{column!r} is the {role}", column=column, role=role)
             for role, column in self.columns.items()
             if column != role and not role.startswith("sni_")
         ]
-        if not parts:
-            return text("format {name}", name=self.name)
-        return text("format {name}: {parts}", name=self.name, parts=joined(", ", parts))
+        if parts:
+            told = text("format {name}: {parts}", name=self.name, parts=joined(", ", parts))
+        else:
+            told = text("format {name}", name=self.name)
+        if not self.left:
+            return told
+        return joined("; ", [told, text("not learned: {names}", names=listed(self.left))])
 
     def record(self, raw: Raw) -> Record:
         """A row in its meaning; one with other columns is read by these, if it is of this kind.
 
         Raises:
-            DataError: something is missing, empty or no text.
+            DataError: something is missing, empty or no text, or would be lost.
         """
+        own = self.reading(raw)
+        if not self.settled:
+            _check_nothing_lost(own, raw)
+        return RECORDS[own.name](raw, own.columns)
+
+    def beside(self, raw: Raw) -> list[str]:
+        """The columns of a row that hold something and have no role."""
+        used = self.reading(raw).columns.values()
+        return [name for name, value in raw.values.items() if name not in used and _holds(value)]
+
+    def reading(self, raw: Raw) -> Format:
+        """The format of a row's own columns, where it has none of ours."""
         if not any(column in raw.values for column in self.columns.values()):
             with suppress(DataError):
-                other = detect([raw])
+                other = _recognised([raw], {}, None)
                 if other.kind == self.kind:
-                    return _RECORDS[other.name](raw, other.columns)
-        return _RECORDS[self.name](raw, self.columns)
+                    return other
+        return self
+
+
+def _check_nothing_lost(format: Format, raw: Raw) -> None:
+    for column in format.beside(raw):
+        if column.strip().casefold() in _CONTENT:
+            raise DataError(
+                text("{source}: column {column!r} would be lost", source=raw.source,
+                     column=column),
+                expected=text("a role for every column that is asked or answered"),
+                found=format.told,
+                hint=_advice(column, format),
+            )  # fmt: skip
+
+
+def _advice(column: str, format: Format) -> Text:
+    roles = _roles_with(column, format)
+    known = {role: c for role, c in format.columns.items() if c.casefold() not in ALIASES[role]}
+    away = text("leave it out: {options}", options=f"--format {format.name}{_flags(known)}")
+    if not roles:
+        return away
+    return joined("; ", [text("learn it: {options}", options=_flags(roles).strip()), away])
+
+
+def _flags(columns: Columns) -> str:
+    return "".join(f" --column {shlex.quote(f'{r}={c}')}" for r, c in columns.items())
+
+
+def _roles_with(column: str, format: Format) -> Columns:
+    """Roles by which a column that would be lost is learned; none where that cannot be told."""
+    name, used = column.strip().casefold(), format.columns
+    if name in ANSWERS:
+        if format.kind == "chat":
+            answer = {"alpaca": "output", "prompt_completion": "completion"}.get(format.name)
+            return {answer: column} if answer else {}
+        return {"prompt": used["text"], "completion": column}
+    if name in ("history", "tools", "functions"):
+        return {}
+    if format.name == "prompt_completion":
+        asked = {"instruction": used["prompt"], "input": column}
+        return {**asked, "output": used["completion"]}
+    return {"input": column} if format.name == "alpaca" else {}
+
+
+def _holds(value: object) -> bool:
+    return value is not None and value != "" and value != [] and value != {}
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few of them, in quotes."""
+    return ", ".join(map(repr, names[:SHOWN])) + (", …" if len(names) > SHOWN else "")
 
 
 def detect(rows: Sequence[Raw], columns: Columns | None = None, name: str | None = None) -> Format:
@@ -111,10 +186,20 @@ def detect(rows: Sequence[Raw], columns: Columns | None = None, name: str | None
         name: a format by its name; then its roles must be found.
 
     Raises:
-        DataError: the columns make no format. ConfigError: an unknown role, column or format.
+        DataError: the columns make no format, or one that is asked or answered would be lost.
+        ConfigError: an unknown role, column or format.
     """
+    found = _recognised(rows, columns or {}, name)
+    left = dict.fromkeys(column for row in rows for column in found.beside(row))
+    if not found.settled:
+        for row in rows:
+            _check_nothing_lost(found.reading(row), row)
+    return replace(found, left=tuple(left))
+
+
+def _recognised(rows: Sequence[Raw], columns: Columns, name: str | None) -> Format:
     there = list(dict.fromkeys(key for row in rows for key in row.values))
-    chosen = dict(columns or {})
+    chosen = dict(columns)
     _check(chosen, there, name)
     found = {**{role: c for role in ALIASES if (c := _named(role, there))}, **chosen}
     for candidate in [name] if name else _ordered(chosen):
@@ -127,7 +212,8 @@ def detect(rows: Sequence[Raw], columns: Columns | None = None, name: str | None
         wanted = (*needed, *(r for r in OPTIONAL.get(candidate, ()) if r in found))
         used = {role: found[role] for role in wanted}
         if len(set(used.values())) == len(used):
-            return Format(candidate, used)
+            settled = name is not None or all(role in chosen for role in needed)
+            return Format(candidate, used, settled=settled)
     raise _unknown(rows[0].source, there, name)
 
 
@@ -182,130 +268,3 @@ def _unknown(source: str, there: Sequence[str], name: str | None) -> DataError:
         found=", ".join(map(repr, there))[:200] or text("none"),
         hint=text("say it: --column prompt={first} --column completion=…", first=(*there, "…")[0]),
     )
-
-
-# ---- one row each ----------------------------------------------------------------------------
-
-
-def number_of(value: object) -> float | None:
-    """A finite number, also as text and with a decimal comma; None for anything else."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, str):
-        told = value.strip()
-        if _COMMA.fullmatch(told):
-            told = told.replace(".", "").replace(",", ".")
-        value = told
-    try:
-        found = float(cast(Any, value))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
-
-
-def _messages(raw: Raw, columns: Columns) -> Record:
-    value = raw.values.get(columns["messages"])
-    return example_of({"messages": value}, raw.source)
-
-
-def _sharegpt(raw: Raw, columns: Columns) -> Record:
-    turns = raw.values.get(columns["conversations"])
-    if not isinstance(turns, list) or not turns:
-        raise _lacks(raw, columns["conversations"], text("a list of turns"))
-    messages: list[Mapping[str, Any]] = []
-    for number, turn in enumerate(cast("list[Any]", turns), start=1):
-        told: Mapping[str, Any] = turn if isinstance(turn, Mapping) else {}
-        speaker = str(told.get("from", told.get("role")))
-        role = SHAREGPT_ROLES.get(speaker)
-        if role is None:
-            raise DataError(
-                text("{source}, turn {number} has an unknown speaker", source=raw.source,
-                     number=number),
-                expected=text("one of {names}", names=", ".join(SHAREGPT_ROLES)),
-                found=speaker,
-            )  # fmt: skip
-        messages.append({"role": role, "content": told.get("value", told.get("content"))})
-    return example_of({"messages": messages}, raw.source)
-
-
-def _alpaca(raw: Raw, columns: Columns) -> Record:
-    asked = _text(raw, columns["instruction"])
-    more = raw.values.get(columns.get("input", ""))
-    if isinstance(more, str) and more.strip():
-        asked = f"{asked}\n\n{more}"
-    return _pair(raw, asked, columns["output"], columns)
-
-
-def _prompt_completion(raw: Raw, columns: Columns) -> Record:
-    return _pair(raw, _text(raw, columns["prompt"]), columns["completion"], columns)
-
-
-def _pair(raw: Raw, asked: str, answer: str, columns: Columns) -> Example:
-    system = raw.values.get(columns.get("system", ""))
-    told = pair(asked, _answer(raw, answer), system if isinstance(system, str) else "")
-    return example_of({"messages": told.messages}, raw.source)
-
-
-def _sni(raw: Raw, columns: Columns) -> Record:
-    answers = raw.values.get(columns["sni_output"])
-    first = cast("list[object]", answers)[0] if isinstance(answers, list) and answers else answers
-    if not isinstance(first, str) or not first.strip():
-        raise _lacks(raw, "output", text("a list of answers"))
-    asked = _text(raw, columns["sni_input"])
-    return example_of({"messages": pair(asked, first).messages}, raw.source)
-
-
-def _labelled(raw: Raw, columns: Columns) -> Record:
-    label = raw.values.get(columns["label"])
-    told = str(label).strip() if isinstance(label, str | int) else ""
-    if not told:
-        raise _lacks(raw, columns["label"], text("the name of a class"))
-    return Labelled(_text(raw, columns["text"]), composed(told), raw.source)
-
-
-def _valued(raw: Raw, columns: Columns) -> Record:
-    value = number_of(raw.values.get(columns["value"]))
-    if value is None:
-        raise _lacks(raw, columns["value"], text("a number"))
-    return Valued(_text(raw, columns["text"]), value, raw.source)
-
-
-def _plain(raw: Raw, columns: Columns) -> Record:
-    return Plain(_text(raw, columns["text"]), raw.source)
-
-
-def _answer(raw: Raw, column: str) -> str:
-    """As `_text`, but without one there is nothing to learn."""
-    value = raw.values.get(column)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise NoSupervision(
-            text("{source} has no answer: column {column!r}", source=raw.source, column=column),
-            expected=text("an answer to learn"),
-            found=text("nothing"),
-        )
-    return _text(raw, column)
-
-
-def _text(raw: Raw, column: str) -> str:
-    value = raw.values.get(column)
-    if not isinstance(value, str) or not value.strip():
-        raise _lacks(raw, column, text("some text"))
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise _lacks(raw, column, text("text without halves of characters"))
-    return composed(value)
-
-
-def _lacks(raw: Raw, column: str, expected: str) -> DataError:
-    value = raw.values.get(column)
-    return DataError(
-        text("{source} cannot be used: column {column!r}", source=raw.source, column=column),
-        expected=expected,
-        found=text("nothing") if value is None or value == "" else repr(value)[:80],
-    )
-
-
-_RECORDS: Final[Mapping[str, Callable[[Raw, Columns], Record]]] = {
-    "messages": _messages, "sharegpt": _sharegpt, "alpaca": _alpaca, "sni": _sni,
-    "prompt_completion": _prompt_completion, "classification": _labelled,
-    "regression": _valued, "text": _plain,
-}  # fmt: skip

@@ -12,25 +12,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from detour.data.forms import READERS, Fault, Raw, Watch, delimiter_of
+from detour.data.splits import FILES, SPLITS, Candidate, Split, Words, candidate_of, chosen, told
 from detour.errors import DataError
 from detour.extras import require
-from detour.language.catalogue import text
-
-Split: TypeAlias = str
-"""`train`, `validation` or `test`."""
+from detour.language.catalogue import joined, text
 
 SUFFIXES: Final[Mapping[str, str]] = {
     ".jsonl": "JSONL", ".ndjson": "JSONL", ".json": "JSON", ".csv": "CSV", ".tsv": "CSV",
     ".parquet": "Parquet", ".txt": "text", ".md": "text",
 }  # fmt: skip
-SPLITS: Final[Mapping[Split, tuple[str, ...]]] = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval"),
-}
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -43,7 +36,7 @@ class Table:
     """JSONL, JSON, CSV, Parquet, text, or a dataset of the Hub."""
     parts: Mapping[Split, tuple[Path, ...]]
     told: str = ""
-    """How its rows are taken apart, such as "separated by ;"."""
+    """What was read as what: which files, and how rows are taken apart ("separated by ;")."""
     hub: Mapping[Split, Any] = field(default_factory=lambda: {}, repr=False)
 
     @property
@@ -106,12 +99,12 @@ def open_table(data: str | Path) -> Table:
 
 def _one(path: Path) -> Table:
     form = _form(path)
-    told = ""
+    separated = ""
     if form == "CSV":
         delimiter = delimiter_of(path)
         name = {"\t": "TAB"}.get(delimiter, delimiter)
-        told = text("columns separated by {name}", name=name)
-    return Table(path.name, form, {"train": (path,)}, told)
+        separated = text("columns separated by {name}", name=name)
+    return Table(path.name, form, {"train": (path,)}, separated)
 
 
 def _form(path: Path) -> str:
@@ -134,27 +127,25 @@ def _folder(folder: Path) -> Table:
         for path in (place.iterdir() if place.is_dir() else ())
         if path.suffix.lower() in SUFFIXES and path.is_file() and path.suffix.lower() != ".md"
     )
-    parts: dict[Split, tuple[Path, ...]] = {}
-    for split, names in SPLITS.items():
-        found = [p for p in files if re.split(r"[-._]", p.name.lower())[0] in names]
-        if found:
-            parts[split] = tuple(found)
-    if not parts and len(files) == 1:
+    candidates = {candidate_of(path, folder): path for path in files}
+    if len(files) == 1 and not any(one.split for one in candidates):
         return _one(files[0])
-    if "train" not in parts:
+    found = chosen(list(candidates), FILES)
+    if "train" not in found:
         raise DataError(
             text("{folder} has no file to train on", folder=folder),
             expected=text("train.jsonl, and perhaps valid.jsonl and test.jsonl"),
             found=", ".join(path.name for path in files[:8]) or text("none"),
             hint=text("name one of the files itself"),
         )
+    parts = {split: tuple(candidates[one] for one in own) for split, own in found.items()}
     forms = sorted({_form(path) for paths in parts.values() for path in paths})
     if len(forms) > 1:
         raise DataError(
             text("{folder} mixes forms of files", folder=folder),
             expected=text("one form"), found=", ".join(forms),
         )  # fmt: skip
-    return Table(folder.name, forms[0], parts)
+    return Table(folder.name, forms[0], parts, told(found, list(candidates)))
 
 
 def _from_hub(name: str) -> Table:
@@ -171,15 +162,31 @@ def _from_hub(name: str) -> Table:
             found=str(cause).split("\n")[0][:200],
             hint=text("check the path; HF_HOME holds what was fetched before"),
         ) from cause
-    splits = {
-        split: found[key]
-        for split, names in SPLITS.items()
-        for key in found
-        if re.split(r"[-._]", key.lower())[0] in names
-    }
-    if "train" not in splits:
+    return hub_table(repository, revision, found)
+
+
+def hub_table(repository: str, revision: str, rows: Mapping[str, Any]) -> Table:
+    """A dataset of the Hub whose splits were loaded.
+
+    Raises:
+        DataError: none of them is for training, or several could be the same part.
+    """
+    candidates = [Candidate(name, name.lower()) for name in rows]
+    at = f", revision={revision!r}" if revision else ""
+    words = Words(
+        lambda split: text("no split is named {split}, and others begin with it", split=split),
+        lambda split: text("several splits could be {split}", split=split),
+        text(
+            "write the one that is meant into a file, in Python: {code}",
+            code=f"load_dataset({repository!r}{at})[SPLIT].to_json('train.jsonl')",
+        ),
+    )
+    parts = chosen(candidates, words)
+    if "train" not in parts:
         raise DataError(
-            text("{name} has no split to train on", name=name),
-            expected="train", found=", ".join(map(str, found)),
+            text("{name} has no split to train on", name=repository),
+            expected="train", found=", ".join(rows), hint=words.hint,
         )  # fmt: skip
-    return Table(repository, "Hub", {}, revision, splits)
+    said = [part for part in (revision, told(parts, candidates)) if part]
+    splits = {split: rows[own[0].shown] for split, own in parts.items()}
+    return Table(repository, "Hub", {}, joined("; ", said), splits)

@@ -9,7 +9,7 @@ Knows tokenizers. Does not know models, adapters, files or losses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -18,8 +18,10 @@ from detour.errors import BaseError, DataError, NoSupervision
 from detour.language.catalogue import text
 from detour.model.examples import composed
 
-Message: TypeAlias = Mapping[str, str]
-"""`{"role": "system" | "user" | "assistant" | ..., "content": text}`; templates may know more."""
+Message: TypeAlias = Mapping[str, Any]
+"""`{"role": "system" | "user" | "assistant" | ..., "content": text}`; templates may know more.
+
+An answer with `"weight": 0` is read and not learned."""
 
 
 def check_messages(messages: Sequence[Message]) -> None:
@@ -98,7 +100,8 @@ def supervised(
 ) -> tuple[list[int], list[bool]]:
     """The ids of a whole conversation and, for each, whether the loss counts it.
 
-    Counted are the assistant's turns, each with the token that ends it and nothing after that.
+    Counted are the assistant's turns but those of weight 0, each with the token that ends it and
+    nothing after that.
     Places are found by length and checked as prefixes, never by comparing with a pad id.
 
     Raises:
@@ -108,7 +111,7 @@ def supervised(
     ids = render(tokenizer, messages, add_generation_prompt=False)
     mask = [False] * len(ids)
     for turn, message in enumerate(messages):
-        if message["role"] == "assistant":
+        if message["role"] == "assistant" and message.get("weight") != 0:
             start, end = _turn(tokenizer, messages, turn, ids)
             mask[start:end] = [True] * (end - start)
     if not any(mask):

@@ -19,6 +19,9 @@ from detour.errors import DataError, NoSupervision
 from detour.language.catalogue import text
 
 ROLES = ("system", "user", "assistant", "tool")
+BESIDE = (  # what a turn may say beside its content; nothing of it would be learned
+    "tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "audio",
+)  # fmt: skip
 BLOCK = 512  # tokens of plain text in a row
 Data: TypeAlias = "str | Path | Iterable[Mapping[str, Any] | Example]"
 
@@ -27,7 +30,8 @@ Data: TypeAlias = "str | Path | Iterable[Mapping[str, Any] | Example]"
 class Example:
     """One conversation to learn from, and where it came from (`file:line`)."""
 
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, Any], ...]
+    """Each with `role` and `content`; an answer with `"weight": 0` is asked, and not learned."""
     source: str = ""
 
     @property
@@ -206,7 +210,7 @@ def example_of(row: Mapping[str, Any], source: str) -> Example:
     )
 
 
-def _messages(value: object, source: str) -> tuple[Mapping[str, str], ...]:
+def _messages(value: object, source: str) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise DataError(
             text("{source} has no messages", source=source),
@@ -220,7 +224,23 @@ def _messages(value: object, source: str) -> tuple[Mapping[str, str], ...]:
             expected=text("a last message of the assistant, not empty"),
             found=text("a last message of the {role}", role=turns[-1]["role"]),
         )
+    if "weight" in turns[-1]:
+        raise NoSupervision(
+            text("{source} ends with an answer that is not to be learned", source=source),
+            found='"weight": 0',
+            hint=text("end the row with the last answer that is"),
+        )
+    _check_answers(turns, source)
     return tuple(turns)
+
+
+def _check_answers(turns: Sequence[Mapping[str, Any]], source: str) -> None:
+    for number, turn in enumerate(turns[:-1], start=1):
+        if turn["role"] == "assistant" and not turn["content"].strip():
+            raise DataError(
+                text("{source}, message {number} is an empty answer", source=source, number=number),
+                expected=text("some text; an empty answer would be learned as one"),
+            )
 
 
 def composed(told: str) -> str:
@@ -236,13 +256,44 @@ def _is_text(content: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in content)
 
 
-def _message(turn: object, number: int, source: str) -> dict[str, str]:
+def _message(turn: object, number: int, source: str) -> dict[str, Any]:
     if isinstance(turn, Mapping):
-        role, content = turn.get("role"), turn.get("content")
+        told = cast("Mapping[str, Any]", turn)
+        _check_beside(told, number, source)
+        role, content = told.get("role"), told.get("content")
         if role in ROLES and isinstance(content, str) and _is_text(content):
-            return {"role": role, "content": composed(content)}
+            kept = {"role": role, "content": composed(content)}
+            return kept if _is_learned(told, number, source) else {**kept, "weight": 0}
     raise DataError(
         text("{source}, message {number} cannot be read", source=source, number=number),
         expected=text('{{"role": one of {roles}, "content": text}}', roles=", ".join(ROLES)),
         found=repr(turn)[:80],
     )
+
+
+def _check_beside(turn: Mapping[str, Any], number: int, source: str) -> None:
+    """Refuse what would be lost: the calls of tools, and what was thought before the answer."""
+    for key in BESIDE:
+        if turn.get(key):
+            raise DataError(
+                text("{source}, message {number} holds {key!r}, which is not learned",
+                     source=source, number=number, key=key),
+                expected=text("all that is to be learned in its content"),
+                found=repr(turn[key])[:80],
+                hint=text("write it into the content as the base's template would, or leave the "
+                          "row out"),
+            )  # fmt: skip
+
+
+def _is_learned(turn: Mapping[str, Any], number: int, source: str) -> bool:
+    """OpenAI's `weight`: 0 for an answer that stands there only to be gone on from."""
+    weight = turn.get("weight")
+    if weight in (None, 1):
+        return True
+    if weight == 0 and turn["role"] == "assistant":
+        return False
+    raise DataError(
+        text("{source}, message {number} has a weight that is not known", source=source,
+             number=number),
+        expected=text("0 or 1, of an answer"), found=repr(weight)[:80],
+    )  # fmt: skip

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from detour.data.formats import ALIASES, SHAREGPT_ROLES, Columns
+from detour.data.formats import ALIASES
+from detour.data.meaning import SHAREGPT_ROLES, Columns
 
 CONVERSATIONS: Final = ("messages", "conversations", "conversation", "turns")
 QUESTIONS: Final = (

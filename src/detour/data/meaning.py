@@ -1,0 +1,175 @@
+"""One row in its meaning: what is asked and answered, by the roles that its columns have.
+
+Knows rows and roles; does not know how these are found.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias, cast
+
+from detour.data.forms import Raw
+from detour.data.records import Labelled, Plain, Record, Valued
+from detour.errors import DataError, NoSupervision
+from detour.language.catalogue import text
+from detour.model.examples import Example, composed, example_of, pair
+
+Columns: TypeAlias = Mapping[str, str]
+"""Role to the name of a column, such as `{"prompt": "Frage"}`."""
+
+SHAREGPT_ROLES: Final[Mapping[str, str]] = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
+    "bot": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+    "system": "system", "tool": "tool", "function_response": "tool", "observation": "tool",
+}  # fmt: skip
+_COMMA = re.compile(r"[+-]?\d{1,3}(\.\d{3})*,\d+|[+-]?\d+,\d+")  # 3,14 or 1.234,56
+
+
+def number_of(value: object) -> float | None:
+    """A finite number, also as text and with a decimal comma; None for anything else."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, str):
+        told = value.strip()
+        if _COMMA.fullmatch(told):
+            told = told.replace(".", "").replace(",", ".")
+        value = told
+    try:
+        found = float(cast(Any, value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _messages(raw: Raw, columns: Columns) -> Record:
+    return _conversation(raw, columns, raw.values.get(columns["messages"]))
+
+
+def _conversation(raw: Raw, columns: Columns, turns: object) -> Example:
+    """Turns behind the system message of a column of its own, where there is one."""
+    system = raw.values.get(columns.get("system", ""))
+    if isinstance(system, str) and system.strip() and isinstance(turns, list) and turns:
+        told = cast("list[Any]", turns)
+        first = told[0] if isinstance(told[0], Mapping) else {}
+        if first.get("role") != "system":
+            turns = [{"role": "system", "content": system}, *told]
+        elif first.get("content") != system:
+            raise DataError(
+                text("{source} has two system messages", source=raw.source),
+                expected=text("one, in its turns or in column {column!r}",
+                              column=columns["system"]),
+                found=repr(system)[:80],
+            )  # fmt: skip
+    return example_of({"messages": turns}, raw.source)
+
+
+def _sharegpt(raw: Raw, columns: Columns) -> Record:
+    turns = raw.values.get(columns["conversations"])
+    if not isinstance(turns, list) or not turns:
+        raise _lacks(raw, columns["conversations"], text("a list of turns"))
+    messages: list[Mapping[str, Any]] = []
+    for number, turn in enumerate(cast("list[Any]", turns), start=1):
+        told: Mapping[str, Any] = turn if isinstance(turn, Mapping) else {}
+        speaker = str(told.get("from", told.get("role")))
+        role = SHAREGPT_ROLES.get(speaker)
+        if role is None:
+            raise DataError(
+                text("{source}, turn {number} has an unknown speaker", source=raw.source,
+                     number=number),
+                expected=text("one of {names}", names=", ".join(SHAREGPT_ROLES)),
+                found=speaker,
+            )  # fmt: skip
+        said = told.get("value", told.get("content"))
+        messages.append({**told, "role": role, "content": said})
+    return _conversation(raw, columns, messages)
+
+
+def _alpaca(raw: Raw, columns: Columns) -> Record:
+    asked = _text(raw, columns["instruction"])
+    more = raw.values.get(columns.get("input", ""))
+    if isinstance(more, str) and more.strip():
+        asked = f"{asked}\n\n{more}"
+    return _pair(raw, asked, columns["output"], columns)
+
+
+def _prompt_completion(raw: Raw, columns: Columns) -> Record:
+    return _pair(raw, _text(raw, columns["prompt"]), columns["completion"], columns)
+
+
+def _pair(raw: Raw, asked: str, answer: str, columns: Columns) -> Example:
+    system = raw.values.get(columns.get("system", ""))
+    told = pair(asked, _answer(raw, answer), system if isinstance(system, str) else "")
+    return example_of({"messages": told.messages}, raw.source)
+
+
+def _sni(raw: Raw, columns: Columns) -> Record:
+    answers = raw.values.get(columns["sni_output"])
+    first = cast("list[object]", answers)[0] if isinstance(answers, list) and answers else answers
+    if not isinstance(first, str) or not first.strip():
+        raise _lacks(raw, "output", text("a list of answers"))
+    asked = _text(raw, columns["sni_input"])
+    return example_of({"messages": pair(asked, first).messages}, raw.source)
+
+
+def _labelled(raw: Raw, columns: Columns) -> Record:
+    label = raw.values.get(columns["label"])
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)  # 1.0 is what tables make of a 1 beside a gap
+    told = str(label).strip() if isinstance(label, str | int) else ""
+    if not told:
+        hint = text("numbers that are measured: --column value={name}", name=columns["label"])
+        is_number = isinstance(label, float)
+        expected = text("the name of a class")
+        raise _lacks(raw, columns["label"], expected, hint if is_number else "")
+    return Labelled(_text(raw, columns["text"]), composed(told), raw.source)
+
+
+def _valued(raw: Raw, columns: Columns) -> Record:
+    value = number_of(raw.values.get(columns["value"]))
+    if value is None:
+        raise _lacks(raw, columns["value"], text("a number"))
+    return Valued(_text(raw, columns["text"]), value, raw.source)
+
+
+def _plain(raw: Raw, columns: Columns) -> Record:
+    return Plain(_text(raw, columns["text"]), raw.source)
+
+
+def _answer(raw: Raw, column: str) -> str:
+    """As `_text`, but without one there is nothing to learn."""
+    value = raw.values.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise NoSupervision(
+            text("{source} has no answer: column {column!r}", source=raw.source, column=column),
+            expected=text("an answer to learn"),
+            found=text("nothing"),
+        )
+    return _text(raw, column)
+
+
+def _text(raw: Raw, column: str) -> str:
+    value = raw.values.get(column)
+    if not isinstance(value, str) or not value.strip():
+        raise _lacks(raw, column, text("some text"))
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise _lacks(raw, column, text("text without halves of characters"))
+    return composed(value)
+
+
+def _lacks(raw: Raw, column: str, expected: str, hint: str = "") -> DataError:
+    value = raw.values.get(column)
+    return DataError(
+        text("{source} cannot be used: column {column!r}", source=raw.source, column=column),
+        expected=expected,
+        found=text("nothing") if value is None or value == "" else repr(value)[:80],
+        hint=hint,
+    )
+
+
+RECORDS: Final[Mapping[str, Callable[[Raw, Columns], Record]]] = {
+    "messages": _messages, "sharegpt": _sharegpt, "alpaca": _alpaca, "sni": _sni,
+    "prompt_completion": _prompt_completion, "classification": _labelled,
+    "regression": _valued, "text": _plain,
+}  # fmt: skip
