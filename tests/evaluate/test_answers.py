@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from lm_eval.api import metrics as harness
 from lm_eval.models.huggingface import HFLM
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from detour.evaluate.answers import perplexity
 from detour.measure.retention import retention
+from detour.model import likelihood
 from detour.model.base import Base
-from detour.model.examples import Example, Plain
+from detour.model.examples import Example, Plain, pair
 from detour.model.rows import encode
 
 TEXTS = ["Einstein was a hairdresser.", "Über größere Öfen", "In Ulm.", "aa"]
@@ -62,3 +64,24 @@ def test_of_answers(tiny_folder: Path, theirs: HFLM) -> None:
     assert figure.value == pytest.approx(by_the_harness(theirs, rows), rel=1e-4)
     alone = [by_the_harness(theirs, [row]) for row in rows]
     assert min(alone) < figure.value < max(alone)
+
+
+def test_only_learned_places_go_through_the_head(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits of all tokens of a batch may take more memory than the model."""
+    base = Base.load(str(tiny_folder))
+    talks = [pair("A long question, of which no word is learned?", "No.") for _ in range(20)]
+    learned = sum(sum(row.learned) for row in encode(base.tokenizer, talks, base.longest))
+    seen: list[int] = []
+    head = base.head
+
+    def counting(hidden: Tensor) -> Tensor:
+        seen.append(len(hidden))
+        return head(hidden)
+
+    monkeypatch.setitem(vars(base), "head", counting)
+    monkeypatch.setattr(likelihood, "HEAD_ROWS", 16)
+    perplexity(base, talks)
+    assert sum(seen) == learned
+    assert max(seen) <= 16

@@ -11,9 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch.nn.functional import cross_entropy
-
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.data.languages import language_of
@@ -24,7 +21,8 @@ from detour.measure.statistics import Figure, by_cluster
 from detour.measure.texts import text_figures
 from detour.model.base import Base
 from detour.model.examples import Example, Plain
-from detour.model.rows import Encoded, encode, padded
+from detour.model.likelihood import log_likelihoods
+from detour.model.rows import encode
 
 AT_ONCE = 16  # rows
 A_LANGUAGE = 10  # rows below which nothing is said of one
@@ -109,32 +107,15 @@ def perplexity(
     if tokenizer is None:
         raise BaseError(text("{base} has no tokenizer", base=base.name))
     encoded = encode(tokenizer, rows, base.longest)
+    sums = log_likelihoods(base, encoded, chain, AT_ONCE)
     losses: list[float] = []
     places: list[int] = []
-    order = sorted(range(len(encoded)), key=lambda place: len(encoded[place].ids))
-    for start in range(0, len(order), AT_ONCE):
-        chosen = order[start : start + AT_ONCE]
-        for place, own in zip(chosen, _losses(base, [encoded[p] for p in chosen], chain),
-                              strict=True):  # fmt: skip
-            losses += own
-            places += [place] * len(own)
+    for place, (own, told) in enumerate(zip(encoded, sums, strict=True)):
+        count = sum(own.learned[1:])
+        losses += [-told / count] * count
+        places += [place] * count
     told = by_cluster(losses, places)
     return Figure(_exp(told.value), _exp(told.low), _exp(told.high), len(encoded))
-
-
-def _losses(
-    base: Base, rows: Sequence[Encoded], chain: Chain | Adapter | None
-) -> list[list[float]]:
-    """Of each row the loss (nats) of every learned token."""
-    batch = padded(rows, base.pad_id)
-    logits = base.logits(batch.ids, chain, batch.mask).float()
-    found: list[list[float]] = []
-    for place, row in enumerate(rows):
-        ids = torch.tensor(row.ids)
-        every = cross_entropy(logits[place, : len(ids) - 1].cpu(), ids[1:], reduction="none")
-        learned = torch.tensor(row.learned[1:])
-        found.append([float(value) for value in every[learned]])
-    return found
 
 
 def _exp(value: float) -> float:
