@@ -1,6 +1,7 @@
 """Perplexity of answers and of texts: what the lm-eval harness makes of its own model's nats."""
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,3 +86,21 @@ def test_only_learned_places_go_through_the_head(
     perplexity(base, talks)
     assert sum(seen) == learned
     assert max(seen) <= 16
+
+
+def test_blocks_of_a_text_are_one_observation(tiny_folder: Path) -> None:
+    """What the blocks of a book say varies together: ten of them are no ten books."""
+    base = Base.load(str(tiny_folder))
+    book = Plain("Einstein was a hairdresser. He cut hair in a small shop in Ulm. " * 60)
+    blocks = encode(base.tokenizer, [book], base.longest)
+    assert len(blocks) > 3
+    alone = perplexity(base, [book])
+    assert (alone.n, alone.low, alone.high) == (1, 1.0, math.inf)
+    assert alone.to_json()["high"] is None
+    others = [Plain(told) for told in TEXTS]
+    together = perplexity(base, [book, *others])
+    assert together.n == 1 + len(TEXTS)
+    assert together.low < together.value < together.high
+    nats = likelihood.log_likelihoods(base, [*blocks, *encode(base.tokenizer, others, 128)])
+    tokens = [len(row.ids) - 1 for row in [*blocks, *encode(base.tokenizer, others, 128)]]
+    assert together.value == pytest.approx(math.exp(-sum(nats) / sum(tokens)), rel=1e-5)

@@ -17,7 +17,7 @@ from detour.data.languages import language_of
 from detour.data.records import text_of
 from detour.errors import BaseError
 from detour.language.catalogue import text
-from detour.measure.statistics import Figure, by_cluster
+from detour.measure.statistics import Figure, mean_of_totals
 from detour.measure.texts import text_figures
 from detour.model.base import Base
 from detour.model.examples import Example, Plain
@@ -100,22 +100,23 @@ def perplexity(
 ) -> Figure:
     """The exponential of the mean loss of all learned tokens, with a bootstrap over rows.
 
+    The blocks of a long text are one row: what they say varies together. Of a single row nothing
+    is known of others, and the interval is all that a perplexity can be.
+
     Raises:
         BaseError, DataError, WrongBase, SlotError: as `answered`.
     """
     tokenizer = base.tokenizer
     if tokenizer is None:
         raise BaseError(text("{base} has no tokenizer", base=base.name))
-    encoded = encode(tokenizer, rows, base.longest)
-    sums = log_likelihoods(base, encoded, chain, AT_ONCE)
-    losses: list[float] = []
-    places: list[int] = []
-    for place, (own, told) in enumerate(zip(encoded, sums, strict=True)):
-        count = sum(own.learned[1:])
-        losses += [-told / count] * count
-        places += [place] * count
-    told = by_cluster(losses, places)
-    return Figure(_exp(told.value), _exp(told.low), _exp(told.high), len(encoded))
+    parts = [encode(tokenizer, [row], base.longest) for row in rows]
+    flat = [part for own in parts for part in own]
+    told = iter(log_likelihoods(base, flat, chain, AT_ONCE))
+    totals = [
+        (-sum(next(told) for _ in own), sum(sum(part.learned[1:]) for part in own)) for own in parts
+    ]
+    nats = mean_of_totals(totals)
+    return Figure(_exp(nats.value), max(1.0, _exp(nats.low)), _exp(nats.high), nats.n)
 
 
 def _exp(value: float) -> float:
