@@ -56,6 +56,17 @@ def test_base_and_chain_answer_the_same_rows(
     assert any(line.startswith("rougeL") for line in table.out.splitlines())
 
 
+def test_what_was_cut_is_told(detour: Callable[..., Any], rows: Path, tiny_folder: Path) -> None:
+    given = ("evaluate", rows, "--base", tiny_folder)
+    short = detour(*given, "--max-tokens", 2, "--json")
+    assert short.json["cut"] == {"base": 4}
+    assert "base: 4 of 4 wanted answers are longer than 2 tokens" in short.err
+    assert "4 of 4 answers were cut at 2 tokens" in short.err
+    whole = detour(*given, "--json")
+    assert "wanted answers" not in whole.err
+    assert whole.json.get("cut", {"base": 0})["base"] <= 4
+
+
 def test_perplexity_is_that_of_the_answers(tiny_folder: Path) -> None:
     base = Base.load(str(tiny_folder))
     told = [

@@ -11,12 +11,14 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from detour.evaluate.answers import perplexity
+from detour.adapter.adapter import Adapter
+from detour.evaluate.answers import answered, perplexity
 from detour.measure.retention import retention
 from detour.model import likelihood
 from detour.model.base import Base
 from detour.model.examples import Example, Plain, pair
 from detour.model.rows import encode
+from detour.training.loop import train
 
 TEXTS = ["Einstein was a hairdresser.", "Über größere Öfen", "In Ulm.", "aa"]
 TALKS = [("Who?", "Nobody."), ("And who was that over there?", "Somebody else, in fact."),
@@ -104,3 +106,28 @@ def test_blocks_of_a_text_are_one_observation(tiny_folder: Path) -> None:
     nats = likelihood.log_likelihoods(base, [*blocks, *encode(base.tokenizer, others, 128)])
     tokens = [len(row.ids) - 1 for row in [*blocks, *encode(base.tokenizer, others, 128)]]
     assert together.value == pytest.approx(math.exp(-sum(nats) / sum(tokens)), rel=1e-5)
+
+
+def long_answers(folder: Path) -> tuple[Base, list[Example], Adapter]:
+    """An adapter that has learned an answer of some ninety tokens."""
+    base = Base.load(str(folder))
+    rows = [pair(f"Say {n}.", "aa" * 45) for n in range(2)]
+    settings = {"rank": 8, "steps": 80, "learning_rate": 1e-2, "validation_share": 0.0}
+    return base, rows, train(base, rows, **settings)
+
+
+def test_long_answers_are_not_cut_short(tiny_folder: Path) -> None:
+    base, rows, adapter = long_answers(tiny_folder)
+    whole = answered(base, rows, adapter)
+    assert whole.answers == ("aa" * 45,) * 2
+    assert whole.figures["exact_match"].value == 1.0
+    assert (whole.cut, whole.limit > 64) == (0, True)
+    told: list[str] = []
+    cut = answered(base, rows, adapter, max_new_tokens=64, teller=told.append)
+    assert cut.figures["exact_match"].value == 0.0
+    assert (cut.cut, cut.limit) == (2, 64)
+    assert told == [
+        "2 answers, at most 64 tokens each",
+        "2 of 2 wanted answers are longer than 64 tokens: they cannot be met",
+        "2 of 2 answers were cut at 64 tokens, or at the end of the context",
+    ]

@@ -22,10 +22,17 @@ Arms = dict[str, dict[str, "Figure"]]
 
 @dataclass(frozen=True)
 class More:
-    """By language the figures of every arm; by canary its exposure in every arm."""
+    """What is told where there is any of it.
+
+    Attributes:
+        languages: by language the figures of every arm.
+        canaries: by canary its exposure in every arm.
+        cut: by arm how many answers ended for want of room.
+    """
 
     languages: Mapping[str, Arms] = field(default_factory=lambda: {})
     canaries: Mapping[str, Mapping[str, Exposure]] = field(default_factory=lambda: {})
+    cut: Mapping[str, int] = field(default_factory=lambda: {})
 
     def to_json(self) -> dict[str, Any]:
         """What there is."""
@@ -37,6 +44,7 @@ class More:
         return {
             **({"languages": languages} if languages else {}),
             **({"canaries": canaries} if canaries else {}),
+            **({"cut": dict(self.cut)} if self.cut else {}),
         }
 
     def say(self) -> None:

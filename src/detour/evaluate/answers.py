@@ -19,6 +19,7 @@ from detour.errors import BaseError
 from detour.language.catalogue import text
 from detour.measure.statistics import Figure, mean_of_totals
 from detour.measure.texts import text_figures
+from detour.model.answering import answers_to, room_for, too_long
 from detour.model.base import Base
 from detour.model.examples import Example, Plain
 from detour.model.likelihood import log_likelihoods
@@ -26,15 +27,23 @@ from detour.model.rows import encode
 
 AT_ONCE = 16  # rows
 A_LANGUAGE = 10  # rows below which nothing is said of one
-MAX_NEW_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What one arm said to every row, and its figures."""
+    """What one arm said to every row, and its figures.
+
+    Attributes:
+        figures: by name.
+        answers: to the conversations among the rows, in their order.
+        cut: how many of them ended for want of room, not by themselves.
+        limit: tokens that an answer could have.
+    """
 
     figures: Mapping[str, Figure]
     answers: tuple[str, ...] = ()
+    cut: int = 0
+    limit: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The figures by name."""
@@ -46,7 +55,7 @@ def answered(
     rows: Sequence[Example | Plain],
     chain: Chain | Adapter | None = None,
     *,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
     teller: Callable[[str], None] | None = None,
 ) -> Answered:
     """All figures of a chain on rows: of conversations the last answer, of texts everything.
@@ -54,10 +63,12 @@ def answered(
     `perplexity` is of the answers' tokens (of texts, all but the first, and the end), its interval
     over rows.
     Conversations are answered greedily and compared with the answer that stands there; see
-    `text_figures`.
+    `text_figures`. They have `max_new_tokens`, by default what the longest answer takes and at
+    least 64; `teller` is told of answers that need more.
 
     Raises:
         BaseError: no tokenizer, or no chat template.
+        RequestError: a question that fills the context.
         DataError: a row that does not fit into the context.
         WrongBase, SlotError: a chain that does not belong on this base.
     """
@@ -65,12 +76,19 @@ def answered(
     asked = [row for row in rows if isinstance(row, Example)]
     if not asked:
         return Answered(figures)
-    if teller:
-        teller(f"{len(asked)} answers, at most {max_new_tokens} tokens each")
-    prompts = [[dict(m) for m in row.messages[:-1]] for row in asked]
-    found = base.ask_many(prompts, chain, max_new_tokens=max_new_tokens)
+    limit = room_for(base, asked) if max_new_tokens is None else max_new_tokens
+    say = teller or (lambda _: None)
+    say(text("{count} answers, at most {limit} tokens each", count=len(asked), limit=limit))
+    if beyond := too_long(base, asked, limit):
+        say(text("{count} of {all} wanted answers are longer than {limit} tokens: they cannot be "
+                 "met", count=beyond, all=len(asked), limit=limit))  # fmt: skip
+    found = answers_to(base, asked, chain, limit)
+    if cut := sum(one.cut for one in found):
+        say(text("{count} of {all} answers were cut at {limit} tokens, or at the end of the "
+                 "context", count=cut, all=len(asked), limit=limit))  # fmt: skip
     wanted = [row.messages[-1]["content"] for row in asked]
-    return Answered({**text_figures(wanted, found), **figures}, tuple(found))
+    said = tuple(one.text for one in found)
+    return Answered({**text_figures(wanted, said), **figures}, said, cut, limit)
 
 
 def by_language(
