@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.evaluate_more import Arms, More, plain_arms, print_arms, remembered
+from detour.cli.evaluate_more import (
+    Arms,
+    More,
+    learned_of,
+    plain_arms,
+    print_arms,
+    remembered,
+)
 from detour.cli.evaluate_suite import data_or_suite, evaluate_suite, suite_options
 from detour.cli.options import (
     data_options,
@@ -83,14 +90,16 @@ def command(
     note(f"{len(rows)} rows of {chosen} from {data}; {loaded.told}")
     if inside := len(leaked(loaded, chosen)):
         note(f"{inside} rows of {chosen} stand in train too: what they measure is memory")
-    more = More()
+    learned = learned_of(chain, part, rows)
     if loaded.kind in ("classification", "regression"):
         if canaries:
             raise ConfigError(
                 text("--{name} is not for rows with a class or a number", name="canary"),
                 hint=text("leave it out"),
             )
-        arms = _heads(loaded, rows, base_name, chain, device, dtype)
+        others = loaded.train if chosen != "train" else None
+        arms = _heads(others, rows, base_name, chain, device, dtype)
+        more = More(learned=learned)
     else:
         base = load_base(base_name, device, dtype, quantize)
         _approve(base, chain)
@@ -98,7 +107,7 @@ def command(
         found = _answers(rows, base, chain, max_tokens, answers_file)
         arms = {arm: dict(one.figures) for arm, one in found.items()}
         cut = {arm: one.cut for arm, one in found.items()}
-        more = More(_languages(rows, found), known, cut if any(cut.values()) else {})
+        more = More(_languages(rows, found), known, cut if any(cut.values()) else {}, learned)
     _tell({"kind": loaded.kind, "split": chosen, "rows": len(rows)}, arms, as_json, more)
 
 
@@ -133,14 +142,14 @@ def _part(loaded: Loaded, split: str | None) -> tuple[str, tuple[Any, ...]]:
 
 
 def _heads(
-    loaded: Loaded,
+    others: tuple[Any, ...] | None,
     rows: list[Any],
     base_name: str,
     chain: Chain,
     device: str | None,
     dtype: str | None,
 ) -> Arms:
-    """The plainest guess, and the chain's head."""
+    """The plainest guess, known from other rows where there are any, and the chain's head."""
     from detour.evaluate.heads import plainest, score
     from detour.model.headed import HeadedBase
     from detour.training.heads import headed_rows
@@ -153,10 +162,12 @@ def _heads(
         )
     base = HeadedBase.for_adapter(chain.terms[0].adapter, base_name, dtype=dtype, device=device)
     judged = headed_rows(rows, base)
-    return {
-        "plainest": plainest(headed_rows(loaded.train, base), judged),
-        "chain": score(base, judged, chain),
-    }
+    found = {"chain": score(base, judged, chain)}
+    if others is None:
+        note(text("no plainest guess: it would be taken from the very rows that judge; give a "
+                  "folder with train and test"))  # fmt: skip
+        return found
+    return {"plainest": plainest(headed_rows(others, base), judged), **found}
 
 
 def _answers(
