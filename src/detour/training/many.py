@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,7 @@ from detour.model.rows import encode, padded
 from detour.slots.content import Content, per_row
 
 AT_ONCE = 48  # tasks a batch
+RATE, CLIP, ROWS = 4e-3, 1.0, 1
 
 
 def train_many(
@@ -38,9 +40,9 @@ def train_many(
     rank: int = 4,
     alpha: float = 8.0,
     steps: int = 300,
-    rows_per_task: int = 1,
-    learning_rate: float = 4e-3,
-    clip: float = 1.0,
+    rows_per_task: int = ROWS,
+    learning_rate: float = RATE,
+    clip: float = CLIP,
     seed: int = 0,
     watcher: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, Adapter]:
@@ -62,6 +64,7 @@ def train_many(
         )
     _ = base.head  # made while the slots are empty
     layers = base.slots.named(targets)
+    settings = how_made(targets, rank, alpha, steps, rows_per_task, learning_rate, clip)
     made: dict[str, Adapter] = {}
     names = list(data)
     chunks = [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)]
@@ -103,10 +106,31 @@ def train_many(
                 base_model=base.name,
                 data_sha256=digest_of(data[name]),
                 seeds=(seed,),
-                config={"rank": rank, "alpha": alpha, "steps": steps, "together": len(chunk)},
+                config={**settings, "together": len(chunk)},
             )
             made[name] = Adapter(factors.updates(place), name, base.fingerprint, card)
     return made
+
+
+def how_made(
+    targets: Sequence[str] | str,
+    rank: int,
+    alpha: float,
+    steps: int,
+    rows_per_task: int = ROWS,
+    learning_rate: float = RATE,
+    clip: float = CLIP,
+) -> dict[str, Any]:
+    """What the card of an adapter of `train_many` says of its settings, as JSON values."""
+    return {
+        "targets": targets if isinstance(targets, str) else list(targets),
+        "rank": rank,
+        "alpha": alpha,
+        "steps": steps,
+        "rows_per_task": rows_per_task,
+        "learning_rate": learning_rate,
+        "clip": clip,
+    }
 
 
 class _Factors:
