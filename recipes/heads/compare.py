@@ -1,11 +1,12 @@
 """A head with low-rank updates beside frozen embeddings and beside PEFT with transformers' Trainer.
 
-    python -m recipes.heads.compare work/heads [--answer verb|lines|ease] [--splits 5]
+    python -m recipes.heads.compare work/heads [--answer verb|lines|ease] [--folds 5]
 
-Each split takes other files of the standard library for test (see `docstrings`). On each: a
-logistic (or ridge) regression on the packaged MiniLM's frozen vectors, its strength chosen on the
-validation rows; our training; and PEFT's LoRA under Trainer with the same layers, rank, rows,
-batches, steps and highest rate. Differences are paired by row, with a bootstrap over test files.
+The files of the standard library are dealt to folds, each of which judges once (see `docstrings`).
+On each: a logistic (or ridge) regression on the packaged MiniLM's frozen vectors, its strength
+chosen on the validation rows; our training; and PEFT's LoRA under Trainer with the same layers,
+rank, rows, batches, steps and highest rate. Differences are paired by row, with a bootstrap over
+test files.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import sysconfig
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +35,7 @@ from detour.model.embedder import MINILM, Embedder
 from detour.model.headed import HeadedBase
 from detour.training.config import make_config
 from detour.training.heads import HeadRow, classes_of, train_head
-from recipes.heads.docstrings import Answer, rows_of
+from recipes.heads.docstrings import FOLDS, Answer, rows_of
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 RANK, ALPHA, BATCH, STEPS, RATE = 8, 16.0, 16, 200, 2e-3
@@ -42,7 +44,7 @@ VALIDATIONS = 5
 
 @dataclass(frozen=True)
 class Hits:
-    """For every test row of a split: how good each way was (1 or 0, or the squared error)."""
+    """For every test row of a fold: how good each way was (1 or 0, or the squared error)."""
 
     logistic: list[float]
     ours: list[float]
@@ -50,17 +52,17 @@ class Hits:
     files: list[str]
 
 
-def judged(split: int, answer: Answer) -> Hits:
-    """All three ways on one split."""
+def judged(fold: int, folds: int, answer: Answer) -> Hits:
+    """All three ways, judged by one fold of the files."""
     torch.set_float32_matmul_precision("medium")  # twice as fast on a CPU with bf16 products
-    told = rows_of(Path(sysconfig.get_path("stdlib")), answer, split)
+    told = rows_of(Path(sysconfig.get_path("stdlib")), answer, fold, folds)
     parts = {name: [_row(row) for row in rows] for name, rows in told.items()}
     labels = classes_of(parts["train"])
-    torch.manual_seed(split)
-    base = HeadedBase.load(MINILM, labels, seed=split)
+    torch.manual_seed(fold)
+    base = HeadedBase.load(MINILM, labels, seed=fold)
     config = make_config({
         "rank": RANK, "alpha": ALPHA, "batch_size": BATCH, "steps": STEPS, "learning_rate": RATE,
-        "validations": VALIDATIONS, "patience": 0, "seed": split,
+        "validations": VALIDATIONS, "patience": 0, "seed": fold,
     })  # fmt: skip
     made = train_head(base, parts["train"], config, validation=parts["valid"]).adapter
     texts = [row.text for row in parts["test"]]
@@ -68,8 +70,8 @@ def judged(split: int, answer: Answer) -> Hits:
     return Hits(
         score(frozen(parts)),
         score(base.logits(texts, made).numpy()),
-        score(trainer(parts, labels, split)),
-        [f"{split}/{row['file']}" for row in told["test"]],
+        score(trainer(parts, labels, fold)),
+        [str(row["file"]) for row in told["test"]],
     )
 
 
@@ -185,10 +187,17 @@ def trainer(parts: Mapping[str, Sequence[HeadRow]], labels: Sequence[str], seed:
         return run.predict(encoded(parts["test"])).predictions * spread + middle  # type: ignore[arg-type]
 
 
-def table(splits: Sequence[Hits]) -> dict[str, Any]:
-    """Means of all test rows, and paired differences with intervals over files."""
-    files = [name for hits in splits for name in hits.files]
-    every = {way: [v for hits in splits for v in getattr(hits, way)]
+def table(folds: Sequence[Hits]) -> dict[str, Any]:
+    """Means of all test rows, and paired differences with intervals over files.
+
+    Raises:
+        ValueError: a file judges in two folds, so that its rows would count twice.
+    """
+    seen = Counter(name for hits in folds for name in set(hits.files))
+    if twice := [name for name, count in seen.items() if count > 1]:
+        raise ValueError(f"{twice[0]} judges in two folds")
+    files = [name for hits in folds for name in hits.files]
+    every = {way: [v for hits in folds for v in getattr(hits, way)]
              for way in ("logistic", "ours", "peft")}  # fmt: skip
     told: dict[str, Any] = {way: by_cluster(v, files).to_json() for way, v in every.items()}
     for other in ("logistic", "peft"):
@@ -198,20 +207,21 @@ def table(splits: Sequence[Hits]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Judge the splits that are missing, and tell the table."""
+    """Judge the folds that are missing, and tell the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("--answer", choices=get_args(Answer), default="verb")
-    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--folds", type=int, default=FOLDS)
     given = parser.parse_args()
-    splits: list[Hits] = []
-    for split in range(given.splits):
-        path = given.work / f"{given.answer}-{split}.json"
+    told: list[Hits] = []
+    for fold in range(given.folds):
+        path = given.work / f"{given.answer}-fold-{fold}-of-{given.folds}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text_atomically(path, json.dumps(asdict(judged(split, given.answer))))
-        splits.append(Hits(**json.loads(path.read_text("utf-8"))))
-        print(json.dumps(table(splits), indent=1), flush=True)
+            hits = judged(fold, given.folds, given.answer)
+            write_text_atomically(path, json.dumps(asdict(hits)))
+        told.append(Hits(**json.loads(path.read_text("utf-8"))))
+        print(json.dumps(table(told), indent=1), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """A real text classification set, made on the spot: what does the documented function do.
 
-    python -m recipes.heads.docstrings work/docstrings [--answer verb|lines|ease]
+    python -m recipes.heads.docstrings work/docstrings [--answer verb|lines|ease] [--fold 0]
 
 The texts are the first paragraphs of the docstrings of Python's own standard library (five words
 or more, each text once). The class is the verb with which the function's name begins, of the ten
 most frequent ones: `getAttribute`, `get_close_matches` and `_get_sep` are `get`. Two numbers can be
 asked for instead: `lines`, the logarithm of how many lines the documented function or class has,
 and `ease`, how easily the text reads (Flesch 1948; syllables are groups of vowels). Whole files go
-to test, valid or train, in the order of their names' hashes; so nothing of a test file was ever
-learned.
+to test, valid or train, so nothing of a test file was ever learned. The files are dealt to five
+folds; each fold is the test of one split, so every file judges once, and every row is another text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import math
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -30,7 +30,8 @@ VERBS = ("add", "create", "find", "get", "is", "open", "parse", "read", "set", "
 TESTS = {"test", "tests", "idle_test", "site-packages"}
 FEWEST_WORDS = 5
 LONGEST_WORD = 60  # pickletools and lib2to3 draw tables in docstrings
-SPLITS = (("test", 0.25), ("valid", 0.35), ("train", 1.0))  # shares of all rows, cumulated
+FOLDS = 5
+VALID = 0.125  # of the rows that do not judge
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,48 @@ class Documented:
         return word[1].lower() if word else ""
 
 
-def rows_of(library: Path, answer: Answer, seed: int = 0) -> dict[str, list[dict[str, object]]]:
-    """Rows by split; the same library gives the same ones."""
-    every = [one for one in documented_in(library) if answer != "verb" or one.verb in VERBS]
-    by_file: dict[str, list[Documented]] = {}
-    for one in every:
-        by_file.setdefault(one.file, []).append(one)
-    found: dict[str, list[dict[str, object]]] = {name: [] for name, _ in SPLITS}
-    taken = 0
-    for file in sorted(by_file, key=lambda name: sha256(f"{seed}/{name}".encode()).hexdigest()):
-        split = next(part for part, share in SPLITS if taken <= share * len(every))
-        taken += len(by_file[file])
-        for one in by_file[file]:
-            found[split].append({"text": one.told, **answered(one, answer), "file": file})
+def rows_of(
+    library: Path, answer: Answer, fold: int = 0, folds: int = FOLDS
+) -> dict[str, list[dict[str, object]]]:
+    """Rows of `test`, `valid` and `train`; the same library gives the same ones.
+
+    Test is the fold of that number; of the others some whole files choose the checkpoint.
+
+    Raises:
+        ValueError: no such fold.
+    """
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold {fold} of {folds}")
+    by_file: dict[str, list[dict[str, object]]] = {}
+    for one in documented_in(library):
+        if answer != "verb" or one.verb in VERBS:
+            row = {"text": one.told, **answered(one, answer), "file": one.file}
+            by_file.setdefault(one.file, []).append(row)
+    dealt = dealt_to(folds, {file: len(rows) for file, rows in by_file.items()})
+    others = sorted((f for f in by_file if dealt[f] != fold), key=lambda f: _hash(f"{fold}/{f}"))
+    most = VALID * sum(len(by_file[file]) for file in others)
+    found: dict[str, list[dict[str, object]]] = {
+        "test": [row for file in by_file if dealt[file] == fold for row in by_file[file]],
+        "valid": [],
+        "train": [],
+    }
+    for file in others:
+        found["valid" if len(found["valid"]) < most else "train"] += by_file[file]
     return found
+
+
+def dealt_to(folds: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The fold of every file: the largest first, each to the fold with the fewest rows so far."""
+    filled = [0] * folds
+    found: dict[str, int] = {}
+    for file in sorted(sizes, key=lambda name: (-sizes[name], _hash(name))):
+        found[file] = filled.index(min(filled))
+        filled[found[file]] += sizes[file]
+    return found
+
+
+def _hash(name: str) -> str:
+    return sha256(name.encode()).hexdigest()
 
 
 def answered(one: Documented, answer: Answer) -> dict[str, object]:
@@ -113,11 +142,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--answer", choices=get_args(Answer), default="verb")
-    parser.add_argument("--seed", type=int, default=0, help="of which files judge")
+    parser.add_argument("--fold", type=int, default=0, choices=range(FOLDS), help="which judges")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     for split, rows in rows_of(
-        Path(sysconfig.get_path("stdlib")), given.answer, given.seed
+        Path(sysconfig.get_path("stdlib")), given.answer, given.fold
     ).items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (given.output / f"{split}.jsonl").write_text(lines, encoding="utf-8")

@@ -1,14 +1,16 @@
 """The same values as scikit-learn, with intervals that hold them."""
 
 import random
+import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.api import metrics as harness
 from sklearn.metrics import accuracy_score, f1_score, mean_squared_error, r2_score
 
-from detour.measure.classes import class_figures, number_figures
+from detour.measure.classes import DRAWS, class_figures, number_figures
 
 pairs = st.lists(
     st.tuples(st.sampled_from("abcd"), st.sampled_from("abce")), min_size=1, max_size=30
@@ -85,6 +87,31 @@ def test_intervals_narrow_with_rows() -> None:
     )
     assert wide.low < wide.value < wide.high
     assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
+
+
+def test_draws_are_not_kept() -> None:
+    """A thousand draws of 20,000 rows would be 160 MB."""
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=20_000)
+    names = ["ab"[n] for n in rng.integers(0, 2, 20_000)]
+    tracemalloc.start()
+    try:
+        told = number_figures(list(numbers), list(numbers + 1))
+        class_figures(names, names[::-1])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
+    assert told["mse"].value == pytest.approx(1.0)
+
+
+def test_intervals_are_percentiles_of_draws_with_replacement() -> None:
+    true, said = np.array([1.0, 2.0, 5.0, 4.0]), np.array([1.5, 1.0, 4.0, 4.5])
+    rng = np.random.default_rng(7)
+    draws = [rng.integers(0, 4, 4) for _ in range(DRAWS)]
+    errors = [float(np.mean((true[rows] - said[rows]) ** 2)) for rows in draws]
+    figure = number_figures(list(true), list(said), seed=7)["mse"]
+    assert (figure.low, figure.high) == pytest.approx(tuple(np.percentile(errors, [2.5, 97.5])))
 
 
 def test_nothing_to_measure() -> None:

@@ -12,7 +12,9 @@ from sklearn.metrics import roc_auc_score
 from detour.measure.statistics import (
     Figure,
     area_under_curve,
+    by_cluster,
     mean,
+    mean_of_totals,
     mean_probability,
     rate,
     resampled,
@@ -150,3 +152,14 @@ def test_sets_without_a_value_are_left_out():
     for rows, draws in (([], 10), ([1], 0)):
         with pytest.raises(ValueError, match="at least one row"):
             resampled(rows, fmean, draws)
+
+
+def test_a_mean_of_totals_is_that_of_its_items_by_cluster() -> None:
+    values, clusters = [1.0, 2.0, 6.0, 4.0, 5.0], ["a", "a", "b", "c", "c"]
+    told = mean_of_totals([(3.0, 2), (6.0, 1), (9.0, 2)])
+    items = by_cluster(values, clusters)
+    assert (told.value, told.low, told.high) == (items.value, items.low, items.high)
+    assert (told.n, items.n) == (3, 5)
+    one = mean_of_totals([(3.0, 2)])
+    assert (one.value, one.low, one.high, one.n) == (1.5, -math.inf, math.inf, 1)
+    assert math.isnan(mean_of_totals([]).value)

@@ -1,12 +1,15 @@
 """A merged model says what the base says under the chain, on every causal architecture."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from tests.architectures import ARCHITECTURES
 from torch import Tensor, nn
 
+from detour import starter
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.adapter.unbound import Unbound
@@ -148,6 +151,42 @@ def test_what_does_not_say_the_same_is_not_written(base, random_adapter, tmp_pat
     with pytest.raises(AdapterWeightsError, match="does not say what the base says"):
         merge(base, adapter, tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arrived", [0.0, 0.5, 2.0])
+def test_what_arrives_by_halves_is_not_written_in_bfloat16_either(
+    base, random_adapter, tmp_path, monkeypatch, arrived
+):
+    """The chain moves the logits by less than the rounding that bfloat16 is allowed."""
+    chain = 0.011 * random_adapter(base.slots.shapes)
+    moved = float((base.logits(IDS, chain) - base.logits(IDS)).abs().max())
+    assert moved < merging.CLOSE[torch.bfloat16] * float(base.logits(IDS).abs().max())
+    whole = merging.merged_state
+    monkeypatch.setattr(merging, "merged_state", lambda base, bound: whole(base, arrived * bound))
+    with pytest.raises(AdapterWeightsError, match="does not say what the base says") as caught:
+        merge(base, chain, tmp_path / "merged", torch.bfloat16)
+    assert re.search(r"\d+ % of what the chain moves", str(caught.value.found))
+    assert "float32" in str(caught.value.hint)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    merge(base, chain, tmp_path / "merged", torch.bfloat16)
+
+
+def test_what_rounding_takes_away_is_told(tmp_path):
+    """The starter's weights are numbers of bfloat16: most small changes round back to them."""
+    base = Base.load("starter")
+    chain = 0.02 * Adapter.load(Path(starter.__file__).parent / "adapters" / "formal")
+    with pytest.raises(AdapterWeightsError, match="does not say what the base says") as caught:
+        merge(base, chain, tmp_path / "merged", torch.bfloat16)
+    assert "of what the chain moves" in str(caught.value.found)
+    assert merge(base, chain, tmp_path / "merged") < 0.01
+
+
+def test_a_chain_that_moves_nothing_is_the_base(base, random_adapter, tmp_path):
+    adapter = random_adapter(base.slots.shapes)
+    merge(base, adapter - adapter, tmp_path / "merged", torch.bfloat16)
+    same = Base.load(str(tmp_path / "merged"), dtype="float32").logits(IDS)
+    assert float((same - base.logits(IDS)).abs().max()) < 0.1 * float(same.abs().max())
 
 
 def test_what_cannot_be_merged_is_told(base, random_adapter, tmp_path):

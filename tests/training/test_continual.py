@@ -8,7 +8,7 @@ from detour.errors import ConfigError
 from detour.model.base import Base
 from detour.model.examples import Example, pair
 from detour.training.config import make_config
-from detour.training.continual import Continual, Lesson, continual
+from detour.training.continual import Continual, Lesson, continual, right
 from detour.training.factors import Factors, Size
 from detour.training.loop import train_with
 from detour.training.under import Under
@@ -54,6 +54,13 @@ def test_replay_keeps_what_plain_training_loses(base: Base) -> None:
     assert said[0].startswith("plain, after one: one 1.00  two 0.00")
     with pytest.raises(ConfigError, match="at least two"):
         continual(base, LESSONS[:1], CONFIG)
+
+
+def test_long_answers_are_judged_whole(base: Base) -> None:
+    lesson = [pair(f"Say {n}.", "aa" * 45) for n in range(2)]
+    assert len(base.tokenizer.encode("aa" * 45)) > 64
+    learned = train_with(base, lesson, CONFIG.model_copy(update={"learning_rate": 1e-2})).adapter
+    assert right(base, lesson, Chain.of(learned)) == (True, True)
 
 
 def test_every_task_has_its_own_adapter(base: Base) -> None:

@@ -5,18 +5,25 @@ Knows Click and files; wires rows, bases with and without heads, and the metrics
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.evaluate_more import Arms, More, plain_arms, print_arms, remembered
+from detour.cli.evaluate_more import (
+    Arms,
+    More,
+    learned_of,
+    plain_arms,
+    print_arms,
+    remembered,
+)
 from detour.cli.evaluate_suite import data_or_suite, evaluate_suite, suite_options
 from detour.cli.options import (
     data_options,
     json_option,
     load_base,
-    max_tokens_option,
     model_options,
     parse_chain,
     roles,
@@ -28,6 +35,7 @@ from detour.language.catalogue import text
 if TYPE_CHECKING:
     from detour.adapter.chain import Chain
     from detour.data.reading import Loaded
+    from detour.evaluate.answers import Answered
     from detour.model.base import Base
 
 
@@ -40,7 +48,9 @@ if TYPE_CHECKING:
 @click.option("--split", metavar="NAME",
               help="Part of a folder.  [default: test, validation or train]")  # fmt: skip
 @click.option("--items", type=click.IntRange(min=1), help="The first so many rows.  [default: all]")
-@max_tokens_option
+@click.option("--max-tokens", type=click.IntRange(min=1),
+              help="Most tokens of an answer.  [default: what the longest answer in DATA takes, at "
+                   "least 64]")  # fmt: skip
 @click.option("--answers", "answers_file", type=click.Path(path_type=Path, dir_okay=False),
               help="JSONL: every question with all answers.")  # fmt: skip
 @click.option("--canary", "canaries", multiple=True, metavar="TEXT",
@@ -80,20 +90,24 @@ def command(
     note(f"{len(rows)} rows of {chosen} from {data}; {loaded.told}")
     if inside := len(leaked(loaded, chosen)):
         note(f"{inside} rows of {chosen} stand in train too: what they measure is memory")
-    more = More()
+    learned = learned_of(chain, part, rows)
     if loaded.kind in ("classification", "regression"):
         if canaries:
             raise ConfigError(
                 text("--{name} is not for rows with a class or a number", name="canary"),
                 hint=text("leave it out"),
             )
-        arms = _heads(loaded, rows, base_name, chain, device, dtype)
+        others = loaded.train if chosen != "train" else None
+        arms = _heads(others, rows, base_name, chain, device, dtype)
+        more = More(learned=learned)
     else:
         base = load_base(base_name, device, dtype, quantize)
         _approve(base, chain)
         known = remembered(base, chain, part, canaries)
-        arms, languages = _answers(rows, base, chain, max_tokens, answers_file)
-        more = More(languages, known)
+        found = _answers(rows, base, chain, max_tokens, answers_file)
+        arms = {arm: dict(one.figures) for arm, one in found.items()}
+        cut = {arm: one.cut for arm, one in found.items()}
+        more = More(_languages(rows, found), known, cut if any(cut.values()) else {}, learned)
     _tell({"kind": loaded.kind, "split": chosen, "rows": len(rows)}, arms, as_json, more)
 
 
@@ -128,14 +142,14 @@ def _part(loaded: Loaded, split: str | None) -> tuple[str, tuple[Any, ...]]:
 
 
 def _heads(
-    loaded: Loaded,
+    others: tuple[Any, ...] | None,
     rows: list[Any],
     base_name: str,
     chain: Chain,
     device: str | None,
     dtype: str | None,
 ) -> Arms:
-    """The plainest guess, and the chain's head."""
+    """The plainest guess, known from other rows where there are any, and the chain's head."""
     from detour.evaluate.heads import plainest, score
     from detour.model.headed import HeadedBase
     from detour.training.heads import headed_rows
@@ -148,10 +162,12 @@ def _heads(
         )
     base = HeadedBase.for_adapter(chain.terms[0].adapter, base_name, dtype=dtype, device=device)
     judged = headed_rows(rows, base)
-    return {
-        "plainest": plainest(headed_rows(loaded.train, base), judged),
-        "chain": score(base, judged, chain),
-    }
+    found = {"chain": score(base, judged, chain)}
+    if others is None:
+        note(text("no plainest guess: it would be taken from the very rows that judge; give a "
+                  "folder with train and test"))  # fmt: skip
+        return found
+    return {"plainest": plainest(headed_rows(others, base), judged), **found}
 
 
 def _answers(
@@ -160,16 +176,16 @@ def _answers(
     chain: Chain,
     max_tokens: int | None,
     answers_file: Path | None,
-) -> tuple[Arms, dict[str, Arms]]:
-    """The base, and the base under the chain; and both for each language apart."""
+) -> dict[str, Answered]:
+    """The base, and the base under the chain."""
     import json
 
-    from detour.evaluate.answers import MAX_NEW_TOKENS, answered, by_language
+    from detour.evaluate.answers import answered
     from detour.files import write_text_atomically
 
     wanted = {"base": None, **({"chain": chain} if chain.terms else {})}
     found = {
-        arm: answered(base, rows, own, max_new_tokens=max_tokens or MAX_NEW_TOKENS, teller=note)
+        arm: answered(base, rows, own, max_new_tokens=max_tokens, teller=partial(_note_of, arm))
         for arm, own in wanted.items()
     }
     if answers_file is not None:
@@ -184,8 +200,19 @@ def _answers(
         ]
         told = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_text_atomically(answers_file, told)
+    return found
+
+
+def _note_of(arm: str, told: str) -> None:
+    note(f"{arm}: {told}")
+
+
+def _languages(rows: list[Any], found: dict[str, Answered]) -> dict[str, Arms]:
+    """The figures of each language apart, by arm."""
+    from detour.evaluate.answers import by_language
+
     languages: dict[str, Arms] = {}
     for arm, one in found.items():
         for language, figures in by_language(rows, one.answers).items():
             languages.setdefault(language, {})[arm] = figures
-    return {arm: dict(one.figures) for arm, one in found.items()}, languages
+    return languages

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from detour.cli.output import print_table, say
+from detour.cli.output import note, one_line, print_table, say
+from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from detour.adapter.chain import Chain
+    from detour.data.records import Record
     from detour.measure.canary import Exposure, Row
     from detour.measure.statistics import Figure
     from detour.model.base import Base
@@ -22,10 +24,19 @@ Arms = dict[str, dict[str, "Figure"]]
 
 @dataclass(frozen=True)
 class More:
-    """By language the figures of every arm; by canary its exposure in every arm."""
+    """What is told where there is any of it.
+
+    Attributes:
+        languages: by language the figures of every arm.
+        canaries: by canary its exposure in every arm.
+        cut: by arm how many answers ended for want of room.
+        learned: by adapter how many of the rows it was trained on.
+    """
 
     languages: Mapping[str, Arms] = field(default_factory=lambda: {})
     canaries: Mapping[str, Mapping[str, Exposure]] = field(default_factory=lambda: {})
+    cut: Mapping[str, int] = field(default_factory=lambda: {})
+    learned: Mapping[str, int] = field(default_factory=lambda: {})
 
     def to_json(self) -> dict[str, Any]:
         """What there is."""
@@ -37,6 +48,8 @@ class More:
         return {
             **({"languages": languages} if languages else {}),
             **({"canaries": canaries} if canaries else {}),
+            **({"cut": dict(self.cut)} if self.cut else {}),
+            **({"learned": dict(self.learned)} if self.learned else {}),
         }
 
     def say(self) -> None:
@@ -64,6 +77,24 @@ def remembered(
     for secret in canaries:
         own = holding(rows, secret)
         found[secret] = {arm: exposure(base, own, secret, given) for arm, given in arms.items()}
+    return found
+
+
+def learned_of(chain: Chain, part: Sequence[Record], rows: Sequence[Record]) -> dict[str, int]:
+    """By adapter how many of the judged rows it was trained on, said aloud; `part` has them all.
+
+    Only what its card tells: a training on the whole part, or on what it keeps of it.
+    """
+    from detour.training.learned import learned_by
+
+    found: dict[str, int] = {}
+    for term in chain.terms:
+        learned = {id(row) for row in learned_by(term.adapter, part)}
+        if inside := sum(id(row) in learned for row in rows):
+            name = one_line(term.adapter.name)
+            found[name] = inside
+            note(text("{adapter} was trained on {count} of these {all} rows: what they measure is "
+                      "memory", adapter=name, count=inside, all=len(rows)))  # fmt: skip
     return found
 
 

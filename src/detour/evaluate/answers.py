@@ -11,32 +11,39 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch.nn.functional import cross_entropy
-
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.data.languages import language_of
 from detour.data.records import text_of
 from detour.errors import BaseError
 from detour.language.catalogue import text
-from detour.measure.statistics import Figure, by_cluster
+from detour.measure.statistics import Figure, mean_of_totals
 from detour.measure.texts import text_figures
+from detour.model.answering import answers_to, room_for, too_long
 from detour.model.base import Base
 from detour.model.examples import Example, Plain
-from detour.model.rows import Encoded, encode, padded
+from detour.model.likelihood import log_likelihoods
+from detour.model.rows import encode
 
 AT_ONCE = 16  # rows
 A_LANGUAGE = 10  # rows below which nothing is said of one
-MAX_NEW_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What one arm said to every row, and its figures."""
+    """What one arm said to every row, and its figures.
+
+    Attributes:
+        figures: by name.
+        answers: to the conversations among the rows, in their order.
+        cut: how many of them ended for want of room, not by themselves.
+        limit: tokens that an answer could have.
+    """
 
     figures: Mapping[str, Figure]
     answers: tuple[str, ...] = ()
+    cut: int = 0
+    limit: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The figures by name."""
@@ -48,7 +55,7 @@ def answered(
     rows: Sequence[Example | Plain],
     chain: Chain | Adapter | None = None,
     *,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
     teller: Callable[[str], None] | None = None,
 ) -> Answered:
     """All figures of a chain on rows: of conversations the last answer, of texts everything.
@@ -56,10 +63,12 @@ def answered(
     `perplexity` is of the answers' tokens (of texts, all but the first, and the end), its interval
     over rows.
     Conversations are answered greedily and compared with the answer that stands there; see
-    `text_figures`.
+    `text_figures`. They have `max_new_tokens`, by default what the longest answer takes and at
+    least 64; `teller` is told of answers that need more.
 
     Raises:
         BaseError: no tokenizer, or no chat template.
+        RequestError: a question that fills the context.
         DataError: a row that does not fit into the context.
         WrongBase, SlotError: a chain that does not belong on this base.
     """
@@ -67,12 +76,19 @@ def answered(
     asked = [row for row in rows if isinstance(row, Example)]
     if not asked:
         return Answered(figures)
-    if teller:
-        teller(f"{len(asked)} answers, at most {max_new_tokens} tokens each")
-    prompts = [[dict(m) for m in row.messages[:-1]] for row in asked]
-    found = base.ask_many(prompts, chain, max_new_tokens=max_new_tokens)
+    limit = room_for(base, asked) if max_new_tokens is None else max_new_tokens
+    say = teller or (lambda _: None)
+    say(text("{count} answers, at most {limit} tokens each", count=len(asked), limit=limit))
+    if beyond := too_long(base, asked, limit):
+        say(text("{count} of {all} wanted answers are longer than {limit} tokens: they cannot be "
+                 "met", count=beyond, all=len(asked), limit=limit))  # fmt: skip
+    found = answers_to(base, asked, chain, limit)
+    if cut := sum(one.cut for one in found):
+        say(text("{count} of {all} answers were cut at {limit} tokens, or at the end of the "
+                 "context", count=cut, all=len(asked), limit=limit))  # fmt: skip
     wanted = [row.messages[-1]["content"] for row in asked]
-    return Answered({**text_figures(wanted, found), **figures}, tuple(found))
+    said = tuple(one.text for one in found)
+    return Answered({**text_figures(wanted, said), **figures}, said, cut, limit)
 
 
 def by_language(
@@ -102,39 +118,23 @@ def perplexity(
 ) -> Figure:
     """The exponential of the mean loss of all learned tokens, with a bootstrap over rows.
 
+    The blocks of a long text are one row: what they say varies together. Of a single row nothing
+    is known of others, and the interval is all that a perplexity can be.
+
     Raises:
         BaseError, DataError, WrongBase, SlotError: as `answered`.
     """
     tokenizer = base.tokenizer
     if tokenizer is None:
         raise BaseError(text("{base} has no tokenizer", base=base.name))
-    encoded = encode(tokenizer, rows, base.longest)
-    losses: list[float] = []
-    places: list[int] = []
-    order = sorted(range(len(encoded)), key=lambda place: len(encoded[place].ids))
-    for start in range(0, len(order), AT_ONCE):
-        chosen = order[start : start + AT_ONCE]
-        for place, own in zip(chosen, _losses(base, [encoded[p] for p in chosen], chain),
-                              strict=True):  # fmt: skip
-            losses += own
-            places += [place] * len(own)
-    told = by_cluster(losses, places)
-    return Figure(_exp(told.value), _exp(told.low), _exp(told.high), len(encoded))
-
-
-def _losses(
-    base: Base, rows: Sequence[Encoded], chain: Chain | Adapter | None
-) -> list[list[float]]:
-    """Of each row the loss (nats) of every learned token."""
-    batch = padded(rows, base.pad_id)
-    logits = base.logits(batch.ids, chain, batch.mask).float()
-    found: list[list[float]] = []
-    for place, row in enumerate(rows):
-        ids = torch.tensor(row.ids)
-        every = cross_entropy(logits[place, : len(ids) - 1].cpu(), ids[1:], reduction="none")
-        learned = torch.tensor(row.learned[1:])
-        found.append([float(value) for value in every[learned]])
-    return found
+    parts = [encode(tokenizer, [row], base.longest) for row in rows]
+    flat = [part for own in parts for part in own]
+    told = iter(log_likelihoods(base, flat, chain, AT_ONCE))
+    totals = [
+        (-sum(next(told) for _ in own), sum(sum(part.learned[1:]) for part in own)) for own in parts
+    ]
+    nats = mean_of_totals(totals)
+    return Figure(_exp(nats.value), max(1.0, _exp(nats.low)), _exp(nats.high), nats.n)
 
 
 def _exp(value: float) -> float:

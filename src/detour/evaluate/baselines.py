@@ -1,24 +1,27 @@
 """Adapters that a hypernetwork is held against: one for each task, and one for all of them.
 
-What lies in the folder is read; what is missing is trained and kept there, so that the next call
-finds it. Knows task folders, bases and adapters' folders; knows no hypernetwork at work.
+What lies in the folder is read, if it was made with the settings and rows that are asked for; what
+is missing is trained and kept there, so that the next call finds it. Knows task folders, bases and
+adapters' folders; knows no hypernetwork at work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
-from detour.errors import DataError
+from detour.errors import ConfigError, DataError
 from detour.hypernetwork.tasks import Task, Tasks
-from detour.language.catalogue import text
+from detour.language.catalogue import joined, text
 from detour.model.base import Base
 from detour.model.examples import Example
+from detour.training.learned import learned_by
 from detour.training.loop import train
-from detour.training.many import AT_ONCE, train_many
+from detour.training.many import AT_ONCE, how_made, train_many
 
 Teller = Callable[[str], None]
 
@@ -43,12 +46,14 @@ def task_adapters(
         AdapterFormatError: what lies there cannot be read.
         WrongBase: it was made for another base.
         SlotError: it does not fit this one.
+        ConfigError: it was made with other settings, another seed or other rows.
         DataError: no task.
     """
     if not tasks:
         raise DataError(text("there is no task to make an adapter of"))
+    wanted = how_made(targets, rank, alpha, steps)
     found = {
-        task.name: _bound(base, folder / task.name)
+        task.name: _kept(base, folder / task.name, wanted, seed, task.train)
         for task in tasks
         if folder is not None and (folder / task.name).is_dir()
     }
@@ -96,13 +101,18 @@ def one_for_all(
     Raises:
         As `task_adapters`, and TrainingError where the training made nothing better.
     """
-    if folder is not None and folder.is_dir():
-        return _bound(base, folder)
     rows = [
         row
         for task in tasks.of("train")
         for row in (with_descriptions(task) if described else task.train)
     ]
+    if folder is not None and folder.is_dir():
+        wanted = {
+            "targets": targets if isinstance(targets, str) else list(targets), "rank": rank,
+            "alpha": alpha, "steps": steps, "batch_size": batch_size,
+            "learning_rate": learning_rate,
+        }  # fmt: skip
+        return _kept(base, folder, wanted, seed, rows)
     if teller:
         said = text("training one adapter on {count} rows of all tasks, {steps} steps",
                     count=len(rows), steps=steps)  # fmt: skip
@@ -137,6 +147,25 @@ def mean_of(adapters: Sequence[Adapter]) -> Chain:
     return sum(parts[1:], parts[0])
 
 
-def _bound(base: Base, folder: Path) -> Adapter:
+def _kept(
+    base: Base, folder: Path, wanted: Mapping[str, Any], seed: int, rows: Sequence[Example]
+) -> Adapter:
+    """The adapter in the folder, known to be what would be made now."""
     (term,) = base.bind(Chain.of(Adapter.load(folder))).terms
+    card = term.adapter.card
+    every = {**wanted, "seed": seed}
+    told = {**card.config, "seed": card.seeds[0] if len(card.seeds) == 1 else None}
+    other = [name for name, value in every.items() if told.get(name) != value]
+    expected = [f"{name} {every[name]}" for name in other]
+    found = [f"{name} {told.get(name, '?')}" for name in other]
+    if not learned_by(term.adapter, rows):
+        expected.append(text("trained on these {count} rows", count=len(rows)))
+        found.append(text("trained on others"))
+    if expected:
+        raise ConfigError(
+            text("{path} holds an adapter that was made otherwise", path=folder),
+            expected=joined(", ", expected),
+            found=joined(", ", found),
+            hint=text("name another folder, or delete this one to have it trained anew"),
+        )
     return term.adapter

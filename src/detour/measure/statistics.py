@@ -135,21 +135,26 @@ def by_cluster(
     groups: dict[object, list[float]] = {}
     for value, cluster in zip(values, clusters, strict=True):
         groups.setdefault(cluster, []).append(value)
-    if not groups:
+    told = mean_of_totals([(sum(own), len(own)) for own in groups.values()], draws, seed)
+    value = fmean(values) if values else math.nan
+    return Figure(value, told.low, told.high, len(values))
+
+
+def mean_of_totals(totals: Sequence[tuple[float, int]], draws: int = 2000, seed: int = 0) -> Figure:
+    """As `by_cluster`, of each cluster the sum of its items and how many; n counts clusters."""
+    n = len(totals)
+    if n == 0:
         return Figure(math.nan, -math.inf, math.inf, 0)
-    if len(groups) == 1:  # nothing can be drawn anew: how another task would fare is not known
-        return Figure(fmean(values), -math.inf, math.inf, len(values))
-    totals = [(sum(group), len(group)) for group in groups.values()]
+    value = _share(totals)
+    if n == 1:  # nothing can be drawn anew: how another cluster would fare is not known
+        return Figure(value, -math.inf, math.inf, 1)
     rng = random.Random(seed)
-    means: list[float] = []
-    for _ in range(draws):
-        drawn = rng.choices(totals, k=len(totals))
-        means.append(sum(total for total, _ in drawn) / sum(count for _, count in drawn))
-    means.sort()
-    return Figure(
-        fmean(values), means[round(0.025 * (draws - 1))], means[round(0.975 * (draws - 1))],
-        len(values),
-    )  # fmt: skip
+    means = sorted(_share(rng.choices(totals, k=n)) for _ in range(draws))
+    return Figure(value, means[round(0.025 * (draws - 1))], means[round(0.975 * (draws - 1))], n)
+
+
+def _share(totals: Sequence[tuple[float, int]]) -> float:
+    return sum(total for total, _ in totals) / sum(count for _, count in totals)
 
 
 def area_under_curve(scores: Sequence[float], truth: Sequence[bool]) -> float:

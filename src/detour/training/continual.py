@@ -18,6 +18,7 @@ from detour.adapter.adapter import Adapter
 from detour.adapter.chain import Chain
 from detour.errors import ConfigError
 from detour.language.catalogue import text
+from detour.model.answering import answers_to
 from detour.model.base import Base
 from detour.model.examples import Example
 from detour.training.config import TrainConfig
@@ -26,7 +27,6 @@ from detour.training.loop import train_with
 Way: TypeAlias = Literal["plain", "replay", "o_lora"]
 REPLAY = 0.25  # earlier rows, as a share of a task's own
 ORTHOGONALITY = 0.5  # the paper's λ
-ANSWER_TOKENS = 48
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,7 @@ def continual(
 
 def right(base: Base, rows: Sequence[Example], chain: Chain) -> tuple[bool, ...]:
     """Whether each row is answered as it stands there, space aside: case may be what is learned."""
-    prompts = [[dict(m) for m in row.messages[:-1]] for row in rows]
-    answers = base.ask_many(prompts, chain, max_new_tokens=ANSWER_TOKENS)
     return tuple(
-        answer.split() == row.messages[-1]["content"].split()
-        for answer, row in zip(answers, rows, strict=True)
+        answer.text.split() == row.messages[-1]["content"].split()
+        for answer, row in zip(answers_to(base, rows, chain), rows, strict=True)
     )
