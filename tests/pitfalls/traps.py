@@ -75,7 +75,7 @@ TRAPS = (
     ),
     _trap(
         3, "endless answers are not told", "training_says_where_answers_do_not_end",
-        ("cli/train.py", "    if tried.unended:\n", "    if False:\n"),
+        ("cli/train_adapter.py", "    if tried.unended:\n", "    if False:\n"),
     ),
     _trap(
         4, "the tokenizer adds a second begin token",
@@ -302,7 +302,7 @@ TRAPS = (
     _trap(
         11, "neutral text is measured without the adapter",
         "neutral_text_is_measured_before_and_after",
-        ("cli/train.py", "retention(base, result.adapter)", "retention(base, None)"),
+        ("cli/train_adapter.py", "retention(base, result.adapter)", "retention(base, None)"),
     ),
     _trap(
         11, "the last checkpoint is kept", "the_best_checkpoint_is_kept_and_not_the_last",

@@ -33,7 +33,10 @@ def shard(base: Base, team: Team, device: torch.device) -> None:
     if team.size == 1:
         raise BaseError(
             text("one process has nobody to spread a base over"),
-            hint="accelerate launch --num_processes 2 -m detour train …",
+            hint=text(
+                "start it with {launcher}",
+                launcher="accelerate launch --multi_gpu --num_processes 2 -m detour train …",
+            ),
         )
     if method_of(base.model.config):
         raise BaseError(

@@ -198,11 +198,15 @@ class Estimate:
                 text("memory is that of one of {devices} devices; each learns from other rows",
                      devices=asked.devices)
             )  # fmt: skip
-        beyond = any(w.layout.checkpointing or w.layout.shards > 1 for w in self.ways.values())
-        if beyond or asked.devices > 1:
+        if any(way.layout.checkpointing for way in self.ways.values()):
             found.append(
-                text("detour train has one device and no checkpoints of layers: what needs more "
-                     "needs a program that has them")
+                text("detour train does not compute layers again: what needs that needs a program "
+                     "that does, or smaller --micro-batch-size")
+            )  # fmt: skip
+        if asked.devices > 1 or any(way.layout.shards > 1 for way in self.ways.values()):
+            found.append(
+                text("several devices: accelerate launch … -m detour train, with --spread (FSDP) "
+                     "where the base is split")
             )  # fmt: skip
         return found
 
