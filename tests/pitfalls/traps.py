@@ -177,11 +177,13 @@ TRAPS = (
          "return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)).cpu()",
          "return tensor.detach().to(torch.bfloat16).cpu()"),
         ("model/merging.py", "    if not difference <= close * ", "    if difference < -close * "),
+        ("model/merging.py", "    if abs(share - 1) > LOST:\n", "    if False:\n"),
     ),
     _trap(
         8, "the logits are not compared",
         "a_merge_compares_the_logits_and_writes_nothing_that_says_otherwise",
         ("model/merging.py", "    if not difference <= close * ", "    if difference < -close * "),
+        ("model/merging.py", "    if abs(share - 1) > LOST:\n", "    if False:\n"),
     ),
     _trap(
         8, "packed weights are merged into", "a_packed_base_is_not_merged_into",
