@@ -37,6 +37,7 @@ GERMAN_VERBS = {
     "collect": "Macht Zeilen aus Dokumenten, Code oder Rückmeldungen.",
     "check": "Sieht Daten an, bevor damit trainiert wird.",
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
+    "tune": "Sucht Einstellungen für dein Training.",
     "evaluate": "Misst ein Modell und eine Kette an deinen Daten.",
     "generate": "Macht aus einem Satz einen Adapter.",
     "hypernet": "Trainiert Netze, die Adapter machen.",

@@ -9,12 +9,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from tests import fanout_jobs as jobs
 
 from detour.errors import ConfigError, DataError, MachineError
 from detour.fanout.cluster import cpus_each
 from detour.fanout.events import threads_each
 from detour.fanout.jobs import Fanout
-from tests import fanout_jobs as jobs
 
 
 def is_alive(pid: int) -> bool:

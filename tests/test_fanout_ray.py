@@ -5,10 +5,10 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from tests import fanout_jobs as jobs
 
 from detour.errors import ConfigError, DataError
 from detour.fanout.jobs import Fanout
-from tests import fanout_jobs as jobs
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")  # Ray's own sockets and files

@@ -51,6 +51,7 @@ VERBS = {
     "collect": Verb("detour.cli.collect:command", "Make rows of documents, code or feedback."),
     "check": Verb("detour.cli.check:command", "Look at data before you train on them."),
     "train": Verb("detour.cli.train:command", "Train an adapter on conversations of yours."),
+    "tune": Verb("detour.cli.tune:command", "Search settings for a training of yours."),
     "evaluate": Verb("detour.cli.evaluate:command", "Measure a base and a chain on data of yours."),
     "generate": Verb("detour.cli.generate:command", "Make an adapter from one sentence."),
     "hypernet": Verb("detour.cli.hypernet:group", "Train networks that make adapters."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import socket
 from collections.abc import Sequence
 from itertools import count
 from typing import Any, cast
@@ -17,6 +18,8 @@ from detour.extras import require
 from detour.fanout.events import Asked, Died, Event, Performer
 from detour.fanout.jobs import Prepare, Worker
 from detour.language.catalogue import text
+
+KNOCK = 10.0  # seconds for a cluster's first sign of life
 
 
 class Mailbox:
@@ -148,6 +151,7 @@ class Actor:
 
 def _join(ray: Any, address: str) -> None:  # noqa: ANN401 - Ray is typed in part
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as cause:
         raise ConfigError(
@@ -155,6 +159,13 @@ def _join(ray: Any, address: str) -> None:  # noqa: ANN401 - Ray is typed in par
             expected=text("auto, or HOST:PORT as `ray start --head` tells it"),
             found=str(cause).strip().partition("\n")[0],
         ) from cause
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens: Ray itself would try for many minutes."""
+    host, sign, port = address.removeprefix("ray://").rpartition(":")
+    if sign and port.isdigit():
+        socket.create_connection((host, int(port)), KNOCK).close()
 
 
 def _cpus_of(nodes: Sequence[dict[str, Any]]) -> list[int]:

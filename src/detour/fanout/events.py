@@ -72,12 +72,12 @@ class Performer:
         if not self._prepared:
             try:
                 self._get_ready()
-            except Exception as cause:  # noqa: BLE001 - whatever it is, the giver is to know
+            except Exception as cause:
                 return pickle.dumps(Unprepared(portable(cause)))
         try:
             work, argument = pickle.loads(job)
             return pickle.dumps(Returned(work(self._prepared[0], argument, ask)))
-        except Exception as cause:  # noqa: BLE001
+        except Exception as cause:
             return pickle.dumps(Raised(portable(cause)))
 
     def _get_ready(self) -> None:
@@ -108,7 +108,7 @@ def portable(error: Exception) -> Exception:
     try:
         made = pickle.loads(pickle.dumps(error))
         same = type(made) is type(error) and str(made) == str(error)
-    except Exception:  # noqa: BLE001 - foreign classes may do anything here
+    except Exception:
         same = False
     if not same:
         error = MachineError(

@@ -235,4 +235,3 @@ def _worn_out(reason: str, attempts: int) -> MachineError:
         found=reason,
         hint=text("fewer workers at once, or less memory for each"),
     )
-
