@@ -73,6 +73,10 @@ def sleeps(_: object, folder: str, ask: Ask) -> None:
     time.sleep(600)
 
 
+def slow(_: object, seconds: float, ask: Ask) -> None:
+    time.sleep(seconds)
+
+
 def unprepared() -> None:
     raise DataError("no model")
 

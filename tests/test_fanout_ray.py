@@ -3,25 +3,38 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tests import fanout_jobs as jobs
 
+from detour.data.reading import read_data
 from detour.errors import ConfigError, DataError
 from detour.fanout.jobs import Fanout
+from detour.training.tune.search import Wanted, parted, search
+from detour.training.tune.space import Range, Space
+from detour.training.tune.study import Study
+from detour.training.tune.work import Setting
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")  # Ray's own sockets and files
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
-    yield cluster.address
-    cluster.shutdown()
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def address(cluster: Any) -> str:
+    return cluster.address
 
 
 def test_jobs_ask_die_and_fail_as_they_do_here(address, tmp_path):
@@ -50,6 +63,56 @@ def test_jobs_ask_die_and_fail_as_they_do_here(address, tmp_path):
         list(fanout.run(jobs.square, range(3)))
     with pytest.raises(ConfigError, match="too small for 3 workers"):
         Fanout.on_cluster(address, workers=3)
+
+
+def workers_of(cluster) -> list[int]:
+    """Processes that do a job now."""
+    raylets = {
+        info.process.pid for node in cluster.list_all_nodes()
+        for info in node.all_processes["raylet"]
+    }  # fmt: skip
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent in raylets and b"perform" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_search_outlives_a_killed_worker(cluster, tiny_folder, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    told, usual, killed = [], Study.go_on, []
+
+    def go_on(study, number, validations, loss):
+        if number == 1 and not killed:
+            killed.extend(workers_of(cluster))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+        return usual(study, number, validations, loss)
+
+    monkeypatch.setattr(Study, "go_on", go_on)
+    rows = [{"prompt": f"Who is {n}?", "completion": "A smith."} for n in range(15)]
+    space = Space({"learning_rate": Range(1e-3, 3e-2, log=True)},
+                  {"steps": 4, "batch_size": 4, "targets": ("q_proj",)})  # fmt: skip
+    found = search(
+        Setting(str(tiny_folder), parted(read_data(rows), 0)), tmp_path / "s",
+        Wanted(trials=4, address=cluster.address), space=space, teller=told.append,
+    )  # fmt: skip
+    assert 1 <= len(killed) <= 2
+    assert [trial.state for trial in found.trials] == ["complete"] * 4
+    assert len([line for line in told if "is done again: its worker" in line]) == len(killed)
+
+
+@pytest.mark.long  # a cluster takes its time to believe that a node is gone
+def test_a_node_that_is_gone_does_not_hold_its_job(cluster, tmp_path):
+    node = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    with Fanout.on_cluster(cluster.address, workers=3) as fanout:
+        run = fanout.run(jobs.slow, [2.0] * 9)
+        next(run)
+        cluster.remove_node(node, allow_graceful=False)
+        assert [done.error for done in run] == [None] * 8
 
 
 def test_an_address_where_nothing_is():

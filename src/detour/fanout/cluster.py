@@ -68,6 +68,8 @@ class Hand:
 class Cluster:
     """A running cluster; its nodes have Detour installed, and the files that jobs name."""
 
+    is_shared = True
+
     def __init__(self, address: str, prepare: Prepare | None, workers: int, gpus: float) -> None:
         self._ray: Any = require("ray", "scale")
         self._joined = not self._ray.is_initialized()

@@ -46,7 +46,14 @@ class Worker(Protocol):
 
 
 class Hall(Protocol):
-    """Where workers are."""
+    """Where workers are.
+
+    Attributes:
+        is_shared: a worker that has nothing to do takes room that another may wait for, such as
+            one that stands in for a worker whose machine is gone.
+    """
+
+    is_shared: bool
 
     def hire(self) -> Worker:
         """A new worker."""
@@ -187,6 +194,9 @@ class Fanout:
         while len(self._busy) < self._count:
             job = again.popleft() if again else next(fresh, None)
             if job is None:
+                if self._hall.is_shared and self._busy:
+                    self._dismiss(self._idle)
+                    self._idle.clear()
                 return gave
             worker = self._idle.pop() if self._idle else self._hall.hire()
             self._busy[worker] = replace(job, attempts=job.attempts + 1)

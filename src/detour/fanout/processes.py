@@ -24,6 +24,8 @@ from detour.language.catalogue import Text, text
 class Processes:
     """Where processes are started, each with its share of this machine's cores."""
 
+    is_shared = False
+
     def __init__(self, prepare: Prepare | None, workers: int) -> None:
         self._prepare = pickle.dumps(prepare)
         self._threads = threads_each(workers)

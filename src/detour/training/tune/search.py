@@ -147,7 +147,7 @@ def parted(loaded: Loaded, seed: int) -> Rows:
         if not held:
             raise DataError(
                 text("too few rows to hold some out for {part}", part=part),
-                expected=text("at least {count} different questions or texts", count=13),
+                expected=text("at least {count} different questions or texts", count=12),
                 found=str(len(learned)),
                 hint=text("more rows, or a folder with train, validation and test"),
             )
@@ -273,8 +273,8 @@ def _line(trials: Sequence[Trial], number: int, count: int) -> str:
     trial = next(one for one in trials if one.number == number)
     told = "  ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
     if trial.state == "failed":
-        return text("{done}/{count}  trial {number} failed: {reason}", done=len(trials), count=count,
-                    number=number, reason=trial.reason)  # fmt: skip
+        return text("{done}/{count}  trial {number} failed: {reason}", done=len(trials),
+                    count=count, number=number, reason=trial.reason)  # fmt: skip
     if trial.state == "pruned":
         return text("{done}/{count}  trial {number} ended early  {settings}",
                     done=len(trials), count=count, number=number, settings=told)  # fmt: skip

@@ -187,11 +187,15 @@ def open_study(
             storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
             made = optuna.create_study(
                 study_name=_NAME, storage=storage, direction="minimize", load_if_exists=True,
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
             )  # fmt: skip
             _check_identity(made, identity, folder)
             _try_lost_again(made, optuna)
-        except (require("sqlalchemy", "tune").exc.DatabaseError, RuntimeError) as cause:
+        except (
+            require("sqlalchemy", "tune").exc.DatabaseError,
+            optuna.exceptions.OptunaError,
+            RuntimeError,
+        ) as cause:
             _close(storage)
             raise DataError(
                 text("{path} is damaged", path=path), found=str(cause).partition("\n")[0],
@@ -242,9 +246,8 @@ def _alone(folder: Path) -> Generator[None]:
         ) from cause
     try:
         yield
-        (folder / _LOCK).unlink(missing_ok=True)
     finally:
-        lock.close()
+        lock.close()  # the file stays: one that is removed can be locked twice
 
 
 def _check_identity(made: Any, identity: Mapping[str, str], folder: Path) -> None:  # noqa: ANN401
