@@ -26,10 +26,12 @@ pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")  # Ray's own
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else whoever is busy here starves them
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        made.add_node(num_cpus=1)
+        yield made
+        made.shutdown()
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_a_search_outlives_a_killed_worker(cluster, tiny_folder, tmp_path, monke
         Setting(str(tiny_folder), parted(read_data(rows), 0)), tmp_path / "s",
         Wanted(trials=4, address=cluster.address), space=space, teller=told.append,
     )  # fmt: skip
-    assert 1 <= len(killed) <= 2
+    assert 1 <= len(killed) <= 2  # both may have been at work
     assert [trial.state for trial in found.trials] == ["complete"] * 4
     assert len([line for line in told if "is done again: its worker" in line]) == len(killed)
 
