@@ -59,14 +59,15 @@ def test_the_starter_is_tuned_and_the_outcome_is_used(detour, data):
     assert Adapter.load("mine").rank == settings["rank"]
 
 
+@pytest.mark.long  # three searches, each with workers of its own
 def test_a_killed_command_is_resumed_as_if_nothing_had_happened(detour, data, tiny_folder):
-    flags = ("--base", tiny_folder, "--trials", 5, "--workers", 1, "--space", "space.yaml")
+    flags = ("--base", tiny_folder, "--trials", 4, "--workers", 1, "--space", "space.yaml")
     whole = detour("tune", data, "-o", "whole", *flags, "--json")
     assert whole.code == 0, whole.err
     call = [sys.executable, "-m", "detour", "tune", data, "-o", "killed", *flags]
     command = subprocess.Popen(list(map(str, call)), stderr=subprocess.PIPE, text=True)
     seen = [line for line in iter(command.stderr.readline, "")
-            if line.startswith("2/5") and not command.send_signal(signal.SIGKILL)]  # fmt: skip
+            if line.startswith("2/4") and not command.send_signal(signal.SIGKILL)]  # fmt: skip
     assert seen
     command.communicate()
     assert command.returncode == -signal.SIGKILL
@@ -75,7 +76,7 @@ def test_a_killed_command_is_resumed_as_if_nothing_had_happened(detour, data, ti
     assert "killed holds a study already" in told.message
     resumed = detour("tune", data, "-o", "killed", *flags, "--resume", "--json")
     assert resumed.code == 0, resumed.err
-    assert resumed.json["trials"] == 5
+    assert resumed.json["trials"] == 4
     for part in ("best", "default", "held_out"):
         one, other = dict(resumed.json[part]), dict(whole.json[part])
         one.pop("number", None), other.pop("number", None)
@@ -90,10 +91,12 @@ def test_a_killed_command_is_resumed_as_if_nothing_had_happened(detour, data, ti
     assert "changed: data, space" in other.err
 
 
-def test_ctrl_c_says_how_to_go_on(data, tiny_folder):
-    call = [sys.executable, "-m", "detour", "tune", data, "-o", "s", "--base", tiny_folder,
-            "--workers", "1"]  # fmt: skip
-    command = subprocess.Popen(list(map(str, call)), stderr=subprocess.PIPE, text=True)
+def test_after_ctrl_c_it_goes_on(detour, data, tiny_folder):
+    call = ["tune", data, "-o", "s", "--base", tiny_folder, "--workers", 1, "--trials", 2,
+            "--space", "space.yaml"]  # fmt: skip
+    command = subprocess.Popen(
+        [sys.executable, "-m", "detour", *map(str, call)], stderr=subprocess.PIPE, text=True
+    )
     until = time.monotonic() + 100
     while not (data.parent / "s/study.db").exists() and time.monotonic() < until:
         time.sleep(0.1)
@@ -104,6 +107,8 @@ def test_ctrl_c_says_how_to_go_on(data, tiny_folder):
     assert "stopped; the study is saved in s" in last
     assert "the same command with --resume" in last
     assert "Traceback" not in told
+    resumed = detour(*call, "--resume", "--json")
+    assert (resumed.code, resumed.json["trials"]) == (0, 2)
 
 
 def test_what_cannot_be_done_is_told(fails, data, tiny_folder, monkeypatch):

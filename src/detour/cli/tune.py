@@ -66,11 +66,12 @@ def command(
     t = Catalogue.load(language)
     from detour.data.reading import read_data
     from detour.training.tune.record import save, summary
-    from detour.training.tune.search import Wanted, parted, search
+    from detour.training.tune.search import Wanted, check_packages, parted, search
     from detour.training.tune.space import read_space
     from detour.training.tune.study import check_place
     from detour.training.tune.work import Setting
 
+    check_packages(address)
     check_place(output, resume)
     space = read_space(space_file) if space_file else None
     rows = parted(read_data(data, roles(columns), format_name), seed)

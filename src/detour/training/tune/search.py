@@ -155,6 +155,13 @@ def parted(loaded: Loaded, seed: int) -> Rows:
     return Rows(tuple(learned), tuple(parts["validation"]), tuple(parts["test"]))
 
 
+def check_packages(address: str | None) -> None:
+    """Raises MissingExtra: Optuna, or Ray where there is an address, is not installed."""
+    require("optuna", "tune")
+    if address:
+        require("ray", "scale")
+
+
 def search(
     setting: Setting,
     folder: Path,
@@ -179,9 +186,7 @@ def search(
         KeyboardInterrupt passes through; the study is kept.
     """
     began = time.monotonic()
-    for module, extra in (("optuna", "tune"), ("ray", "scale")):
-        if extra == "tune" or wanted.address:
-            require(module, extra)
+    check_packages(wanted.address)
     check_place(folder, wanted.resume)
     check_writable(folder)
     with _fanout(setting, wanted) as fanout:
