@@ -39,6 +39,7 @@ GERMAN_VERBS = {
     "estimate": "Sagt vorher, was ein Training brauchen und kosten würde.",
     "bench": "Misst an deinen Daten ein paar Trainingsschritte.",
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
+    "tune": "Sucht Einstellungen für dein Training.",
     "evaluate": "Misst ein Modell und eine Kette an deinen Daten.",
     "generate": "Macht aus einem Satz einen Adapter.",
     "hypernet": "Trainiert Netze, die Adapter machen.",

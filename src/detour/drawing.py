@@ -35,6 +35,14 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return drawn, drawn.add_subplot()
 
 
+def panels(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
+    """An empty drawing of so many inches, with so many axes side by side over one scale."""
+    drawn = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(drawn)
+    axes = drawn.subplots(1, count, sharey=True, squeeze=False)
+    return drawn, list(axes[0])
+
+
 def png(drawn: Figure) -> bytes:
     """The drawing as a PNG file, on white."""
     stream = BytesIO()

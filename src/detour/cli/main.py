@@ -53,6 +53,7 @@ VERBS = {
     "estimate": Verb("detour.cli.estimate:command", "Tell what a training would take, and cost."),
     "bench": Verb("detour.cli.bench:command", "Time a few training steps on data of yours."),
     "train": Verb("detour.cli.train:command", "Train an adapter on conversations of yours."),
+    "tune": Verb("detour.cli.tune:command", "Search settings for a training of yours."),
     "evaluate": Verb("detour.cli.evaluate:command", "Measure a base and a chain on data of yours."),
     "generate": Verb("detour.cli.generate:command", "Make an adapter from one sentence."),
     "hypernet": Verb("detour.cli.hypernet:group", "Train networks that make adapters."),
