@@ -110,9 +110,9 @@ def look(ready: Ready, wanted: Look, _: Ask) -> Seen:
     config = make_config(wanted.fixed)
     material = material_of(base, ready.rows.learned, config, ready.rows.validation)
     plan = derive(config, base.model.config.get_text_config().hidden_size, material.count)
-    head = base.head
+    forward, head = base.forward, base.head
     untrained = mean_loss(
-        lambda batch: answer_loss(base.model, head, batch), material.judged, base.device
+        lambda batch: answer_loss(forward, head, batch), material.judged, base.device, lambda: None
     )
     return Seen(base.name, base.fingerprint.to_json(), plan.learning_rate, plan.steps, untrained,
                 groups_of(base.slots.linear_names()))  # fmt: skip
