@@ -111,3 +111,15 @@ def test_classes_are_renamed_only_as_told(detour, data) -> None:
     assert detour(*fixed).json["cleaned"]["mended"] == {"label_renamed": 1}
     rows = Path("gut.jsonl").read_text("utf-8").splitlines()
     assert {json.loads(row)["label"] for row in rows} == {"legal", "illegal"}
+
+
+def test_a_comma_that_may_group_thousands_is_asked_for(detour, fails, shelf) -> None:
+    Path("a.csv").write_text('text,value\n' + "".join(
+        f'"flat {n}","{n},{n * 10}"\n' for n in range(10, 90)), "utf-8")  # fmt: skip
+    told = fails(2, "check", "a.csv")
+    assert "can be read in two ways" in told["error"]
+    assert "'10,100' (a.csv:2)" in told["found"]
+    read = detour("check", "a.csv", "--decimal", "comma")
+    assert read.code == 0
+    assert "format regression; decimal comma" in read.out
+    assert detour("check", "a.csv", "--decimal", "point", "--json").json["usable"] == 80

@@ -8,7 +8,7 @@ import pytest
 from tests.pitfalls.conftest import FAST, write_rows
 
 from detour.data.damage import is_damaged
-from detour.data.meaning import number_of
+from detour.data.numbers import number_of
 from detour.data.personal import personal_data, redacted
 from detour.data.reading import read_data
 from detour.errors import DataError

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from detour.data.clean import Cleaned
+    from detour.data.numbers import Mark
     from detour.data.records import Record
     from detour.data.report import DataReport, Decoded, Watch
 
@@ -68,6 +69,7 @@ def command(
     data: str,
     columns: tuple[str, ...],
     format_name: str | None,
+    decimal: Mark | None,
     base_name: str,
     names: bool,
     no_near: bool,
@@ -91,7 +93,7 @@ def command(
     from detour.data.table import open_table
     from detour.model.loading import load_tokenizer
 
-    look = Look(roles(columns), format_name, names, sample, not no_near)
+    look = Look(roles(columns), format_name, names, sample, decimal, not no_near)
     table = open_table(data)
     tokenizer, limit = load_tokenizer(base_name)
     with _watched() as watch:

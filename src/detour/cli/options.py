@@ -100,8 +100,10 @@ def in_a_chain(path: Path) -> str:
 
 
 def data_options(command: AnyCommand) -> AnyCommand:
-    """--column and --format, wherever rows are read."""
+    """--column, --format and --decimal, wherever rows are read."""
     for option in (
+        click.option("--decimal", type=click.Choice(["point", "comma"]),
+                     help="The decimal mark of numbers, where they do not show it."),
         click.option("--format", "format_name", metavar="NAME",
                      help="What the rows are, where their columns do not say it."),
         click.option("--column", "columns", multiple=True, metavar="ROLE=NAME",

@@ -26,6 +26,7 @@ from detour.language.catalogue import ENGLISH, Catalogue, text
 
 if TYPE_CHECKING:
     from detour.adapter.adapter import Adapter
+    from detour.data.numbers import Mark
     from detour.data.report import DataReport, Look
     from detour.model.base import Base
     from detour.model.examples import Example, Plain
@@ -78,6 +79,7 @@ def command(
     output: Path | None,
     columns: tuple[str, ...],
     format_name: str | None,
+    decimal: Mark | None,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -103,8 +105,8 @@ def command(
     from detour.data.reading import learnable, read_data
     from detour.data.report import Look
 
-    loaded = read_data(ask.data, ask.columns, ask.format_name)
-    look = Look(ask.columns, ask.format_name, near=False)
+    loaded = read_data(ask.data, ask.columns, ask.format_name, decimal=decimal)
+    look = Look(ask.columns, ask.format_name, decimal=decimal, near=False)
     if ask.whole:
         from detour.cli.train_whole import train_whole_and_save
 

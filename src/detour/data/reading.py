@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from detour.data.formats import Columns, Format, detect
 from detour.data.forms import Raw
+from detour.data.numbers import Mark
 from detour.data.records import Kind, Labelled, Record, Valued, input_of
 from detour.data.table import Split, open_table
 from detour.errors import DataError
@@ -61,13 +62,20 @@ def kind_of(record: Record) -> Kind:
     return "text" if isinstance(record, Plain) else "chat"
 
 
-def read_data(data: Data, columns: Columns | None = None, form: str | None = None) -> Loaded:
+def read_data(
+    data: Data,
+    columns: Columns | None = None,
+    form: str | None = None,
+    *,
+    decimal: Mark | None = None,
+) -> Loaded:
     """All records of a file, a folder or a dataset, or of rows in memory.
 
     Args:
         data: a path, `org/name` of the Hub, rows as mappings, or records.
         columns: role to column, where names say nothing; see `detect`.
         form: the name of a format.
+        decimal: the decimal mark of numbers, where they do not show it.
 
     Raises:
         DataError: nothing there, a row that cannot be used, or kinds that are mixed.
@@ -76,10 +84,10 @@ def read_data(data: Data, columns: Columns | None = None, form: str | None = Non
     if isinstance(data, Loaded):
         return data
     if not isinstance(data, str | Path):
-        return _in_memory(data, columns, form)
+        return _in_memory(data, columns, form, decimal)
     table = open_table(data)
     first = list(islice(table.strictly(), FIRST))
-    found = detect(first, columns, form)
+    found = detect(first, columns, form, decimal)
     parts = {
         split: tuple(found.record(raw) for raw in table.strictly(split)) for split in table.splits
     }
@@ -88,7 +96,10 @@ def read_data(data: Data, columns: Columns | None = None, form: str | None = Non
 
 
 def _in_memory(
-    rows: Iterable[Mapping[str, Any] | Record], columns: Columns | None, form: str | None
+    rows: Iterable[Mapping[str, Any] | Record],
+    columns: Columns | None,
+    form: str | None,
+    decimal: Mark | None,
 ) -> Loaded:
     given = list(rows)
     if not given:
@@ -98,7 +109,7 @@ def _in_memory(
         for number, row in enumerate(given, start=1)
         if isinstance(row, Mapping)
     ]
-    found = detect(raws[:FIRST], columns, form) if raws else None
+    found = detect(raws[:FIRST], columns, form, decimal) if raws else None
     records: list[Record] = []
     for number, row in enumerate(given, start=1):
         if isinstance(row, Mapping) and found:

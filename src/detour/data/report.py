@@ -24,6 +24,7 @@ from detour.data.formats import Columns, Format, detect, listed
 from detour.data.forms import Fault, Raw
 from detour.data.labels import likely_typos, same_but_form
 from detour.data.languages import language_of
+from detour.data.numbers import Mark
 from detour.data.personal import KINDS, personal_data
 from detour.data.records import Kind, Labelled, Record, answer_of, input_of, text_of
 from detour.data.table import Split, Table
@@ -50,6 +51,8 @@ class Look:
     names: bool = False
     """Whether names behind titles count as personal data."""
     sample: int = SAMPLE
+    decimal: Mark | None = None
+    """The decimal mark of numbers, where they do not show it."""
     near: bool = True
     """Whether near duplicates are looked for, which needs datasketch."""
     seed: int = 0
@@ -196,7 +199,7 @@ class _Survey:
         first = list(islice(rows, FIRST))
         known = [row for row in first if isinstance(row, Raw)]
         if known:
-            self.format = detect(known, self.look.columns, self.look.format)
+            self.format = detect(known, self.look.columns, self.look.format, self.look.decimal)
         return chain(first, rows)
 
     def _record(self, row: Raw | Fault) -> Record | None:
