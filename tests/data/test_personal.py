@@ -31,6 +31,14 @@ def iban(country: str, account: str) -> str:
         ("Steuer-ID 86 095 742 719", "Steuer-ID [TAX_ID]"),
         ("Tel. 089/123456 oder +49 (0)89 1234567", "Tel. [PHONE] oder [PHONE]"),
         ("0049 30 901820", "[PHONE]"),
+        ("00 49 30 90182055", "[PHONE]"),
+        ("(089) 123 456", "[PHONE]"),
+        ("Durchwahl 089/1234-0, sonst +49 89 1234-5", "Durchwahl [PHONE], sonst [PHONE]"),
+        ("Call (555) 123-4567 or 555-123-4567.", "Call [PHONE] or [PHONE]."),
+        ("1-800-555-0199, 212.555.0123, +1 (555) 123-4567", "[PHONE], [PHONE], [PHONE]"),
+        ("am 01/02/2023 unter 089 123456", "am 01/02/2023 unter [PHONE]"),
+        ("bis 01/02/2023 089 123456", "bis 01/02/2023 [PHONE]"),
+        ("0171 12-11-2023", "[PHONE]"),  # a number whose end only looks like a date
     ],
 )
 def test_they_are_replaced_by_their_kind(text: str, told: str) -> None:
@@ -48,6 +56,22 @@ def test_they_are_replaced_by_their_kind(text: str, told: str) -> None:
         "@property def user(self)",
         "ISBN 978-3-16-148410-0",
         "12:30-14:00 in Raum 0815",
+        "01/02/2023",
+        "03-04-2024",
+        "am 03 04 2024",
+        "05/31/1999 um 08:15",
+        "09-09-2001 12:30",
+        "01/02/2023-03/04/2023",
+        "01/02/2023 - 03/04/2023",
+        "(07/08/2021)",
+        "00 12 34 56",
+        "Artikel 04711-1234-5",
+        "04711/1234/5",
+        "555-1234-567",
+        "155-123-4567",
+        "10.555-123-4567",
+        "555-123-4567-8",
+        "192.168.100.2000",
     ],
 )
 def test_other_numbers_are_left_alone(text: str) -> None:

@@ -1,10 +1,12 @@
 """Duplicates, damage, languages and misspelled classes."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import detour
 from detour.data.damage import is_damaged, repaired
 from detour.data.duplicates import NEAR, Digests, near_duplicates, shingles
 from detour.data.labels import likely_typos, same_but_form
@@ -71,6 +73,80 @@ def test_one_wrong_decoding_is_seen_and_undone(text: str) -> None:
         assert repaired(wrong) == text
     assert not is_damaged(text)
     assert repaired(text) == text
+
+
+def misread(text: str) -> str:
+    """UTF-8 read as Windows-1252, as browsers do it: five bytes stand for nothing there, and become
+    control characters.
+    """
+    told = ""
+    for byte in text.encode():
+        try:
+            told += bytes([byte]).decode("cp1252")
+        except UnicodeDecodeError:
+            told += chr(byte)
+    return told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Er sagte: “Größe” – und „nein“ zu ‘Á’.", "À la carte, Íñigo, Ýmir, Ï", "Zürich\u00a0à",
+        "żółć i gęś", "5 € für ein œuvre™", "Österreich → Übermut", "Öl", "schön 😀", "Привет, Öl",
+    ],
+)  # fmt: skip
+def test_every_letter_of_a_wrong_decoding_comes_back(text: str) -> None:
+    """Also where a byte stands for nothing in Windows-1252, and in Latin-1."""
+    for wrong in (misread(text), text.encode().decode("latin-1")):
+        assert is_damaged(wrong)
+        assert repaired(wrong) == text
+    assert repaired(text) == text
+    assert not is_damaged(text)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("fÃ¼r → uns", "für → uns"),
+        ("fÃ¼r 😀", "für 😀"),
+        ("„grÃ¶ÃŸer“ als größer", "„größer“ als größer"),
+        ("so â€œsaidâ€\x9d → he", "so “said” → he"),
+        ("kostet 5 â‚¬ → wenig", "kostet 5 € → wenig"),
+        ("schÃ¶n ðŸ˜€ → 😀", "schön 😀 → 😀"),
+        ("„CAFÉ“ fÃ¼r alle", "„CAFÉ“ für alle"),
+        ("20Â°C → warm, â€¦", "20°C → warm, …"),
+        ("proszÄ™ → źle", "proszę → źle"),
+        ("6 Ã— 7 ≥ 5, 3 â‰¤ 4", "6 × 7 ≥ 5, 3 ≤ 4"),
+        ("Â« oui Â» → non", "« oui » → non"),
+    ],
+)
+def test_a_wrong_decoding_is_undone_beside_what_was_read_rightly(wrong: str, right: str) -> None:
+    assert is_damaged(wrong)
+    assert repaired(wrong) == right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SÃO PAULO é grande", "„CAFÉ“", "auf „PÅ“ und BÄ“", "PÅ“ og hjem", "“MAÇÔ, “IRMÔ", "IRMÃ…",
+        "12 Å² und 10 Å³ je Kanal", "»MAMÄ«", "»Café«…", "TÄMÄ\u00a0ON", "AMANHÃ\u00a0É", "4 Å–6 Å",
+        "Â und Ã", "ÄÖÜ – äöü", "naïve “quotes” → ‘ok’", "Þórður Ðað", "ÑANDÚ", "Ελληνικά, русский",
+    ],
+)  # fmt: skip
+def test_rare_but_right_letters_stay(text: str) -> None:
+    assert not is_damaged(text)
+    assert repaired(text) == text
+
+
+def test_no_line_of_our_own_texts_is_taken_for_damage() -> None:
+    """Thousands of lines with umlauts, quotes and signs; and most come back from a misreading."""
+    paths = [*Path(detour.__file__).parent.rglob("*.yaml")]
+    lines = [line for path in paths for line in path.read_text("utf-8").splitlines()]
+    odd = [line for line in lines if not line.isascii() and "Ã" not in line]
+    assert len(odd) > 500
+    assert [line for line in odd if is_damaged(line)] == []
+    back = sum(repaired(misread(line)) == line for line in odd)
+    assert back >= 0.99 * len(odd)
 
 
 def test_damage_that_cannot_be_undone_is_still_seen() -> None:

@@ -85,6 +85,17 @@ def test_places_are_lines_of_the_file(tmp_path: Path) -> None:
     assert sources(lines) == [f"{lines}:1", f"{lines}:3"]
 
 
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_empty_lines_above_the_rows_are_none(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(start + b"\n" * 30 + b"  \n" + b'a;"b;c"\n1,5;2\n3;4\n')
+    assert values(path) == [{"a": "1,5", "b;c": "2"}, {"a": "3", "b;c": "4"}]
+    assert sources(path) == [f"{path}:33", f"{path}:34"]
+    lines = tmp_path / "a.jsonl"
+    lines.write_bytes(start + b"\n" * 30 + b'{"a": 1}\n')
+    assert values(lines) == [{"a": 1}]
+
+
 def test_paragraphs_of_a_text_stand_between_empty_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("\n\nfirst\nline\n \nsecond\n\n\nthird", "utf-8")
@@ -122,6 +133,12 @@ def test_a_row_with_other_columns_is_a_fault_with_its_line(tmp_path: Path) -> No
         ("a.jsonl", b"", "holds no row"),
         ("a.csv", b"\n\n", "holds no row"),
         ("a.csv", b"a;b\n", "holds no row"),
+        ("a.csv", b"\xef\xbb\xbf", "holds no row"),
+        ("a.csv", b"\xef\xbb\xbf\n \n", "holds no row"),
+        ("a.csv", b"," * 4 + b"\n", "does not name its columns"),
+        ("a.jsonl", b"\xef\xbb\xbf", "holds no row"),
+        ("a.json", b"\xef\xbb\xbf\n", "holds no row"),
+        ("a.txt", b"\xef\xbb\xbf\n", "holds no row"),
         ("a.csv", b"a;a\n1;2\n", "does not name its columns"),
         ("a.csv", b"a;b\n\xe4;2\n", r"a.csv:2 is not UTF-8"),
         ("a.csv", b'a;b\n1;"2\n', "is no row of a CSV file"),

@@ -1,5 +1,7 @@
 """A loss of the user's own: found, called, checked; and early stopping."""
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from detour.model.examples import pair
 from detour.training import loop
 from detour.training.config import make_config
 from detour.training.loop import train_with
-from detour.training.own_loss import find_objective
+from detour.training.own_loss import Said, find_objective
 
 ROWS = [pair(f"Who was number {n}?", "A hairdresser.") for n in range(8)]
 SOURCE = """
@@ -104,6 +106,36 @@ def test_what_is_not_found(source: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             find_objective(told)
+
+
+@pytest.mark.parametrize("told", ["math:fsum", "itertools:chain", "torch:logsumexp"])
+def test_a_function_without_python_source_fails_as_any_other(base: Base, told: str) -> None:
+    found = find_objective(told)
+    assert len(found.digest) == 64
+    assert found.digest == find_objective(told).digest
+    with pytest.raises(ConfigError, match=f"{told} (failed|gives no loss)"):
+        train_with(base, ROWS, make_config({"steps": 2, "objective": told}))
+
+
+def test_a_file_may_use_all_that_a_module_may(tmp_path: Path) -> None:
+    """Data classes look for their module by its name; and no name of ours hides another."""
+    path = tmp_path / "json.py"
+    path.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n\n\n"
+        "@dataclass\nclass Weights:\n    first: float = 2.0\n\n\n"
+        "def weighted(said):\n    return said.logits.mean() * Weights().first\n"
+    )
+    said = Said(torch.ones(2, 3), torch.zeros(2), torch.zeros(2, dtype=torch.long), 1)
+    assert float(find_objective(f"{path}:weighted")(said)) == 2.0
+    path.write_text(path.read_text().replace("2.0", "30.0"))
+    assert float(find_objective(f"{path}:weighted")(said)) == 30.0
+    assert sys.modules["json"] is json
+    path.write_text("raise RuntimeError('no')")
+    before = set(sys.modules)
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        find_objective(f"{path}:weighted")
+    assert set(sys.modules) <= before
 
 
 def test_a_changed_loss_does_not_go_on_with_the_old_state(

@@ -125,6 +125,97 @@ def test_llama_factory(tmp_path: Path) -> None:
         read(LLAMA_FACTORY, dataset_dir=str(tmp_path), dataset="ours")
 
 
+def lines(found: Pipeline) -> list[str]:
+    """The keys of a data set that are not followed."""
+    return [line.partition(": ")[0] for line in found.left if line.startswith("dataset")]
+
+
+def test_what_an_axolotl_data_set_asks_for_is_followed_or_told() -> None:
+    entry = {
+        "path": "rows.jsonl", "type": "alpaca", "ds_type": "json", "split": "train[:1%]",
+        "name": "small", "shards": 10, "roles_to_train": ["assistant"], "train_on_eos": "turn",
+        "message_property_mappings": {"role": "from"}, "field_human": "x", "revision": "main",
+        "conversation": "chatml", "preprocess_shards": None,
+    }  # fmt: skip
+    found = read(AXOLOTL, datasets=[entry])
+    assert lines(found) == [
+        f"datasets.{key}" for key in (
+            "split", "name", "shards", "roles_to_train", "train_on_eos",
+            "message_property_mappings", "field_human", "revision", "conversation",
+        )
+    ]  # fmt: skip
+    assert lines(read(AXOLOTL, datasets=[{"path": "a", "split": "train"}])) == []
+    assert lines(read(AXOLOTL)) == []
+    for kind in ("llama3.user_defined", "input_output"):
+        found = read(AXOLOTL, datasets=[{"path": "a", "type": kind}])
+        assert (found.format_name, lines(found)) == (None, ["datasets.type"])
+
+
+def test_a_form_of_axolotls_own_gives_its_columns() -> None:
+    kind = {
+        "field_instruction": "frage", "field_output": "antwort", "field_system": "rolle",
+        "format": "[INST] {instruction} [/INST]", "no_input_format": "{instruction}",
+        "system_prompt": "",
+    }  # fmt: skip
+    found = read(AXOLOTL, datasets=[{"path": "rows.jsonl", "type": kind}])
+    assert found.columns == {"instruction": "frage", "output": "antwort", "system": "rolle"}
+    assert lines(found) == ["datasets.type.format", "datasets.type.no_input_format"]
+    assert read(AXOLOTL, datasets=[{"path": "json", "data_files": ["a.jsonl"]}]).data == "a.jsonl"
+    with pytest.raises(ConfigError, match="several data_files"):
+        read(AXOLOTL, datasets=[{"path": "json", "data_files": ["a.jsonl", "b.jsonl"]}])
+
+
+def info_of(folder: Path, entry: object) -> Pipeline:
+    (folder / "dataset_info.json").write_text(json.dumps({"mine": entry}))
+    return read(LLAMA_FACTORY, dataset_dir=str(folder))
+
+
+def test_what_a_llama_factory_data_set_asks_for_is_followed_or_told(tmp_path: Path) -> None:
+    found = info_of(tmp_path, {
+        "hf_hub_url": "some/rows", "subset": "small", "split": "test", "folder": "a",
+        "num_samples": 9, "ranking": False, "columns": {"prompt": "q", "history": "h"},
+    })  # fmt: skip
+    assert found.columns == {"instruction": "q"}
+    assert lines(found) == [
+        f"dataset mine.{key}"
+        for key in ("subset", "split", "folder", "num_samples", "columns.history")
+    ]
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user",
+            "assistant_tag": "assistant"}  # fmt: skip
+    entry = {"file_name": "a.json", "formatting": "sharegpt", "columns": {"messages": "talk"}}
+    found = info_of(tmp_path, {**entry, "tags": tags})
+    assert (found.columns, lines(found)) == ({"conversations": "talk"}, [])
+    found = info_of(tmp_path, {**entry, "tags": {**tags, "user_tag": "kunde"}})
+    assert lines(found) == ["dataset mine.tags.user_tag"]
+    assert lines(info_of(tmp_path, {**entry, "ranking": True})) == ["dataset mine.ranking"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "is no list of data sets"),
+        ('{"mine": "a.json"}', "'mine' is described by no object"),
+        ('{"mine": {"script_url": "x.py"}}', "'mine' lies where it is not read from"),
+        ('{"mine": {"file_name": "a.json", "columns": ["a"]}}', "'mine' is described by no object"),
+    ],
+)
+def test_a_broken_list_of_data_sets_is_told(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "dataset_info.json").write_text(content)
+    with pytest.raises(ConfigError, match=said) as caught:
+        read(LLAMA_FACTORY, dataset_dir=str(tmp_path))
+    assert str(tmp_path / "dataset_info.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [{}, {"max_steps": 100}])
+def test_no_warmup_is_none(length: dict[str, int]) -> None:
+    found = read(AXOLOTL, warmup_ratio=None, warmup_steps=0, **length)
+    assert make_config(found.settings).warmup == 0.0
+    assert not any("warmup" in line for line in found.left)
+    both = read(AXOLOTL, warmup_ratio=0.2, warmup_steps=0, **length)
+    assert make_config(both.settings).warmup == 0.2
+
+
 @pytest.mark.parametrize(
     ("told", "more", "said"),
     [

@@ -6,6 +6,7 @@ held in memory whole. Knows files; does not know what a row means, nor which fil
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -55,7 +56,7 @@ def _jsonl(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
                 watch(read, size)
             if number == 1:
                 check_bytes(path, line)
-            if not line.strip():
+            if not _bare(line, first=number == 1):
                 continue
             rows += 1
             yield _parsed(line, number, path)
@@ -138,9 +139,11 @@ def _csv(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
     with path.open("rb") as bytes_, io.TextIOWrapper(bytes_, "utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter=delimiter, strict=True)
         try:
-            head = [name.strip() for name in next(reader)]
-            _check_head(path, head, delimiter)
             rows = 0
+            head = [name.strip() for name in next(filter(_holds, reader), ())]
+            if not head:
+                raise _empty(path)
+            _check_head(path, head, delimiter)
             line = reader.line_num + 1
             for cells in reader:
                 source, line = f"{path}:{line}", reader.line_num + 1
@@ -164,6 +167,11 @@ def _csv(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
     if not rows:
         raise _empty(path)
     watch(size, size)
+
+
+def _holds(cells: list[str]) -> bool:
+    """Whether it is a row at all: an empty line is none."""
+    return len(cells) > 1 or any(cell.strip() for cell in cells)
 
 
 def _check_head(path: Path, head: list[str], delimiter: str) -> None:
@@ -193,16 +201,18 @@ def delimiter_of(path: Path) -> str:
     with path.open("rb") as stream:
         start = stream.read(65536)
     check_bytes(path, start)
-    if not start.strip():
+    if not _bare(start, first=True):
         raise _empty(path)
     told = start.decode("utf-8-sig", errors="replace")
     best = ","
     most = 1
     for delimiter in DELIMITERS:
         try:
-            rows = islice(csv.reader(io.StringIO(told, newline=""), delimiter=delimiter), 20)
-            widths = [len(row) for row in rows if row]
+            rows = filter(_holds, csv.reader(io.StringIO(told, newline=""), delimiter=delimiter))
+            widths = [len(row) for row in islice(rows, 20)]
         except csv.Error:
+            continue
+        if not widths:
             continue
         same = sum(width == widths[0] for width in widths)
         if widths[0] > most and same >= 0.8 * (len(widths) - 1):
@@ -267,10 +277,15 @@ READERS: Final[Mapping[str, Callable[[Path, Watch], Iterator[Raw | Fault]]]] = {
 # ---- encodings -------------------------------------------------------------------------------
 
 
+def _bare(raw: bytes, first: bool) -> bytes:
+    """Without white space around, and without a byte order mark where a file begins."""
+    return (raw.removeprefix(codecs.BOM_UTF8) if first else raw).strip()
+
+
 def _read_whole(path: Path) -> str:
     raw = path.read_bytes()
     check_bytes(path, raw[:4096])
-    if not raw.strip():
+    if not _bare(raw, first=True):
         raise _empty(path)
     try:
         return raw.decode("utf-8-sig")

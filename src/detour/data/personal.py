@@ -13,6 +13,7 @@ from typing import Final
 
 KINDS = ("email", "phone", "iban", "tax_id", "name")
 SHORTEST_IBAN, LONGEST_IBAN = 15, 34  # ISO 13616
+SHORTEST_ABROAD = 11  # digits of a number behind "00 ": 00 12 34 56 is a list
 _IBAN_LENGTHS: Final = {
     "AT": 20, "BE": 16, "BG": 22, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "EE": 20,
     "ES": 24, "FI": 18, "FR": 27, "GB": 22, "GR": 27, "HR": 21, "HU": 28, "IE": 22, "IS": 26,
@@ -22,9 +23,20 @@ _IBAN_LENGTHS: Final = {
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?!\w)")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
 _TAX = re.compile(r"(?<!\d)\d{2}[ ]?\d{3}[ ]?\d{3}[ ]?\d{3}(?!\d)")
+# +49 …, 0049 …, 00 49 …, 0… or (0…) …, and perhaps one last digit for an extension (-0); never a
+# part of a longer number
 _PHONE = re.compile(
-    r"(?<![\w.,-])(?:\+\d{1,3}|(?<!\d[ /])(?:00\d{1,3}|0))[ /-]?(?:\(0?\d{1,5}\)[ /-]?)?"
-    r"\d{1,6}(?:[ /-]?\d{2,8}){1,5}(?![\w]|[.,]\d)"
+    r"(?<![\w.,-])(?:\+\d{1,3}"
+    r"|(?<!\d[ /])(?:00 ?[1-9]\d{0,2}|0(?=[ /-]?\(?[1-9])|\(0[1-9]\d{0,4}\)))"
+    r"[ /-]?(?:\(0?\d{1,5}\)[ /-]?)?\d{1,6}(?:[ /-]?\d{2,8}){1,5}(?:[/-]\d)?(?!\w|[.,/-]\d)"
+)
+# the North American numbering plan: (555) 123-4567, 1-555-123-4567, 555.123.4567
+_PHONE_NANP = re.compile(
+    r"(?<![\w.,/-])(?:\+?1[ .-]?)?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}(?P<sign>[.-]))"
+    r"\d{3}(?(sign)(?P=sign)|[ .-])\d{4}(?!\w|[.,/-]\d)"
+)
+_DATE = re.compile(
+    r"(?<!\d)(?<!\d[ /-])(\d{1,2})(?P<sign>[ /-])(\d{1,2})(?P=sign)(?:1[89]|2[01])\d{2}(?!\d)"
 )
 _NAME = re.compile(
     r"\b(?:Herr|Herrn|Frau|Mr\.?|Mrs\.?|Ms\.?|Dr\.|Prof\.)(?:[ ](?:Dr|Prof)\.)?"
@@ -67,8 +79,9 @@ def _candidates(text: str, names: bool) -> Iterator[Found]:
     if "@" in text:
         yield from (Found("email", *m.span()) for m in _EMAIL.finditer(text))
     if any(character.isdigit() for character in text):
+        dateless = _DATE.sub(_hidden, text)
         for kind, pattern, right in _NUMBERS:
-            for match in pattern.finditer(text):
+            for match in pattern.finditer(dateless if kind == "phone" else text):
                 length = right(match[0])
                 if length:
                     yield Found(kind, match.start(), match.start() + length)
@@ -100,15 +113,26 @@ def _tax_id(told: str) -> int:
     return len(told) if (11 - product) % 10 == digits[-1] else 0
 
 
+def _hidden(date: re.Match[str]) -> str:
+    """As many signs that are no digits; a number that is no date stays."""
+    one, other = sorted((int(date[1]), int(date[3])))
+    return "x" * len(date[0]) if 1 <= one <= 12 and other <= 31 else date[0]
+
+
 def _phone(told: str) -> int:
     count = sum(character.isdigit() for character in told)
+    signs = {sign for sign in told if sign in " /-("}
     # digits without any sign between them are numbers of anything, unless a + says otherwise
-    separated = told[0] == "+" or any(sign in told for sign in " /-(")
-    return len(told) if 7 <= count <= 15 and separated else 0
+    if not 7 <= count <= 15 or not (signs or told[0] == "+"):
+        return 0
+    is_article = told[-2] in "/-" and len(signs) == 1 and told[0] != "+"  # 04711-1234-5
+    is_list = told.startswith("00 ") and count < SHORTEST_ABROAD
+    return 0 if is_article or is_list else len(told)
 
 
 _NUMBERS: Final[tuple[tuple[str, re.Pattern[str], Callable[[str], int]], ...]] = (
     ("iban", _IBAN, _iban),
     ("tax_id", _TAX, _tax_id),
     ("phone", _PHONE, _phone),
+    ("phone", _PHONE_NANP, len),
 )

@@ -113,8 +113,20 @@ def find_objective(told: str) -> Objective:
             text("{place} has no function {name}", place=place, name=name),
             expected=text("one of {names}", names=", ".join(_functions(module)) or text("none")),
         )
-    source = inspect.getsource(module) if module.__file__ else ""
-    return Objective(told, cast("OwnLoss", function), sha256(source.encode()).hexdigest())
+    return Objective(told, cast("OwnLoss", function), sha256(_source(module)).hexdigest())
+
+
+def _source(module: ModuleType) -> bytes:
+    """What says that it is another one: its file; where it is built into Python, that version."""
+    path = getattr(module, "__file__", None)
+    if path is None:
+        return f"{module.__name__} {sys.version}".encode()
+    try:
+        return Path(path).read_bytes()
+    except OSError as cause:
+        raise ConfigError(
+            text("{path} cannot be read", path=path), found=cause.strerror or str(cause)
+        ) from cause
 
 
 def _module(place: str) -> ModuleType:
@@ -123,14 +135,21 @@ def _module(place: str) -> ModuleType:
         return _imported(place, lambda: _from_here(place))
     if not path.is_file():
         raise ConfigError(text("{path} does not exist", path=path), expected=text("a file"))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # a name that hides no other module; data classes look themselves up under it
+    name = f"_own_loss_{sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     loader = spec.loader if spec else None
     assert spec is not None
     assert loader is not None
     module = importlib.util.module_from_spec(spec)
 
     def run() -> ModuleType:
-        loader.exec_module(module)
+        sys.modules[name] = module
+        try:
+            loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
         return module
 
     return _imported(place, run)

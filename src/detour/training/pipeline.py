@@ -7,18 +7,14 @@ nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from detour.data.formats import ALIASES
 from detour.errors import ConfigError
 from detour.language.catalogue import text
-from detour.model.examples import read_text
-
-Values = Mapping[str, Any]
+from detour.training.pipeline_data import NOTHING, Values, axolotl_data, llama_factory_data
 
 AXOLOTL = {
     "lora_r": "rank", "lora_alpha": "alpha", "peft_use_dora": "dora", "peft_use_rslora": "rslora",
@@ -33,10 +29,6 @@ LLAMA_FACTORY = {
     "learning_rate": "learning_rate", "warmup_ratio": "warmup", "weight_decay": "weight_decay",
     "max_grad_norm": "clip", "early_stopping_steps": "patience", "seed": "seed",
     "val_size": "validation_share", "per_device_train_batch_size": "micro_batch_size",
-}  # fmt: skip
-FORMATS = {
-    "alpaca": "alpaca", "sharegpt": "sharegpt", "chat_template": "messages",
-    "completion": "text", "input_output": None, "openai": "messages",
 }  # fmt: skip
 # how another trainer goes about it: nothing of this changes what is learned
 _QUIET = """
@@ -95,7 +87,7 @@ def pipeline_of(values: Values, path: Path) -> Pipeline | None:
 
     Raises:
         ConfigError: another way of training than supervised examples, several data sets, or a
-            data set that the file's `dataset_info.json` does not have.
+            `dataset_info.json` that cannot be read or does not have the data set.
     """
     if "base_model" in values:
         return _axolotl(values, path)
@@ -114,33 +106,21 @@ def _axolotl(values: Values, path: Path) -> Pipeline:
     settings["targets"] = targets if isinstance(targets, str) else tuple(cast("list[str]", targets))
     if values.get("peft_init_lora_weights") == "pissa":
         settings["init"] = "pissa"
-    chosen = _one(cast("Sequence[Any]", values.get("datasets") or []), "datasets", path)
-    told = cast("Values", chosen) if isinstance(chosen, dict) else {"path": chosen or ""}
-    kind = told.get("type")
+    data = axolotl_data(values, path)
     four = values.get("adapter") == "qlora" or values.get("load_in_4bit")
     return Pipeline(
         "Axolotl",
         settings,
         str(values["base_model"]),
-        str(told.get("data_files") or told.get("path") or ""),
-        FORMATS.get(str(kind)) if kind else None,
-        _fields(told),
+        data.place,
+        data.format_name,
+        data.columns,
         str(values.get("output_dir") or ""),
         "4bit" if four else "8bit" if values.get("load_in_8bit") else None,
         _dtype(values),
         not values.get("adapter"),
-        tuple(_left(values, AXOLOTL)),
+        (*data.left, *_left(values, AXOLOTL)),
     )
-
-
-def _fields(told: Values) -> dict[str, str]:
-    """Axolotl's `field_messages: conversations` and the like."""
-    found = {k.removeprefix("field_"): v for k, v in told.items() if k.startswith("field_") and v}
-    if "field" in told:
-        found["text"] = told["field"]
-    if told.get("type") == "sharegpt" and "messages" in found:
-        found["conversations"] = found.pop("messages")
-    return {role: str(column) for role, column in found.items() if role in ALIASES}
 
 
 def _llama_factory(values: Values, path: Path) -> Pipeline:
@@ -152,47 +132,20 @@ def _llama_factory(values: Values, path: Path) -> Pipeline:
     settings["targets"] = "all-linear" if targets == "all" else names
     if values.get("pissa_init"):
         settings["init"] = "pissa"
-    data, kind, columns = _dataset(values, path)
+    data = llama_factory_data(values, path)
     bits = values.get("quantization_bit")
     return Pipeline(
         "LlamaFactory",
         settings,
         str(values["model_name_or_path"]),
-        data,
-        "text" if values.get("stage") == "pt" else kind,
-        columns,
+        data.place,
+        "text" if values.get("stage") == "pt" else data.format_name,
+        data.columns,
         str(values.get("output_dir") or ""),
         f"{bits}bit" if bits in (4, 8) else None,
         _dtype(values),
         values.get("finetuning_type") == "full",
-        tuple(_left(values, LLAMA_FACTORY)),
-    )
-
-
-def _dataset(values: Values, path: Path) -> tuple[str, str | None, dict[str, str]]:
-    """The file or Hub name, the format and the columns, by `dataset_info.json`."""
-    given = values.get("dataset") or ""
-    listed = cast("list[Any]", given) if isinstance(given, list) else str(given).split(",")
-    name = str(_one([part for part in listed if str(part).strip()], "dataset", path) or "").strip()
-    folder = Path(values.get("dataset_dir") or "data")
-    info = folder / "dataset_info.json"
-    if not name or not info.is_file():
-        return name, None, {}
-    known = cast("dict[str, Any]", json.loads(read_text(info)))
-    if name not in known:
-        raise ConfigError(
-            text("{path} names the data set {name!r}, which {info} does not have",
-                 path=path, name=name, info=info),
-            expected=text("one of {names}", names=", ".join(known)),
-        )  # fmt: skip
-    told = cast("Values", known[name])
-    place = str(folder / told["file_name"]) if "file_name" in told else str(told.get("hf_hub_url"))
-    roles = {"prompt": "instruction", "query": "input", "response": "output"}
-    columns = cast("dict[str, str]", told.get("columns") or {})
-    return (
-        place,
-        FORMATS.get(told.get("formatting", "alpaca")),
-        {roles.get(role, role): column for role, column in columns.items()},
+        (*data.left, *_left(values, LLAMA_FACTORY)),
     )
 
 
@@ -212,9 +165,9 @@ def _settings(values: Values, names: Mapping[str, str]) -> dict[str, Any]:
         found["batch_size"] = found["micro_batch_size"] * times
     elif times > 1:
         found["batch_size"] = times
-    steps, warm = found.get("steps"), values.get("warmup_steps")
-    if steps and warm is not None and "warmup" not in found:
-        found["warmup"] = min(0.99, float(warm) / steps)
+    steps, warm = found.get("steps"), _number(values.get("warmup_steps"))
+    if isinstance(warm, int | float) and "warmup" not in found and (steps or warm == 0):
+        found["warmup"] = min(0.99, warm / steps) if steps else 0.0
     if (share := found.get("validation_share")) is not None and share >= 1:
         found.pop("validation_share")  # a number of rows: told among what is left
     return found
@@ -238,7 +191,7 @@ def _left(values: Values, names: Mapping[str, str]) -> list[str]:
     """A line for every key that asks for something else than what is done."""
     lines: list[str] = []
     for key, value in values.items():
-        if value in (None, False, "", [], {}) or key in QUIET:
+        if value in NOTHING or key in QUIET:
             continue
         if key in names:
             if names[key] == "validation_share" and float(value) >= 1:
@@ -280,13 +233,3 @@ def _only(values: Values, key: str, allowed: Sequence[Any], path: Path) -> None:
                  path=path, key=key, value=values[key]),
             expected=", ".join(str(one) for one in allowed if one) or text("none"),
         )  # fmt: skip
-
-
-def _one(found: Sequence[Any], key: str, path: Path) -> Any:  # noqa: ANN401 - whatever YAML holds
-    if len(found) > 1:
-        raise ConfigError(
-            text("{path} names several {key}", path=path, key=key),
-            expected=text("one"), found=str(len(found)),
-            hint=text("put them into one file or folder, and name it as DATA"),
-        )  # fmt: skip
-    return found[0] if found else None
