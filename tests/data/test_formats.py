@@ -306,6 +306,43 @@ def test_a_decimal_mark_for_what_has_no_numbers_is_an_error() -> None:
         read({"prompt": "Hi", "completion": "Ho"}, decimal="comma")
 
 
+def test_the_definition_of_a_task_file_is_its_system_message() -> None:
+    row = {"sni_definition": ["Add the numbers.", "Say only the sum."], "sni_input": "1 1",
+           "sni_output": ["2"]}  # fmt: skip
+    assert turns(read(row)[1]) == [
+        ("system", "Add the numbers.\nSay only the sum."), ("user", "1 1"), ("assistant", "2"),
+    ]  # fmt: skip
+    assert "the Definition is the system message" in detect(raws(row)).told
+    with pytest.raises(DataError, match="the Definition of its file cannot be read"):
+        read({**row, "sni_definition": {"en": "Add"}})
+
+
+def test_turns_that_nobody_answers_are_left_off_and_counted() -> None:
+    thanks = [*CHAT, {"role": "user", "content": "Thanks"}]
+    _, record = read({"messages": thanks})
+    assert turns(record) == [("user", "Hi"), ("assistant", "Ho")]
+    assert isinstance(record, Example)
+    assert record.unanswered == 1
+    talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"},
+            {"from": "human", "value": "Bye"}]  # fmt: skip
+    assert turns(read({"conversations": talk})[1]) == [("user", "Hi"), ("assistant", "Ho")]
+    with pytest.raises(NoSupervision, match="ends without an answer"):
+        read({"messages": [{"role": "user", "content": "Hi"}]})
+
+
+def test_parts_of_text_are_one_text_and_other_parts_are_refused() -> None:
+    parts = [{"type": "text", "text": "Look:"}, {"type": "text", "text": "Hi"}]
+    asked = {"role": "user", "content": parts}
+    assert turns(read({"messages": [asked, CHAT[1]]})[1]) == [
+        ("user", "Look:\nHi"), ("assistant", "Ho"),
+    ]  # fmt: skip
+    seen = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.png"}}]}
+    with pytest.raises(DataError, match=r"message 1 has a part that is no text.*found image_url"):
+        read({"messages": [seen, CHAT[1]]})
+    with pytest.raises(DataError, match=r"found \{'type': 'text'\}"):
+        read({"messages": [{"role": "user", "content": [{"type": "text"}]}, CHAT[1]]})
+
+
 def test_rows_with_other_columns_of_the_same_kind_are_read_by_these() -> None:
     rows = raws({"prompt": "Hi", "completion": "Ho"}, {"messages": CHAT}, {"text": "x"})
     found = detect(rows[:1])

@@ -90,3 +90,21 @@ def test_plain_texts_are_trained_on_and_their_loss_falls(starter: Base, tmp_path
     )  # fmt: skip
     assert told[-1] < told[0]
     assert adapter.card.config["block"] == 512
+
+
+def test_turns_that_nobody_answers_are_told(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    row = {"messages": [*turns, {"role": "user", "content": "Thanks"}]}
+    told = "left off behind the last answer: the turns of 1 rows"
+    for loaded in (read_data(write(tmp_path / "a.jsonl", [row])), read_data([row])):
+        assert str(loaded.told).endswith(told)
+    assert "left off" not in read_data([{"messages": turns}]).told
+
+
+def test_the_definition_of_a_task_file_is_learned_from(tmp_path: Path) -> None:
+    task = {"Definition": ["Add."], "Instances": [{"input": "1 1", "output": ["2"]}]}
+    path = tmp_path / "task.json"
+    path.write_text(json.dumps(task), "utf-8")
+    loaded = read_data(path)
+    assert "the Definition is the system message" in loaded.told
+    assert loaded.train[0].messages[0] == {"role": "system", "content": "Add."}  # type: ignore[union-attr]

@@ -284,3 +284,23 @@ def test_the_page_tells_it_in_both_languages_and_runs_nothing(
         assert "http" not in told
     assert "what to do" in english
     assert "was zu tun ist" in german
+
+
+def test_turns_that_nobody_answers_are_counted_and_left_out_of_the_copy(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    thanks = {"role": "user", "content": "Thanks"}
+    rows = [
+        {"messages": [{"role": "user", "content": row["prompt"]},
+                      {"role": "assistant", "content": row["completion"]},
+                      *([thanks] if number % 6 == 0 else [])]}
+        for number, row in enumerate(chat(n) for n in range(60))
+    ]  # fmt: skip
+    path = write(tmp_path / "a.jsonl", rows)
+    report = look(path, tokenizer)
+    assert (report.verdict, codes(report)) == ("ready", {"unanswered": 10})
+    out = tmp_path / "out.jsonl"
+    assert report.format
+    told = write_cleaned(open_table(path), report.format, {}, out, Cleaning())
+    assert (told.kept, told.mended) == ({"train": 60}, {"unanswered": 10})
+    assert "Thanks" not in out.read_text("utf-8")

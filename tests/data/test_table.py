@@ -281,4 +281,4 @@ def test_a_task_of_super_natural_instructions_is_read(tmp_path: Path) -> None:
     path = tmp_path / "task001.json"
     task = {"Definition": ["Add."], "Instances": [{"input": "1 1", "output": ["2"]}]}
     path.write_text(json.dumps(task))
-    assert values(path) == [{"sni_input": "1 1", "sni_output": ["2"]}]
+    assert values(path) == [{"sni_definition": ["Add."], "sni_input": "1 1", "sni_output": ["2"]}]

@@ -201,6 +201,8 @@ class _Work:
         return self._near.like(input_of(record)) is not None
 
     def _mended(self, record: Record) -> Record:
+        if isinstance(record, Example) and record.unanswered:
+            self.told.mended["unanswered"] += 1
         if self.cleaning.fix:
             record = self._changed(record, "encoding", repaired)
             if isinstance(record, Labelled):

@@ -36,6 +36,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "value": ("value", "score", "target", "rating", "wert"),
     "sni_input": ("sni_input",),
     "sni_output": ("sni_output",),
+    "sni_definition": ("sni_definition",),
 }
 # format → roles it needs; in the order in which they are looked for
 NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -53,6 +54,7 @@ OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
     "sharegpt": ("system",),
     "alpaca": ("input", "system"),
     "prompt_completion": ("system",),
+    "sni": ("sni_definition",),
 }
 KINDS: Final[Mapping[str, Kind]] = {
     "classification": "classification", "regression": "regression", "text": "text",
@@ -97,6 +99,8 @@ class Format:
             for role, column in self.columns.items()
             if column != role and not role.startswith("sni_")
         ]
+        if "sni_definition" in self.columns:
+            parts.append(text("the Definition is the system message"))
         if parts:
             told = text("format {name}: {parts}", name=self.name, parts=joined(", ", parts))
         else:

@@ -124,8 +124,9 @@ def _list_in(value: object) -> list[object] | None:
         return None
     held = cast("dict[str, Any]", value)
     if isinstance(held.get("Instances"), list):  # Super-NaturalInstructions
+        task = {"sni_definition": held["Definition"]} if held.get("Definition") else {}
         return [
-            {"sni_input": one.get("input"), "sni_output": one.get("output")}
+            {**task, "sni_input": one.get("input"), "sni_output": one.get("output")}
             if isinstance(one, dict) else one
             for one in held["Instances"]
         ]  # fmt: skip

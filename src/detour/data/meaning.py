@@ -6,6 +6,7 @@ Knows rows and roles; does not know how these are found.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeAlias, cast
 
 from detour.data.forms import Raw
@@ -44,7 +45,21 @@ def _conversation(raw: Raw, columns: Columns, turns: object) -> Example:
                               column=columns["system"]),
                 found=repr(system)[:80],
             )  # fmt: skip
-    return example_of({"messages": turns}, raw.source)
+    kept, unanswered = _to_the_last_answer(turns)
+    return replace(example_of({"messages": kept}, raw.source), unanswered=unanswered)
+
+
+def _to_the_last_answer(turns: object) -> tuple[object, int]:
+    """The turns without those that nobody answers; all of them where there is no answer at all."""
+    if not isinstance(turns, list):
+        return turns, 0
+    told = cast("list[Any]", turns)
+    answers = [
+        place for place, turn in enumerate(told, start=1)
+        if isinstance(turn, Mapping) and cast("Mapping[str, Any]", turn).get("role") == "assistant"
+    ]  # fmt: skip
+    end = answers[-1] if answers else len(told)
+    return told[:end], len(told) - end
 
 
 def _sharegpt(raw: Raw, columns: Columns) -> Record:
@@ -92,7 +107,20 @@ def _sni(raw: Raw, columns: Columns) -> Record:
     if not isinstance(first, str) or not first.strip():
         raise _lacks(raw, "output", text("a list of answers"))
     asked = _text(raw, columns["sni_input"])
-    return example_of({"messages": pair(asked, first).messages}, raw.source)
+    task = _definition(raw, columns)
+    return example_of({"messages": pair(asked, first, task).messages}, raw.source)
+
+
+def _definition(raw: Raw, columns: Columns) -> str:
+    """What is to be done, which a task file says once for all its rows; perhaps in parts."""
+    told = raw.values.get(columns.get("sni_definition", ""), "")
+    parts = cast("list[object]", told) if isinstance(told, list) else [told]
+    if not all(isinstance(part, str) for part in parts):
+        raise DataError(
+            text("{source}: the Definition of its file cannot be read", source=raw.source),
+            expected=text("a text, or a list of texts"), found=repr(told)[:80],
+        )  # fmt: skip
+    return "\n".join(cast("list[str]", parts)).strip()
 
 
 def _labelled(raw: Raw, columns: Columns) -> Record:

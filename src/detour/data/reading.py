@@ -6,7 +6,7 @@ files, rows and formats; knows no tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -91,8 +91,16 @@ def read_data(
     parts = {
         split: tuple(found.record(raw) for raw in table.strictly(split)) for split in table.splits
     }
-    told = [part for part in (table.form, table.told, found.told) if part]
+    told = [part for part in (table.form, table.told, found.told, _cut(parts)) if part]
     return Loaded(parts, joined("; ", told), found)
+
+
+def _cut(parts: Mapping[Split, Sequence[Record]]) -> str:
+    """What is said of rows whose last turns nobody answers."""
+    rows = [record for part in parts.values() for record in part if isinstance(record, Example)]
+    count = sum(row.unanswered > 0 for row in rows)
+    return text("left off behind the last answer: the turns of {count} rows",
+                count=count) if count else ""  # fmt: skip
 
 
 def _in_memory(
@@ -124,7 +132,9 @@ def _in_memory(
             text("the rows are of different kinds"),
             expected=text("one kind"), found=", ".join(kinds),
         )  # fmt: skip
-    return Loaded({"train": tuple(records)}, found.told if found else text("records"), found)
+    parts = {"train": tuple(records)}
+    told = [part for part in (found.told if found else text("records"), _cut(parts)) if part]
+    return Loaded(parts, joined("; ", told), found)
 
 
 def leaked(loaded: Loaded, split: Split) -> list[Record]:

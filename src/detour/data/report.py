@@ -26,7 +26,7 @@ from detour.data.labels import likely_typos, same_but_form
 from detour.data.languages import language_of
 from detour.data.numbers import Mark
 from detour.data.personal import KINDS, personal_data
-from detour.data.records import Kind, Labelled, Record, answer_of, input_of, text_of
+from detour.data.records import Example, Kind, Labelled, Record, answer_of, input_of, text_of
 from detour.data.table import Split, Table
 from detour.data.tokens import Decoded, Tokens, counted
 from detour.errors import DataError, NoSupervision
@@ -230,6 +230,8 @@ class _Survey:
             self._note("encoding", record.source)
         for kind in {one.kind for one in personal_data(told, self.look.names)}:
             self._note(kind, record.source)
+        if isinstance(record, Example) and record.unanswered:
+            self._note("unanswered", record.source)
         if isinstance(record, Labelled) and len(self.labels) < LABELS:
             self.labels[record.label] += 1
 
@@ -271,6 +273,7 @@ class _Survey:
             *self._supervision(masked),
             *_length(tokens),
             *self._columns(),
+            *self._unanswered(),
         ]
         worst = {"error": 0, "warning": 1, "info": 2}
         return DataReport(
@@ -392,6 +395,14 @@ class _Survey:
                 "unused_columns", "info", self.counts["unused_columns"],
                 text("not learned: {names}; a column that matters needs a role "
                      "(--column ROLE=NAME)", names=listed(list(self.left))),
+            )  # fmt: skip
+
+    def _unanswered(self) -> Iterator[Finding]:
+        if self.counts["unanswered"]:
+            yield Finding(
+                "unanswered", "info", self.counts["unanswered"],
+                text("turns behind the last answer are left off: nobody answers them"),
+                tuple(self.trouble["unanswered"]),
             )  # fmt: skip
 
     def _supervision(self, masked: Sequence[str]) -> Iterator[Finding]:

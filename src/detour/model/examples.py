@@ -33,6 +33,8 @@ class Example:
     messages: tuple[Mapping[str, Any], ...]
     """Each with `role` and `content`; an answer with `"weight": 0` is asked, and not learned."""
     source: str = ""
+    unanswered: int = 0
+    """Turns that stood behind the last answer, and were left off."""
 
     @property
     def prompt(self) -> str:
@@ -260,7 +262,7 @@ def _message(turn: object, number: int, source: str) -> dict[str, Any]:
     if isinstance(turn, Mapping):
         told = cast("Mapping[str, Any]", turn)
         _check_beside(told, number, source)
-        role, content = told.get("role"), told.get("content")
+        role, content = told.get("role"), _content(told.get("content"), number, source)
         if role in ROLES and isinstance(content, str) and _is_text(content):
             kept = {"role": role, "content": composed(content)}
             return kept if _is_learned(told, number, source) else {**kept, "weight": 0}
@@ -269,6 +271,26 @@ def _message(turn: object, number: int, source: str) -> dict[str, Any]:
         expected=text('{{"role": one of {roles}, "content": text}}', roles=", ".join(ROLES)),
         found=repr(turn)[:80],
     )
+
+
+def _content(content: object, number: int, source: str) -> object:
+    """OpenAI's list of parts as one text, a line break between them; anything else as it is."""
+    if not isinstance(content, list):
+        return content
+    texts: list[str] = []
+    for part in cast("list[object]", content):
+        told = cast("Mapping[str, Any]", part) if isinstance(part, Mapping) else {}
+        if told.get("type") != "text" or not isinstance(told.get("text"), str):
+            kind = told.get("type")
+            raise DataError(
+                text("{source}, message {number} has a part that is no text", source=source,
+                     number=number),
+                expected='{"type": "text", "text": …}',
+                found=kind if isinstance(kind, str) and kind != "text" else repr(part)[:80],
+                hint=text("only text is learned: leave the row out, or say it in words"),
+            )  # fmt: skip
+        texts.append(told["text"])
+    return "\n".join(texts)
 
 
 def _check_beside(turn: Mapping[str, Any], number: int, source: str) -> None:
