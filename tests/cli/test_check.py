@@ -123,3 +123,24 @@ def test_a_comma_that_may_group_thousands_is_asked_for(detour, fails, shelf) -> 
     assert read.code == 0
     assert "format regression; decimal comma" in read.out
     assert detour("check", "a.csv", "--decimal", "point", "--json").json["usable"] == 80
+
+
+@pytest.mark.parametrize("option", ["--fix", "--convert"])
+def test_a_copy_has_a_name_by_which_it_is_read_again(fails, data, option) -> None:
+    for name, hint in (("a.csv", "a.jsonl"), ("a.txt", "a.jsonl"), ("a", "a.jsonl"),
+                       ("v1.2", "v1.2.jsonl")):  # fmt: skip
+        told = fails(2, "check", data, option, name)
+        assert "the copy is JSONL" in told["error"]
+        assert (told["found"], told["hint"]) == (name, hint)
+        assert not Path(name).exists()
+
+
+def test_a_copy_of_several_parts_is_no_file(fails, shelf) -> None:
+    Path("data").mkdir()
+    for name in ("train", "test"):
+        row = json.dumps({"prompt": f"{name}?", "completion": "Yes."})
+        Path(f"data/{name}.jsonl").write_text(f"{row}\n", "utf-8")
+    told = fails(2, "check", "data", "--fix", "clean.jsonl")
+    assert "the copy is a folder: the data have train, test" in told["error"]
+    assert told["hint"] == "clean"
+    assert not Path("clean.jsonl").exists()

@@ -88,13 +88,15 @@ def command(
     """
     renamed = _renamed(renames, fix)
     output = _output(fix, convert, redact, to)
-    from detour.data.clean import Cleaning, write_cleaned
+    from detour.data.clean import Cleaning, check_copy, write_cleaned
     from detour.data.report import Look, look_at
     from detour.data.table import open_table
     from detour.model.loading import load_tokenizer
 
     look = Look(roles(columns), format_name, names, sample, decimal, not no_near)
     table = open_table(data)
+    if output:
+        check_copy(table, output)
     tokenizer, limit = load_tokenizer(base_name)
     with _watched() as watch:
         report = look_at(table, tokenizer, limit, look, watch)
