@@ -58,6 +58,7 @@ def test_a_cleaned_copy_and_a_page_are_written(detour, data) -> None:
         "kept": {"train": 61},
         "dropped": {"exact_duplicates": 1, "unreadable": 1},
         "mended": {"personal_data": 1},
+        "left": {},
     }
     assert detour("check", "gut.jsonl", "--json").json["verdict"] == "ready"
     rows = Path("gut.jsonl").read_text("utf-8").splitlines()
@@ -144,3 +145,14 @@ def test_a_copy_of_several_parts_is_no_file(fails, shelf) -> None:
     assert "the copy is a folder: the data have train, test" in told["error"]
     assert told["hint"] == "clean"
     assert not Path("clean.jsonl").exists()
+
+
+def test_personal_data_that_stay_in_the_copy_are_said(detour, data) -> None:
+    told = detour("check", data, "--fix", "a.jsonl")
+    assert "left in: personal_data 1 (--redact replaces them)" in told.out
+    again = detour("check", data, "--convert", "b.jsonl", "--json")
+    assert again.code == 2  # a row that cannot be read
+    assert detour("check", data, "--fix", "c.jsonl", "--json").json["cleaned"]["left"] == {
+        "personal_data": 1
+    }
+    assert "left in" not in detour("check", data, "--fix", "d.jsonl", "--redact").out

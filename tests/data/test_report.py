@@ -175,6 +175,7 @@ def test_a_cleaned_copy_is_ready_and_the_file_as_it_was(tmp_path: Path, tokenize
         "kept": {"train": 62},
         "dropped": {"exact_duplicates": 1, "no_supervision": 1},
         "mended": {"encoding": 1, "personal_data": 1},
+        "left": {},
     }
     after = look(tmp_path / "b.jsonl", tokenizer)
     assert (after.verdict, after.findings) == ("ready", ())

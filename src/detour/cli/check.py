@@ -102,7 +102,9 @@ def command(
         report = look_at(table, tokenizer, limit, look, watch)
     cleaned: Cleaned | None = None
     if output and report.format:
-        cleaning = Cleaning(fix is not None, redact, names, to, not no_near, renamed,
+        found = {finding.code for finding in report.findings}
+        left = not redact and "personal_data" in found
+        cleaning = Cleaning(fix is not None, redact, names, left, to, not no_near, renamed,
                             _fault(report, tokenizer, limit))  # fmt: skip
         cleaned = write_cleaned(table, report.format, report.labels, output, cleaning)
     if html:
@@ -250,3 +252,5 @@ def _say_cleaned(cleaned: Cleaned, output: Path, t: Catalogue) -> None:
         say(t("dropped: {counts}", counts=told(cleaned.dropped)))
     if cleaned.mended:
         say(t("mended: {counts}", counts=told(cleaned.mended)))
+    if cleaned.left:
+        say(t("left in: {counts} (--redact replaces them)", counts=told(cleaned.left)))

@@ -23,7 +23,7 @@ from detour.data.duplicates import Near
 from detour.data.formats import Format
 from detour.data.forms import Raw
 from detour.data.labels import same_but_form
-from detour.data.personal import redacted
+from detour.data.personal import personal_data, redacted
 from detour.data.records import Labelled, Plain, Record, Valued, input_of, text_of
 from detour.data.table import SUFFIXES, Split, Table
 from detour.errors import ConfigError, DataError, NoSupervision
@@ -48,6 +48,8 @@ class Cleaning:
     """Drop and mend; without it one that cannot be read is an error."""
     redact: bool = False
     names: bool = False
+    left: bool = False
+    """Count the rows in which personal data stay."""
     to: str | None = None
     """`messages`, `prompt_completion` or `openai`; by default what `detour train` reads."""
     near: bool = False
@@ -65,13 +67,16 @@ class Cleaned:
     kept: Counter[Split] = field(default_factory=lambda: Counter[Split]())
     dropped: Counter[str] = field(default_factory=lambda: Counter[str]())
     mended: Counter[str] = field(default_factory=lambda: Counter[str]())
+    left: Counter[str] = field(default_factory=lambda: Counter[str]())
+    """What was found, and stands in the copy all the same."""
 
     def to_json(self) -> dict[str, Any]:
-        """Counts by split, by reason, and by what was mended."""
+        """Counts by split, by reason, by what was mended, and by what stays."""
         return {
             "kept": dict(self.kept),
             "dropped": dict(self.dropped),
             "mended": dict(self.mended),
+            "left": dict(self.left),
         }
 
 
@@ -168,6 +173,8 @@ class _Work:
         for record in self._records(split):
             stream.write(json.dumps(row_of(record, self.cleaning.to), ensure_ascii=False) + "\n")
             self.told.kept[split] += 1
+            if self.cleaning.left and personal_data(text_of(record), self.cleaning.names):
+                self.told.left["personal_data"] += 1
         if not self.told.kept[split]:
             raise DataError(
                 text("nothing of {split} is left", split=split),
