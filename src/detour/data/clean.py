@@ -14,12 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from detour.data.damage import repaired
-from detour.data.duplicates import Near
+from detour.data.duplicates import Near, digest
 from detour.data.formats import Format
 from detour.data.forms import Raw
 from detour.data.labels import same_but_form
@@ -29,7 +28,6 @@ from detour.data.table import SUFFIXES, Split, Table
 from detour.errors import ConfigError, DataError, NoSupervision
 from detour.files import check_writable, replace_file_atomically, replace_folder_atomically
 from detour.language.catalogue import text
-from detour.measure.metrics import normalised
 from detour.model.examples import Example
 
 TARGETS: Final = ("messages", "prompt_completion", "openai")
@@ -202,7 +200,7 @@ class _Work:
 
     def _drops(self, record: Record, split: Split, seen: set[bytes]) -> bool:
         told = text_of(record) + (f"\0{record.label}" if isinstance(record, Labelled) else "")
-        whole, asked = _digest(told), _digest(input_of(record))
+        whole, asked = digest(told), digest(input_of(record))
         why = self.cleaning.fault(record) if self.cleaning.fault else ""
         if not why and split != "train" and (asked in self._trained or self._is_near(record)):
             why = "leakage"
@@ -292,7 +290,3 @@ def row_of(record: Record, to: str | None = None) -> dict[str, Any]:
             expected="system, user, assistant",
         )  # fmt: skip
     return {"messages": turns}
-
-
-def _digest(told: str) -> bytes:
-    return blake2b(normalised(told).encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -21,6 +21,11 @@ CANDIDATE = 0.7  # estimated similarity from which a pair is checked: sketches e
 PERMUTATIONS = 64
 
 
+def digest(told: str) -> bytes:
+    """Eight bytes that say which text it is; case, white space and Unicode form aside."""
+    return blake2b(normalised(told).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
 class Digests:
     """A digest of eight bytes for every row, in order; case, white space and Unicode form aside.
 
@@ -35,8 +40,7 @@ class Digests:
 
     def add(self, told: str) -> None:
         """The next row."""
-        digest = blake2b(normalised(told).encode("utf-8", "surrogatepass"), digest_size=8)
-        self._digests.append(int.from_bytes(digest.digest(), "little"))
+        self._digests.append(int.from_bytes(digest(told), "little"))
 
     def repeated(self) -> list[int]:
         """The places of rows that an earlier row already was."""

@@ -12,8 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from detour.data.formats import Columns, Format, detect
+from detour.data.formats import Format, detect
 from detour.data.forms import Raw
+from detour.data.meaning import Columns
 from detour.data.numbers import Mark
 from detour.data.records import Kind, Labelled, Record, Valued, input_of
 from detour.data.table import Split, open_table

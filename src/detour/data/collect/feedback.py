@@ -15,8 +15,8 @@ from typing import Any, Final, cast
 from detour.data.collect.ratings import RATINGS, Mark, Range, Scale, mark_of
 from detour.data.collect.rows import LeftOut, Row
 from detour.data.collect.turns import Turn, answer_of, turns_of
-from detour.data.formats import Columns
 from detour.data.forms import READERS, Fault
+from detour.data.meaning import Columns
 from detour.errors import ConfigError, DataError
 from detour.language.catalogue import Text, text
 from detour.model.examples import example_of

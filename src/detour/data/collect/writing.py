@@ -10,18 +10,18 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from detour.data.clean import FILE_OF
 from detour.data.collect.rows import HINTS, LeftOut, Reader, Row
 from detour.data.collect.sources import File
+from detour.data.duplicates import digest
 from detour.data.records import input_of, text_of
 from detour.errors import ConfigError, DataError
 from detour.files import check_writable, replace_file_atomically, replace_folder_atomically
 from detour.language.catalogue import text
-from detour.measure.metrics import normalised
 
 ENDINGS = (".jsonl", ".ndjson")
 Watch = Callable[[int, int], None]
@@ -179,7 +179,7 @@ class _Writing:
             if isinstance(one, LeftOut):
                 self.told.leave_out(one)
                 continue
-            whole, asked = _digest(text_of(one.record)), _digest(input_of(one.record))
+            whole, asked = digest(text_of(one.record)), digest(input_of(one.record))
             if whole in self._seen:
                 self.told.leave_out(LeftOut("repeated", one.record.source))
             elif split == "test" and asked in self._trained:
@@ -205,7 +205,3 @@ class _Writing:
 
 def _hash(file: File) -> str:
     return sha256(file.name.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _digest(told: str) -> bytes:
-    return blake2b(normalised(told).encode("utf-8", "surrogatepass"), digest_size=8).digest()
