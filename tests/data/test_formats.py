@@ -343,6 +343,22 @@ def test_parts_of_text_are_one_text_and_other_parts_are_refused() -> None:
         read({"messages": [{"role": "user", "content": [{"type": "text"}]}, CHAT[1]]})
 
 
+def test_a_first_line_that_is_a_row_is_not_advised_as_a_column() -> None:
+    row = {"When does order 1000 come, and by whom?": "x", "It comes on Monday.": "y"}
+    with pytest.raises(DataError) as refused:
+        read(row)
+    assert refused.value.hint == (
+        "line 1 looks like a row: write a line of names above it; "
+        "if it names the columns: --column prompt=… --column completion=…"
+    )
+    with pytest.raises(DataError) as refused:
+        read({"a b": "x", "c": "y"})
+    assert refused.value.hint == "say it: --column prompt='a b' --column completion=…"
+    with pytest.raises(DataError) as refused:
+        read({"messages": CHAT}, name="classification")
+    assert refused.value.hint == "say it: --column text=… --column label=…"
+
+
 def test_rows_with_other_columns_of_the_same_kind_are_read_by_these() -> None:
     rows = raws({"prompt": "Hi", "completion": "Ho"}, {"messages": CHAT}, {"text": "x"})
     found = detect(rows[:1])

@@ -305,3 +305,37 @@ def test_turns_that_nobody_answers_are_counted_and_left_out_of_the_copy(
     told = write_cleaned(open_table(path), report.format, {}, out, Cleaning())
     assert (told.kept, told.mended) == ({"train": 60}, {"unanswered": 10})
     assert "Thanks" not in out.read_text("utf-8")
+
+
+def test_findings_say_what_was_found_where_and_what_mends_it(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [labelled(n) for n in range(80)]
+    rows[41]["label"] = "postive"
+    rows[50]["label"] = 0.5
+    report = look(write(Path("a.jsonl"), rows), tokenizer)
+    found = {finding.code: finding for finding in report.findings}
+    assert "a.jsonl:51 cannot be used: column 'label'; expected the name of a class; found 0.5" in (
+        found["unreadable"].advice
+    )
+    typo = found["label_typo"]
+    assert typo.where == ("a.jsonl:42",)
+    assert typo.told.endswith("(--fix --rename-label postive=positive)")
+    assert report.mend == "detour check a.jsonl --fix a-clean.jsonl"
+    assert str(report.advice) == (
+        f"clean it first: {report.mend}; or the advice beside each finding"
+    )
+
+
+def test_a_folder_of_several_parts_is_cleaned_into_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "v1.2").mkdir()
+    for name in ("train", "test"):
+        write(tmp_path / "v1.2" / f"{name}.jsonl", [chat(1)])
+    monkeypatch.chdir(tmp_path)
+    assert open_table("v1.2").copy == "v1.2-clean"
+    assert open_table("v1.2/train.jsonl").copy == "v1.2/train-clean.jsonl"
+    monkeypatch.chdir(tmp_path / "v1.2")
+    assert open_table(".").copy == str(tmp_path / "v1.2-clean")

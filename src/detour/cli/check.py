@@ -70,6 +70,7 @@ def command(
     columns: tuple[str, ...],
     format_name: str | None,
     decimal: Mark | None,
+    encoding: str,
     base_name: str,
     names: bool,
     no_near: bool,
@@ -93,8 +94,8 @@ def command(
     from detour.data.table import open_table
     from detour.model.loading import load_tokenizer
 
-    look = Look(roles(columns), format_name, names, sample, decimal, not no_near)
-    table = open_table(data)
+    look = Look(roles(columns), format_name, names, sample, decimal, encoding, not no_near)
+    table = open_table(data, encoding)
     if output:
         check_copy(table, output)
     tokenizer, limit = load_tokenizer(base_name)
@@ -200,7 +201,7 @@ def _say(report: DataReport, t: Catalogue) -> None:
         say()
         print_table(
             ("", t("finding"), t("rows"), t("what to do")),
-            [(f.severity, f.code, str(f.rows), t.say(f.advice)) for f in report.findings],
+            [(f.severity, f.code, str(f.rows), t.say(f.told)) for f in report.findings],
         )
         for finding in report.findings:
             if finding.where:

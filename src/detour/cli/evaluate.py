@@ -54,6 +54,7 @@ def command(
     columns: tuple[str, ...],
     format_name: str | None,
     decimal: Mark | None,
+    encoding: str,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -75,7 +76,7 @@ def command(
         return
     from detour.data.reading import leaked, read_data
 
-    loaded = read_data(data, roles(columns), format_name, decimal=decimal)
+    loaded = read_data(data, roles(columns), format_name, decimal=decimal, encoding=encoding)
     chosen, part = _part(loaded, split)
     rows = list(part)[:items]
     chain = parse_chain(chain_text)

@@ -80,6 +80,7 @@ def command(
     columns: tuple[str, ...],
     format_name: str | None,
     decimal: Mark | None,
+    encoding: str,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -105,8 +106,8 @@ def command(
     from detour.data.reading import learnable, read_data
     from detour.data.report import Look
 
-    loaded = read_data(ask.data, ask.columns, ask.format_name, decimal=decimal)
-    look = Look(ask.columns, ask.format_name, decimal=decimal, near=False)
+    loaded = read_data(ask.data, ask.columns, ask.format_name, decimal=decimal, encoding=encoding)
+    look = Look(ask.columns, ask.format_name, decimal=decimal, encoding=encoding, near=False)
     if ask.whole:
         from detour.cli.train_whole import train_whole_and_save
 
@@ -200,15 +201,17 @@ def looked_at(data: str, base: AnyBase, look: Look, t: Catalogue = ENGLISH) -> D
     Raises:
         DataError: it is so bad that nothing is trained.
     """
-    from detour.data.findings import check_trainable
+    from detour.data.findings import check_trainable, is_blocking
     from detour.data.report import look_at
     from detour.data.table import open_table
 
-    report = look_at(open_table(data), base.tokenizer, base.longest, look)
-    for finding in report.findings:
-        if finding.severity != "info":
-            note(f"{finding.code} ({finding.rows}): {t.say(finding.advice)}")
-    check_trainable(report.findings)
+    report = look_at(open_table(data, look.encoding), base.tokenizer, base.longest, look)
+    said = [one for one in report.findings if one.severity != "info" and not is_blocking(one)]
+    for finding in said:
+        note(f"{finding.code} ({finding.rows}): {t.say(finding.advice)}")
+    check_trainable(report.findings, report.mend)
+    if any(finding.options for finding in said):
+        note(t("a copy without that: {command}", command=report.mend))
     return report
 
 

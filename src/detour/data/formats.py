@@ -69,6 +69,7 @@ ANSWERS: Final = frozenset({
     "zusammenfassung", "ausgabe",
 })  # fmt: skip
 _CONTENT = CONTEXTS | ANSWERS
+WORDS = 4  # of a column's name, beyond which it is rather a sentence
 SHOWN = 8  # columns that are told
 
 
@@ -291,5 +292,24 @@ def _unknown(source: str, there: Sequence[str], name: str | None) -> DataError:
         text("{source}: the columns do not say what is asked and what is answered", source=source),
         expected=joined("; ", needs),
         found=", ".join(map(repr, there))[:200] or text("none"),
-        hint=text("say it: --column prompt={first} --column completion=…", first=(*there, "…")[0]),
+        hint=_how_to_say(there, name),
     )
+
+
+def _how_to_say(there: Sequence[str], name: str | None) -> Text:
+    """What to try where no column has a name that is known."""
+    is_row = any(map(_is_said, there))
+    roles = dict.fromkeys(NEEDED[name or "prompt_completion"], "…")
+    if name is None and there and not is_row:
+        roles["prompt"] = there[0]
+    told = {role: one if one == "…" else shlex.quote(one) for role, one in roles.items()}
+    options = " ".join(f"--column {role}={one}" for role, one in told.items())
+    if not is_row:
+        return text("say it: {options}", options=options)
+    above = text("line 1 looks like a row: write a line of names above it")
+    return joined("; ", [above, text("if it names the columns: {options}", options=options)])
+
+
+def _is_said(name: str) -> bool:
+    """Whether a name of a column is rather something that is said, or a number."""
+    return len(name.split()) > WORDS or name[-1:] in ".!?" or is_number(name)

@@ -165,6 +165,7 @@ def _answer(raw: Raw, column: str) -> str:
             text("{source} has no answer: column {column!r}", source=raw.source, column=column),
             expected=text("an answer to learn"),
             found=text("nothing"),
+            hint=text("write the answer behind it"),
         )
     return _text(raw, column)
 

@@ -14,6 +14,7 @@ from itertools import chain, islice
 
 from detour.data.damage import is_damaged
 from detour.data.duplicates import Digests
+from detour.data.encodings import UTF8
 from detour.data.formats import Format, detect
 from detour.data.forms import Fault, Raw
 from detour.data.meaning import Columns
@@ -44,6 +45,8 @@ class Look:
     sample: int = SAMPLE
     decimal: Mark | None = None
     """The decimal mark of numbers, where they do not show it."""
+    encoding: str = UTF8
+    """Of the file, for whoever opens it."""
     near: bool = True
     """Whether near duplicates are looked for, which needs datasketch."""
     seed: int = 0
@@ -73,6 +76,8 @@ class Survey:
         self.trouble: dict[str, list[str]] = {}
         self.counts: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
+        self.first_of: dict[str, str] = {}
+        """The place of the first row of a label."""
         self.licences: Counter[str] = Counter()
         self.left: dict[str, None] = {}
         self.first_fault: DataError | None = None
@@ -139,6 +144,7 @@ class Survey:
             self._note("unanswered", record.source)
         if isinstance(record, Labelled) and len(self.labels) < LABELS:
             self.labels[record.label] += 1
+            self.first_of.setdefault(record.label, record.source)
 
     def _licence(self, row: Raw) -> None:
         for name in LICENCES:

@@ -112,7 +112,7 @@ def read_text(path: Path, expected: str = "") -> str:
     return _decoded(raw, path)
 
 
-def check_bytes(path: Path, start: bytes, expected: str = "") -> None:
+def check_bytes(path: Path, start: bytes, expected: str = "", hint: str = "") -> None:
     """Refuse what a file's bytes, or the first of them, show to be no UTF-8 text.
 
     Raises:
@@ -122,7 +122,7 @@ def check_bytes(path: Path, start: bytes, expected: str = "") -> None:
         raise DataError(
             text("{path} is encoded in UTF-16", path=path),
             expected="UTF-8",
-            hint=f"iconv -f UTF-16 -t UTF-8 {path} > {path.stem}.utf8{path.suffix}",
+            hint=hint or text("save the file as UTF-8"),
         )
     if b"\x00" in start:
         raise DataError(
@@ -161,9 +161,13 @@ def _read_file(path: Path) -> list[Example]:
 def json_object(line: str, source: str) -> Mapping[str, Any]:
     """One line of a JSONL file. Raises DataError: it is no JSON, or no object."""
     try:
-        value = json.loads(line)
+        value = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as cause:
-        told = text("{message} at column {column}", message=cause.msg, column=cause.colno)
+        told = text(
+            "{message} at column {column}",
+            message=cause.msg.removesuffix(" at"),
+            column=cause.colno,
+        )
         raise _not_json(source, told) from cause
     except (ValueError, RecursionError) as cause:  # a number of 5,000 digits, 10,000 brackets
         raise _not_json(source, str(cause)) from cause
@@ -179,6 +183,7 @@ def _not_json(source: str, found: str) -> DataError:
         text("{source} is not JSON", source=source),
         expected=text("one JSON object per line"),
         found=found,
+        hint=text("mend the line, or drop it"),
     )
 
 
@@ -201,6 +206,7 @@ def example_of(row: Mapping[str, Any], source: str) -> Example:
             raise NoSupervision(
                 text("{source} has an empty completion", source=source),
                 expected=text("an answer to learn"),
+                hint=text("write the answer behind it"),
             )
         turns = pair(row["prompt"], row["completion"]).messages
         return Example(_messages(turns, source), source)
@@ -225,6 +231,7 @@ def _messages(value: object, source: str) -> tuple[Mapping[str, Any], ...]:
             text("{source} ends without an answer", source=source),
             expected=text("a last message of the assistant, not empty"),
             found=text("a last message of the {role}", role=turns[-1]["role"]),
+            hint=text("write the answer behind it"),
         )
     if "weight" in turns[-1]:
         raise NoSupervision(
