@@ -1,5 +1,6 @@
 """What rows mean is told from their columns, and said; what cannot be told is asked for."""
 
+import shlex
 from typing import Any
 
 import pytest
@@ -85,6 +86,14 @@ def test_columns_can_be_named_and_are_said() -> None:
     )
 
 
+def told_to(hint: str) -> dict[str, Any]:
+    """What the flags of a hint say, as arguments of `detect`."""
+    flags = shlex.split(hint)
+    given = list(zip(flags[::2], flags[1::2], strict=True))
+    columns = dict(value.split("=", 1) for flag, value in given if flag == "--column")
+    return {"columns": columns, "name": dict(given).get("--format")}
+
+
 @pytest.mark.parametrize(
     ("row", "lost", "hint"),
     [
@@ -101,6 +110,8 @@ def test_columns_can_be_named_and_are_said() -> None:
          "--column prompt=text --column completion=Antwort"),
         ({"question": "q", "answer": "a", "the answer": "b", "response": "b"}, "response",
          "--column completion=response"),
+        ({"text": "t", "label": 0.5, "output": "a"}, "output",
+         "--format regression --column value=label"),
         ({"messages": CHAT, "tools": [{"name": "f"}]}, "tools", ""),
         ({"prompt": "q", "completion": "a", "history": [["b", "c"]]}, "history", ""),
     ],
@@ -111,10 +122,8 @@ def test_what_is_asked_or_answered_is_never_left_out_silently(
     with pytest.raises(DataError, match=f"column '{lost}' would be lost") as refused:
         read(row)
     assert hint in refused.value.hint
-    name = refused.value.hint.partition("--format ")[2].rstrip(")")
-    format, record = read(row, name=name)
-    assert format == name
-    assert record == read({k: v for k, v in row.items() if k != lost}, name=name)[1]
+    settings = told_to(refused.value.hint.partition("leave it out: ")[2])
+    assert read(row, **settings) == read({k: v for k, v in row.items() if k != lost})
 
 
 def test_the_advice_for_a_context_puts_it_behind_the_question() -> None:

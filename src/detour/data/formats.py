@@ -79,7 +79,6 @@ class Format:
 
     name: str
     columns: Columns = field(default_factory=lambda: {})
-
     left: tuple[str, ...] = ()
     """Columns of the first rows that hold something and have no role."""
     settled: bool = False
@@ -152,11 +151,15 @@ def _check_nothing_lost(format: Format, raw: Raw) -> None:
 
 def _advice(column: str, format: Format) -> Text:
     roles = _roles_with(column, format)
-    away = text("leave it out: --format {name}", name=format.name)
+    known = {role: c for role, c in format.columns.items() if c.casefold() not in ALIASES[role]}
+    away = text("leave it out: {options}", options=f"--format {format.name}{_flags(known)}")
     if not roles:
         return away
-    options = " ".join(f"--column {shlex.quote(f'{r}={c}')}" for r, c in roles.items())
-    return joined("; ", [text("learn it: {options}", options=options), away])
+    return joined("; ", [text("learn it: {options}", options=_flags(roles).strip()), away])
+
+
+def _flags(columns: Columns) -> str:
+    return "".join(f" --column {shlex.quote(f'{r}={c}')}" for r, c in columns.items())
 
 
 def _roles_with(column: str, format: Format) -> Columns:
