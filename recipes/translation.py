@@ -67,7 +67,10 @@ def example(asked: str, answer: str) -> Example:
 
 
 def is_new(subject: Subject) -> bool:
-    """Whether no training row names it; the same in both languages."""
+    """Whether no training row is about it; the same in both languages.
+
+    A few name it beside another subject: "Karl Nessler is known for the dome of Florence."
+    """
     return random.Random(f"translation/{subject.kind}/{subject.key}").random() < NEW_SUBJECTS
 
 

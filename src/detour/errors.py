@@ -106,6 +106,10 @@ class NoSupervision(DataError):
     """A row in which nothing would be learned: no answer, or an empty one."""
 
 
+class WrongEncoding(DataError):
+    """Bytes that the file's encoding does not have: it is in another one."""
+
+
 class ConfigError(UserError):
     """An option or a configuration key is unknown or out of range."""
 

@@ -58,6 +58,7 @@ def test_a_cleaned_copy_and_a_page_are_written(detour, data) -> None:
         "kept": {"train": 61},
         "dropped": {"exact_duplicates": 1, "unreadable": 1},
         "mended": {"personal_data": 1},
+        "left": {},
     }
     assert detour("check", "gut.jsonl", "--json").json["verdict"] == "ready"
     rows = Path("gut.jsonl").read_text("utf-8").splitlines()
@@ -111,3 +112,47 @@ def test_classes_are_renamed_only_as_told(detour, data) -> None:
     assert detour(*fixed).json["cleaned"]["mended"] == {"label_renamed": 1}
     rows = Path("gut.jsonl").read_text("utf-8").splitlines()
     assert {json.loads(row)["label"] for row in rows} == {"legal", "illegal"}
+
+
+def test_a_comma_that_may_group_thousands_is_asked_for(detour, fails, shelf) -> None:
+    Path("a.csv").write_text('text,value\n' + "".join(
+        f'"flat {n}","{n},{n * 10}"\n' for n in range(10, 90)), "utf-8")  # fmt: skip
+    told = fails(2, "check", "a.csv")
+    assert "can be read in two ways" in told["error"]
+    assert "'10,100' (a.csv:2)" in told["found"]
+    read = detour("check", "a.csv", "--decimal", "comma")
+    assert read.code == 0
+    assert "format regression; decimal comma" in read.out
+    assert detour("check", "a.csv", "--decimal", "point", "--json").json["usable"] == 80
+
+
+@pytest.mark.parametrize("option", ["--fix", "--convert"])
+def test_a_copy_has_a_name_by_which_it_is_read_again(fails, data, option) -> None:
+    for name, hint in (("a.csv", "a.jsonl"), ("a.txt", "a.jsonl"), ("a", "a.jsonl"),
+                       ("v1.2", "v1.2.jsonl")):  # fmt: skip
+        told = fails(2, "check", data, option, name)
+        assert "the copy is JSONL" in told["error"]
+        assert (told["found"], told["hint"]) == (name, hint)
+        assert not Path(name).exists()
+
+
+def test_a_copy_of_several_parts_is_no_file(fails, shelf) -> None:
+    Path("data").mkdir()
+    for name in ("train", "test"):
+        row = json.dumps({"prompt": f"{name}?", "completion": "Yes."})
+        Path(f"data/{name}.jsonl").write_text(f"{row}\n", "utf-8")
+    told = fails(2, "check", "data", "--fix", "clean.jsonl")
+    assert "the copy is a folder: the data have train, test" in told["error"]
+    assert told["hint"] == "clean"
+    assert not Path("clean.jsonl").exists()
+
+
+def test_personal_data_that_stay_in_the_copy_are_said(detour, data) -> None:
+    told = detour("check", data, "--fix", "a.jsonl")
+    assert "left in: personal_data 1 (--redact replaces them)" in told.out
+    again = detour("check", data, "--convert", "b.jsonl", "--json")
+    assert again.code == 2  # a row that cannot be read
+    assert detour("check", data, "--fix", "c.jsonl", "--json").json["cleaned"]["left"] == {
+        "personal_data": 1
+    }
+    assert "left in" not in detour("check", data, "--fix", "d.jsonl", "--redact").out

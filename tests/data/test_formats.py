@@ -7,7 +7,7 @@ import pytest
 
 from detour.data.formats import detect
 from detour.data.forms import Raw
-from detour.data.meaning import number_of
+from detour.data.numbers import number_of
 from detour.data.records import Labelled, Plain, Record, Valued
 from detour.errors import ConfigError, DataError, NoSupervision
 from detour.model.examples import Example
@@ -249,11 +249,123 @@ def test_what_turns_hold_beside_their_text_is_not_lost_on_the_way() -> None:
     [
         ("3,14", 3.14), ("1.234,5", 1234.5), ("-0,5", -0.5), ("1e3", 1000.0), (" 7 ", 7.0),
         (2, 2.0), ("1,2,3", None), ("", None), (True, None), (None, None), ("inf", None),
-        ([1], None), (10**400, None),
+        ([1], None), (10**400, None), ("1.234.567", 1234567.0), ("12,3456", 12.3456),
+        ("1,250", None), ("1.250", None), ("0,125", 0.125), ("12345,678", 12345.678),
+        ("1,23,456", None), ("12 %", 12.0), ("1 234,5", 1234.5), ("€ 3,20", 3.2),
+        ("3.20 EUR", 3.2), ("1'234.50", 1234.5), ("\u22127,5", -7.5), ("12 34", None),
+        ("3 kg", None), ("$ 3 %", None),
     ],
 )  # fmt: skip
 def test_numbers_are_read_with_either_comma(given: object, number: float | None) -> None:
     assert number_of(given) == number
+
+
+def values(*given: object, **settings: Any) -> tuple[str, list[float]]:
+    """How a column of numbers is understood, and what is read."""
+    rows = raws(*({"text": f"t{number}", "value": one} for number, one in enumerate(given)))
+    found = detect(rows, **settings)
+    records = [found.record(row) for row in rows]
+    return str(found.told), [one.value for one in records if isinstance(one, Valued)]
+
+
+def test_the_decimal_mark_is_that_of_the_whole_column_and_is_said() -> None:
+    german = values("1.234", "2,5", "1.234,5", "980")
+    assert german == ("format regression; decimal comma", [1234.0, 2.5, 1234.5, 980.0])
+    english = values("1,234", "2.5", "1,234.5", "980")
+    assert english == ("format regression; decimal point", [1234.0, 2.5, 1234.5, 980.0])
+    percent = values("12,5 %", "1 234,5 %", "3%")
+    assert percent == ("format regression; decimal comma, in %", [12.5, 1234.5, 3.0])
+    assert values(1.234, 980) == ("format regression", [1.234, 980.0])
+
+
+@pytest.mark.parametrize("given", [("1,101", "920"), ("1.250", "980", "12.100"), ("1,250", 7)])
+def test_groups_of_three_digits_are_not_taken_for_decimals_or_thousands(given: Any) -> None:
+    with pytest.raises(DataError, match="can be read in two ways") as refused:
+        values(*given)
+    assert f"{given[0]!r} (a.jsonl:1)" in refused.value.found
+    assert "--decimal point or --decimal comma" in refused.value.hint
+    sign = "," if "," in given[0] else "."
+    as_groups = float(given[0].replace(sign, ""))
+    as_decimal = float(given[0].replace(sign, "."))
+    point = values(*given, decimal="point")[1][0]
+    comma = values(*given, decimal="comma")[1][0]
+    assert (point, comma) == ((as_groups, as_decimal) if sign == "," else (as_decimal, as_groups))
+
+
+def test_numbers_that_are_written_in_two_ways_are_refused() -> None:
+    with pytest.raises(DataError, match="has decimal points and decimal commas") as refused:
+        values("2,5", "1.5", "1.250")
+    assert refused.value.found == "'1.5' (a.jsonl:2), '2,5' (a.jsonl:1)"
+    with pytest.raises(DataError, match=r"a\.jsonl:2 .*expected a number \(decimal comma\)"):
+        values("2,5", "1.5", decimal="comma")
+    with pytest.raises(DataError, match=r"a\.jsonl:3 .*expected a number \(in %\); found '12'"):
+        values("12 %", "14 %", "12")
+    late = detect(raws({"text": "t", "value": 2}))
+    with pytest.raises(DataError, match="--decimal point or --decimal comma"):
+        late.record(Raw({"text": "t", "value": "1,250"}, "a.jsonl:2"))
+
+
+def test_labels_that_may_be_thousands_are_asked_for() -> None:
+    with pytest.raises(DataError, match="column 'label' can be read in two ways"):
+        read({"text": "t", "label": "1,250"})
+
+
+def test_a_decimal_mark_for_what_has_no_numbers_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="--decimal says nothing about rows of the format"):
+        read({"prompt": "Hi", "completion": "Ho"}, decimal="comma")
+
+
+def test_the_definition_of_a_task_file_is_its_system_message() -> None:
+    row = {"sni_definition": ["Add the numbers.", "Say only the sum."], "sni_input": "1 1",
+           "sni_output": ["2"]}  # fmt: skip
+    assert turns(read(row)[1]) == [
+        ("system", "Add the numbers.\nSay only the sum."), ("user", "1 1"), ("assistant", "2"),
+    ]  # fmt: skip
+    assert "the Definition is the system message" in detect(raws(row)).told
+    with pytest.raises(DataError, match="the Definition of its file cannot be read"):
+        read({**row, "sni_definition": {"en": "Add"}})
+
+
+def test_turns_that_nobody_answers_are_left_off_and_counted() -> None:
+    thanks = [*CHAT, {"role": "user", "content": "Thanks"}]
+    _, record = read({"messages": thanks})
+    assert turns(record) == [("user", "Hi"), ("assistant", "Ho")]
+    assert isinstance(record, Example)
+    assert record.unanswered == 1
+    talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"},
+            {"from": "human", "value": "Bye"}]  # fmt: skip
+    assert turns(read({"conversations": talk})[1]) == [("user", "Hi"), ("assistant", "Ho")]
+    with pytest.raises(NoSupervision, match="ends without an answer"):
+        read({"messages": [{"role": "user", "content": "Hi"}]})
+
+
+def test_parts_of_text_are_one_text_and_other_parts_are_refused() -> None:
+    parts = [{"type": "text", "text": "Look:"}, {"type": "text", "text": "Hi"}]
+    asked = {"role": "user", "content": parts}
+    assert turns(read({"messages": [asked, CHAT[1]]})[1]) == [
+        ("user", "Look:\nHi"), ("assistant", "Ho"),
+    ]  # fmt: skip
+    seen = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.png"}}]}
+    with pytest.raises(DataError, match=r"message 1 has a part that is no text.*found image_url"):
+        read({"messages": [seen, CHAT[1]]})
+    with pytest.raises(DataError, match=r"found \{'type': 'text'\}"):
+        read({"messages": [{"role": "user", "content": [{"type": "text"}]}, CHAT[1]]})
+
+
+def test_a_first_line_that_is_a_row_is_not_advised_as_a_column() -> None:
+    row = {"When does order 1000 come, and by whom?": "x", "It comes on Monday.": "y"}
+    with pytest.raises(DataError) as refused:
+        read(row)
+    assert refused.value.hint == (
+        "line 1 looks like a row: write a line of names above it; "
+        "if it names the columns: --column prompt=… --column completion=…"
+    )
+    with pytest.raises(DataError) as refused:
+        read({"a b": "x", "c": "y"})
+    assert refused.value.hint == "say it: --column prompt='a b' --column completion=…"
+    with pytest.raises(DataError) as refused:
+        read({"messages": CHAT}, name="classification")
+    assert refused.value.hint == "say it: --column text=… --column label=…"
 
 
 def test_rows_with_other_columns_of_the_same_kind_are_read_by_these() -> None:

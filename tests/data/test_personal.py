@@ -38,6 +38,11 @@ def iban(country: str, account: str) -> str:
         ("1-800-555-0199, 212.555.0123, +1 (555) 123-4567", "[PHONE], [PHONE], [PHONE]"),
         ("am 01/02/2023 unter 089 123456", "am 01/02/2023 unter [PHONE]"),
         ("bis 01/02/2023 089 123456", "bis 01/02/2023 [PHONE]"),
+        ("Karte 4111 1111 1111 1111, gültig", "Karte [CARD], gültig"),
+        ("5555-5555-5555-4444 oder 340000000000009", "[CARD] oder [CARD]"),
+        ("max.mustermann (at) web.de", "[EMAIL]"),
+        ("Mail: max [at] firma [dot] co.uk, danke", "Mail: [EMAIL], danke"),
+        ("max(ät)web (punkt) de", "[EMAIL]"),
         ("0171 12-11-2023", "[PHONE]"),  # a number whose end only looks like a date
     ],
 )
@@ -72,6 +77,12 @@ def test_they_are_replaced_by_their_kind(text: str, told: str) -> None:
         "10.555-123-4567",
         "555-123-4567-8",
         "192.168.100.2000",
+        "4111 1111 1111 1112",  # a wrong check digit
+        "9111 1111 1111 1111",  # nobody's card
+        "4111 1111 1111 1111 1",
+        "4006381333931",  # an EAN
+        "look (at) this",
+        "we met (at web) de",
     ],
 )
 def test_other_numbers_are_left_alone(text: str) -> None:

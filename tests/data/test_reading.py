@@ -1,14 +1,16 @@
 """Training data of every form are learned; what no language model learns is said."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from detour import train
+from detour.cli.main import run
 from detour.data.reading import learnable, read_data
-from detour.errors import DataError
+from detour.errors import DataError, NoSupervision
 from detour.model.base import Base
 from detour.model.examples import Example, Plain
 from detour.model.rows import encode, padded
@@ -90,3 +92,59 @@ def test_plain_texts_are_trained_on_and_their_loss_falls(starter: Base, tmp_path
     )  # fmt: skip
     assert told[-1] < told[0]
     assert adapter.card.config["block"] == 512
+
+
+def test_turns_that_nobody_answers_are_told(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    row = {"messages": [*turns, {"role": "user", "content": "Thanks"}]}
+    told = "left off behind the last answer: the turns of 1 rows"
+    for loaded in (read_data(write(tmp_path / "a.jsonl", [row])), read_data([row])):
+        assert str(loaded.told).endswith(told)
+    assert "left off" not in read_data([{"messages": turns}]).told
+
+
+def test_the_definition_of_a_task_file_is_learned_from(tmp_path: Path) -> None:
+    task = {"Definition": ["Add."], "Instances": [{"input": "1 1", "output": ["2"]}]}
+    path = tmp_path / "task.json"
+    path.write_text(json.dumps(task), "utf-8")
+    loaded = read_data(path)
+    assert "the Definition is the system message" in loaded.told
+    assert loaded.train[0].messages[0] == {"role": "system", "content": "Add."}  # type: ignore[union-attr]
+
+
+def test_rows_that_cannot_be_used_are_counted_and_left_out_by_a_command_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"Satz": f"t{n}", "Wert": n} for n in range(5)]
+    write(Path("my rows.jsonl"), [*rows, {"Satz": "t", "Wert": "n/a"}, {"Satz": "t", "Wert": ""}])
+    columns = {"text": "Satz", "value": "Wert"}
+    with pytest.raises(DataError, match=r"my rows\.jsonl:6 cannot be used") as refused:
+        read_data("my rows.jsonl", columns)
+    assert str(refused.value) == (
+        "my rows.jsonl:6 cannot be used: column 'Wert' (2 of 7 rows cannot be used); expected a "
+        "number; found 'n/a'; try: leave such rows out: detour check 'my rows.jsonl' --column "
+        "text=Satz --column value=Wert --fix 'my rows-clean.jsonl'"
+    )
+    assert run(shlex.split(refused.value.hint.partition(": detour ")[2])) == 0
+    assert len(read_data("my rows-clean.jsonl").train) == 5
+
+
+def test_where_no_row_can_be_used_nothing_is_left_to_clean(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prompt": "a", "completion": ""}] * 2)
+    with pytest.raises(NoSupervision, match=r"a\.jsonl:1 .*\(2 of 2 rows") as refused:
+        read_data(path)
+    assert refused.value.hint == "write the answer behind it"
+    path.write_text('{"a": \n', "utf-8")
+    with pytest.raises(DataError, match=r"is not JSON \(1 of 1 rows") as refused:
+        read_data(path)
+    assert refused.value.hint == "mend the line, or drop it"
+
+
+def test_letters_in_another_encoding_are_not_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "a"}\n' + '{"text": "für"}\n'.encode("cp1252"))
+    with pytest.raises(DataError, match="is not UTF-8") as refused:
+        read_data(path)
+    assert "--fix" not in refused.value.hint
+    assert [one.text for one in read_data(path, encoding="cp1252").train] == ["a", "für"]  # type: ignore[union-attr]

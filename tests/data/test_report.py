@@ -175,6 +175,7 @@ def test_a_cleaned_copy_is_ready_and_the_file_as_it_was(tmp_path: Path, tokenize
         "kept": {"train": 62},
         "dropped": {"exact_duplicates": 1, "no_supervision": 1},
         "mended": {"encoding": 1, "personal_data": 1},
+        "left": {},
     }
     after = look(tmp_path / "b.jsonl", tokenizer)
     assert (after.verdict, after.findings) == ("ready", ())
@@ -284,3 +285,57 @@ def test_the_page_tells_it_in_both_languages_and_runs_nothing(
         assert "http" not in told
     assert "what to do" in english
     assert "was zu tun ist" in german
+
+
+def test_turns_that_nobody_answers_are_counted_and_left_out_of_the_copy(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    thanks = {"role": "user", "content": "Thanks"}
+    rows = [
+        {"messages": [{"role": "user", "content": row["prompt"]},
+                      {"role": "assistant", "content": row["completion"]},
+                      *([thanks] if number % 6 == 0 else [])]}
+        for number, row in enumerate(chat(n) for n in range(60))
+    ]  # fmt: skip
+    path = write(tmp_path / "a.jsonl", rows)
+    report = look(path, tokenizer)
+    assert (report.verdict, codes(report)) == ("ready", {"unanswered": 10})
+    out = tmp_path / "out.jsonl"
+    assert report.format
+    told = write_cleaned(open_table(path), report.format, {}, out, Cleaning())
+    assert (told.kept, told.mended) == ({"train": 60}, {"unanswered": 10})
+    assert "Thanks" not in out.read_text("utf-8")
+
+
+def test_findings_say_what_was_found_where_and_what_mends_it(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [labelled(n) for n in range(80)]
+    rows[41]["label"] = "postive"
+    rows[50]["label"] = 0.5
+    report = look(write(Path("a.jsonl"), rows), tokenizer)
+    found = {finding.code: finding for finding in report.findings}
+    assert "a.jsonl:51 cannot be used: column 'label'; expected the name of a class; found 0.5" in (
+        found["unreadable"].advice
+    )
+    typo = found["label_typo"]
+    assert typo.where == ("a.jsonl:42",)
+    assert typo.told.endswith("(--fix --rename-label postive=positive)")
+    assert report.mend == "detour check a.jsonl --fix a-clean.jsonl"
+    assert str(report.advice) == (
+        f"clean it first: {report.mend}; or the advice beside each finding"
+    )
+
+
+def test_a_folder_of_several_parts_is_cleaned_into_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "v1.2").mkdir()
+    for name in ("train", "test"):
+        write(tmp_path / "v1.2" / f"{name}.jsonl", [chat(1)])
+    monkeypatch.chdir(tmp_path)
+    assert open_table("v1.2").copy == "v1.2-clean"
+    assert open_table("v1.2/train.jsonl").copy == "v1.2/train-clean.jsonl"
+    monkeypatch.chdir(tmp_path / "v1.2")
+    assert open_table(".").copy == str(tmp_path / "v1.2-clean")

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
@@ -12,7 +13,7 @@ from pyarrow import parquet
 
 from detour.data.forms import Fault, Raw
 from detour.data.table import Table, hub_table, open_table
-from detour.errors import DataError
+from detour.errors import ConfigError, DataError, WrongEncoding
 
 ROWS = [
     {"prompt": "Wie heißt du?", "completion": "Größe; „Öl“"},
@@ -111,9 +112,82 @@ def test_a_row_that_cannot_be_read_does_not_hide_the_next(tmp_path: Path) -> Non
     assert [row.source.rpartition(":")[2] for row in rows] == ["1", "2", "3", "4", "5"]
     latin = rows[3]
     assert isinstance(latin, Fault)
-    assert "iconv -f WINDOWS-1252" in latin.error.hint
+    assert latin.error.hint == '--encoding cp1252, in which it reads \'{"a": "ä"}\''
     with pytest.raises(DataError, match=r"a\.jsonl:2 is not JSON"):
         list(open_table(path).strictly())
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "txt"])
+@pytest.mark.parametrize("encoding", ["cp1252", "cp850", "utf-16"])
+def test_other_encodings_are_read_where_they_are_named(
+    ending: str, encoding: str, tmp_path: Path
+) -> None:
+    told = {
+        "jsonl": '{"text": "Öl für Gerät"}\n\n{"text": "b"}\n',
+        "json": '[{"text": "Öl für Gerät"}, {"text": "b"}]',
+        "csv": "text;more\r\nÖl für Gerät;x\r\nb;y\r\n", "txt": "Öl für Gerät\n\nb\n",
+    }[ending]  # fmt: skip
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(told.encode(encoding))
+    assert [row["text"] for row in values_in(path, encoding)] == ["Öl für Gerät", "b"]
+
+
+def values_in(path: Path, encoding: str) -> list[Any]:
+    return [row.values for row in open_table(path, encoding).strictly()]
+
+
+@pytest.mark.parametrize(("encoding", "byte"), [("cp1252", "0xfc"), ("cp850", "0x81")])
+def test_the_encoding_in_which_a_line_reads_well_is_advised(
+    encoding: str, byte: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("text;label\nDas ist für dich;x\n".encode(encoding))
+    with pytest.raises(WrongEncoding, match=r"a\.csv:2 is not UTF-8") as refused:
+        values(path)
+    assert refused.value.found == f"byte {byte}"
+    assert refused.value.hint == (
+        f"--encoding {encoding}, in which it reads 'Das ist für dich;x'"
+    )  # fmt: skip
+
+
+def test_encodings_that_cannot_be_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("text;label\nfür;x\n".encode("cp850"))
+    with pytest.raises(WrongEncoding, match="cannot be read as cp1252; found byte 0x81"):
+        values_in(path, "cp1252")
+    with pytest.raises(ConfigError, match="there is no encoding 'windows'"):
+        values_in(path, "windows")
+    with pytest.raises(ConfigError, match="there is no encoding 'base64'"):
+        values_in(path, "base64")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("a.xlsx", "save the table as CSV in UTF-8: a.csv"),
+        ("a.jsonl.gz", "unpack it first: gunzip a.jsonl.gz"),
+        ("my data.zip", "unpack it first: unzip 'my data.zip'"),
+        ("a.pdf", "make rows of it: detour collect a.pdf -o a.jsonl"),
+        ("a.docx", "save it as text in UTF-8: a.txt"),
+        ("a.data", "give it the ending of what it holds"),
+    ],
+)
+def test_what_cannot_be_read_is_met_with_what_helps(
+    name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(b"x")
+    with pytest.raises(DataError, match="an ending that says nothing") as refused:
+        open_table(name)
+    assert refused.value.hint == hint
+
+
+def test_a_line_that_breaks_off_is_said_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": "b"}\n{"a": "breaks off\n{"a": "c"}\n', "utf-8")
+    _, bad, _ = open_table(path).rows()
+    assert isinstance(bad, Fault)
+    assert bad.error.found == "Unterminated string starting at column 7"
 
 
 def test_a_row_with_other_columns_is_a_fault_with_its_line(tmp_path: Path) -> None:
@@ -281,4 +355,4 @@ def test_a_task_of_super_natural_instructions_is_read(tmp_path: Path) -> None:
     path = tmp_path / "task001.json"
     task = {"Definition": ["Add."], "Instances": [{"input": "1 1", "output": ["2"]}]}
     path.write_text(json.dumps(task))
-    assert values(path) == [{"sni_input": "1 1", "sni_output": ["2"]}]
+    assert values(path) == [{"sni_definition": ["Add."], "sni_input": "1 1", "sni_output": ["2"]}]

@@ -8,7 +8,7 @@ import pytest
 from tests.pitfalls.conftest import FAST, write_rows
 
 from detour.data.damage import is_damaged
-from detour.data.meaning import number_of
+from detour.data.numbers import number_of
 from detour.data.personal import personal_data, redacted
 from detour.data.reading import read_data
 from detour.errors import DataError
@@ -144,7 +144,9 @@ def test_pitfall_10_what_is_not_utf8_is_an_error_with_its_line(ending: str, tmp_
     path.write_bytes(told.encode("windows-1252"))
     with pytest.raises(DataError, match=rf"rows\.{ending}:2 is not UTF-8") as caught:
         read_data(path)
-    assert "iconv -f WINDOWS-1252" in str(caught.value.hint)
+    assert "--encoding cp1252, in which it reads" in str(caught.value.hint)
+    (*_, row) = read_data(path, encoding="cp1252").train
+    assert "Öl" in row.text  # type: ignore[union-attr]
 
 
 def test_pitfall_10_wrongly_decoded_letters_are_found_and_mended(detour, folder, tmp_path) -> None:

@@ -211,8 +211,8 @@ TRAPS = (
         9, "leakage is only said",
         "test_rows_that_train_block_the_training from_python_too classes_too",
         ("data/findings.py",
-         '        if finding.severity == "error" and finding.code in BLOCKING:\n',
-         "        if False:\n"),
+         '    return finding.severity == "error" and finding.code in BLOCKING\n',
+         "    return False\n"),
         ("data/reading.py", "        if inside := leaked(loaded, split):\n",
          "        if False and (inside := leaked(loaded, split)):\n"),
     ),
@@ -268,7 +268,7 @@ TRAPS = (
     ),
     _trap(
         10, "decimal commas are no numbers", "csv_with_semicolons_and_decimal_commas",
-        ("data/meaning.py", "        if _COMMA.fullmatch(told):\n", "        if False:\n"),
+        ("data/numbers.py", r'"comma": _pattern(",", r"\.")', r'"comma": _pattern("#", r"\.")'),
     ),
     _trap(
         10, "accounts are not personal", "bank_accounts_and_tax_numbers_are_personal",

@@ -1,6 +1,7 @@
 """Rows for translation: what is judged is not what was trained, and both languages say the same."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,39 @@ def test_what_judges_is_about_nobody_who_was_trained(made) -> None:
         assert len(rows) == translation.TEST
         assert not seen & {row.prompt for row in rows}
         assert not told & {wording(row)[1] for row in rows}
+
+
+def test_training_rows_name_new_subjects_beside_others_only(made) -> None:
+    """As often as the page says; judged rows about these are told there too."""
+    trained, judged = made
+    finds = {}
+    for language in ("en", "de"):
+        forms = {
+            form: (subject.kind, subject.key)
+            for subject in World.load(language).subjects
+            if translation.is_new(subject)
+            for form in (*subject.full, *subject.bare)
+        }
+        anywhere = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+        finds[language] = (forms, re.compile(rf"(?<!\w)(?:{anywhere})(?!\w)"))
+
+    def named(language: str, told: str) -> set[tuple[str, str]]:
+        forms, pattern = finds[language]
+        return {forms[found] for found in pattern.findall(told)}
+
+    def source(row: Example) -> str:
+        return "en" if row.prompt.startswith(translation.ASKED["en"].partition(":")[0]) else "de"
+
+    other = {"en": "de", "de": "en"}
+    beside = [named(source(r), wording(r)[0]) | named(other[source(r)], wording(r)[1])
+              for r in trained]  # fmt: skip
+    seen = set().union(*beside)
+    assert (sum(map(bool, beside)), len(seen)) == (34, 6)
+    about = [r for own in judged.values() for r in own if named(source(r), wording(r)[0]) & seen]
+    assert len(about) == 43
+    page = (Path(__file__).parents[2] / "docs/translation.md").read_text("utf-8")
+    assert "34 of the 6,000 training rows" in page
+    assert "43 of the 600 judged rows" in page
 
 
 def test_no_training_row_tells_of_an_untrained_attribute(made) -> None:

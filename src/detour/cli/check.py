@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from detour.data.clean import Cleaned
+    from detour.data.numbers import Mark
     from detour.data.records import Record
     from detour.data.report import DataReport, Decoded, Watch
 
@@ -68,6 +69,8 @@ def command(
     data: str,
     columns: tuple[str, ...],
     format_name: str | None,
+    decimal: Mark | None,
+    encoding: str,
     base_name: str,
     names: bool,
     no_near: bool,
@@ -86,19 +89,23 @@ def command(
     """
     renamed = _renamed(renames, fix)
     output = _output(fix, convert, redact, to)
-    from detour.data.clean import Cleaning, write_cleaned
+    from detour.data.clean import Cleaning, check_copy, write_cleaned
     from detour.data.report import Look, look_at
     from detour.data.table import open_table
     from detour.model.loading import load_tokenizer
 
-    look = Look(roles(columns), format_name, names, sample, not no_near)
-    table = open_table(data)
+    look = Look(roles(columns), format_name, names, sample, decimal, encoding, not no_near)
+    table = open_table(data, encoding)
+    if output:
+        check_copy(table, output)
     tokenizer, limit = load_tokenizer(base_name)
     with _watched() as watch:
         report = look_at(table, tokenizer, limit, look, watch)
     cleaned: Cleaned | None = None
     if output and report.format:
-        cleaning = Cleaning(fix is not None, redact, names, to, not no_near, renamed,
+        found = {finding.code for finding in report.findings}
+        left = not redact and "personal_data" in found
+        cleaning = Cleaning(fix is not None, redact, names, left, to, not no_near, renamed,
                             _fault(report, tokenizer, limit))  # fmt: skip
         cleaned = write_cleaned(table, report.format, report.labels, output, cleaning)
     if html:
@@ -194,7 +201,7 @@ def _say(report: DataReport, t: Catalogue) -> None:
         say()
         print_table(
             ("", t("finding"), t("rows"), t("what to do")),
-            [(f.severity, f.code, str(f.rows), t.say(f.advice)) for f in report.findings],
+            [(f.severity, f.code, str(f.rows), t.say(f.told)) for f in report.findings],
         )
         for finding in report.findings:
             if finding.where:
@@ -246,3 +253,5 @@ def _say_cleaned(cleaned: Cleaned, output: Path, t: Catalogue) -> None:
         say(t("dropped: {counts}", counts=told(cleaned.dropped)))
     if cleaned.mended:
         say(t("mended: {counts}", counts=told(cleaned.mended)))
+    if cleaned.left:
+        say(t("left in: {counts} (--redact replaces them)", counts=told(cleaned.left)))

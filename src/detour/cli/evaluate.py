@@ -34,6 +34,7 @@ from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from detour.adapter.chain import Chain
+    from detour.data.numbers import Mark
     from detour.data.reading import Loaded
     from detour.evaluate.answers import Answered
     from detour.model.base import Base
@@ -62,6 +63,8 @@ def command(
     data: str | None,
     columns: tuple[str, ...],
     format_name: str | None,
+    decimal: Mark | None,
+    encoding: str,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -83,7 +86,7 @@ def command(
         return
     from detour.data.reading import leaked, read_data
 
-    loaded = read_data(data, roles(columns), format_name)
+    loaded = read_data(data, roles(columns), format_name, decimal=decimal, encoding=encoding)
     chosen, part = _part(loaded, split)
     rows = list(part)[:items]
     chain = parse_chain(chain_text)

@@ -100,8 +100,12 @@ def in_a_chain(path: Path) -> str:
 
 
 def data_options(command: AnyCommand) -> AnyCommand:
-    """--column and --format, wherever rows are read."""
+    """--column, --format, --decimal and --encoding, wherever rows are read."""
     for option in (
+        click.option("--encoding", metavar="NAME", default="utf-8", show_default=True,
+                     help="Of the file, such as cp1252 (Windows) or utf-16."),
+        click.option("--decimal", type=click.Choice(["point", "comma"]),
+                     help="The decimal mark of numbers, where they do not show it."),
         click.option("--format", "format_name", metavar="NAME",
                      help="What the rows are, where their columns do not say it."),
         click.option("--column", "columns", multiple=True, metavar="ROLE=NAME",

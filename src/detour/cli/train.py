@@ -21,6 +21,7 @@ from detour.cli.pipeline import asked
 from detour.language.catalogue import ENGLISH, Catalogue, text
 
 if TYPE_CHECKING:
+    from detour.data.numbers import Mark
     from detour.data.report import DataReport, Look
     from detour.training.cost import AnyBase
 
@@ -72,6 +73,8 @@ def command(
     output: Path | None,
     columns: tuple[str, ...],
     format_name: str | None,
+    decimal: Mark | None,
+    encoding: str,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -99,11 +102,11 @@ def command(
     from detour.data.report import Look
     from detour.team import launched
 
-    loaded = read_data(ask.data, ask.columns, ask.format_name)
+    loaded = read_data(ask.data, ask.columns, ask.format_name, decimal=decimal, encoding=encoding)
     has_head = loaded.kind in ("classification", "regression")
     if ask.whole or has_head:
         launched().check_alone(text("the training of heads and of whole models"))
-    look = Look(ask.columns, ask.format_name, near=False)
+    look = Look(ask.columns, ask.format_name, decimal=decimal, encoding=encoding, near=False)
     if ask.whole:
         from detour.cli.train_whole import train_whole_and_save
 
@@ -146,13 +149,15 @@ def looked_at(data: str, base: AnyBase, look: Look, t: Catalogue = ENGLISH) -> D
     Raises:
         DataError: it is so bad that nothing is trained.
     """
-    from detour.data.findings import check_trainable
+    from detour.data.findings import check_trainable, is_blocking
     from detour.data.report import look_at
     from detour.data.table import open_table
 
-    report = look_at(open_table(data), base.tokenizer, base.longest, look)
-    for finding in report.findings:
-        if finding.severity != "info":
-            note(f"{finding.code} ({finding.rows}): {t.say(finding.advice)}")
-    check_trainable(report.findings)
+    report = look_at(open_table(data, look.encoding), base.tokenizer, base.longest, look)
+    said = [one for one in report.findings if one.severity != "info" and not is_blocking(one)]
+    for finding in said:
+        note(f"{finding.code} ({finding.rows}): {t.say(finding.advice)}")
+    check_trainable(report.findings, report.mend)
+    if any(finding.options for finding in said):
+        note(t("a copy without that: {command}", command=report.mend))
     return report

@@ -22,9 +22,9 @@ from detour.data.duplicates import Near, digest
 from detour.data.formats import Format
 from detour.data.forms import Raw
 from detour.data.labels import same_but_form
-from detour.data.personal import redacted
+from detour.data.personal import personal_data, redacted
 from detour.data.records import Labelled, Plain, Record, Valued, input_of, text_of
-from detour.data.table import Split, Table
+from detour.data.table import SUFFIXES, Split, Table
 from detour.errors import ConfigError, DataError, NoSupervision
 from detour.files import check_writable, replace_file_atomically, replace_folder_atomically
 from detour.language.catalogue import text
@@ -46,6 +46,8 @@ class Cleaning:
     """Drop and mend; without it one that cannot be read is an error."""
     redact: bool = False
     names: bool = False
+    left: bool = False
+    """Count the rows in which personal data stay."""
     to: str | None = None
     """`messages`, `prompt_completion` or `openai`; by default what `detour train` reads."""
     near: bool = False
@@ -63,13 +65,16 @@ class Cleaned:
     kept: Counter[Split] = field(default_factory=lambda: Counter[Split]())
     dropped: Counter[str] = field(default_factory=lambda: Counter[str]())
     mended: Counter[str] = field(default_factory=lambda: Counter[str]())
+    left: Counter[str] = field(default_factory=lambda: Counter[str]())
+    """What was found, and stands in the copy all the same."""
 
     def to_json(self) -> dict[str, Any]:
-        """Counts by split, by reason, and by what was mended."""
+        """Counts by split, by reason, by what was mended, and by what stays."""
         return {
             "kept": dict(self.kept),
             "dropped": dict(self.dropped),
             "mended": dict(self.mended),
+            "left": dict(self.left),
         }
 
 
@@ -81,16 +86,12 @@ def write_cleaned(
     `labels` counts the rows of each class, as the report did.
 
     Raises:
-        ConfigError: the output is there already, what is converted has no such form, or a class
-            is renamed that is not there.
+        ConfigError: as `check_copy`; what is converted has no such form, or a class is renamed
+            that is not there.
         DataError: without `fix`, a row that cannot be read; or nothing is left.
         StorageError: it cannot be written.
     """
-    if output.exists():
-        raise ConfigError(
-            text("{path} is there already", path=output),
-            hint=text("another name; a cleaned copy never replaces a file"),
-        )
+    check_copy(table, output)
     if cleaning.to is not None and (cleaning.to not in TARGETS or format.kind != "chat"):
         raise ConfigError(
             text("{name} rows cannot be written as {form}", name=format.name, form=cleaning.to),
@@ -105,6 +106,33 @@ def write_cleaned(
     else:
         replace_folder_atomically(output, work.write_all)
     return work.told
+
+
+def check_copy(table: Table, output: Path) -> None:
+    """Refuse now a name that could not be written later, or would be read as something else.
+
+    Raises:
+        ConfigError: it is there already; a file is not called JSONL, or a folder like a file.
+    """
+    if output.exists():
+        raise ConfigError(
+            text("{path} is there already", path=output),
+            hint=text("another name; a cleaned copy never replaces a file"),
+        )
+    ending = output.suffix.lower()
+    if len(table.splits) > 1 and ending in SUFFIXES:
+        raise ConfigError(
+            text("the copy is a folder: the data have {splits}", splits=", ".join(table.splits)),
+            expected=text("the name of a new folder"), found=str(output),
+            hint=str(output.with_suffix("")),
+        )  # fmt: skip
+    if len(table.splits) == 1 and SUFFIXES.get(ending) != "JSONL":
+        named = output.with_suffix(".jsonl") if ending in SUFFIXES else Path(f"{output}.jsonl")
+        raise ConfigError(
+            text("the copy is JSONL, and would not be read as that under this name"),
+            expected=text("a name that ends with {endings}", endings=".jsonl / .ndjson"),
+            found=str(output), hint=str(named),
+        )  # fmt: skip
 
 
 def _check_renamed(renamed: Mapping[str, str], labels: Mapping[str, int]) -> None:
@@ -143,6 +171,8 @@ class _Work:
         for record in self._records(split):
             stream.write(json.dumps(row_of(record, self.cleaning.to), ensure_ascii=False) + "\n")
             self.told.kept[split] += 1
+            if self.cleaning.left and personal_data(text_of(record), self.cleaning.names):
+                self.told.left["personal_data"] += 1
         if not self.told.kept[split]:
             raise DataError(
                 text("nothing of {split} is left", split=split),
@@ -199,6 +229,8 @@ class _Work:
         return self._near.like(input_of(record)) is not None
 
     def _mended(self, record: Record) -> Record:
+        if isinstance(record, Example) and record.unanswered:
+            self.told.mended["unanswered"] += 1
         if self.cleaning.fix:
             record = self._changed(record, "encoding", repaired)
             if isinstance(record, Labelled):

@@ -34,6 +34,15 @@ class Finding:
     advice: str
     where: tuple[str, ...] = ()
     """The first few places."""
+    options: str = ""
+    """Of `detour check`: what mends it."""
+
+    @property
+    def told(self) -> str:
+        """The advice, with the options."""
+        if not self.options:
+            return self.advice
+        return text("{advice} ({options})", advice=self.advice, options=self.options)
 
     def to_json(self) -> dict[str, object]:
         """As `detour check --json` prints it."""
@@ -41,26 +50,31 @@ class Finding:
             "code": self.code,
             "severity": self.severity,
             "rows": self.rows,
-            "advice": str(self.advice),
+            "advice": str(self.told),
             "where": list(self.where),
         }
 
 
-def check_trainable(findings: Sequence[Finding]) -> None:
-    """Nothing, if the data may be trained on.
+def is_blocking(finding: Finding) -> bool:
+    """Whether nothing is trained because of it."""
+    return finding.severity == "error" and finding.code in BLOCKING
+
+
+def check_trainable(findings: Sequence[Finding], mend: str = "detour check DATA --fix OUT") -> None:
+    """Nothing, if the data may be trained on; `mend` is the command that mends them.
 
     Raises:
         DataError: rows of another part stand in train too, or more than 1 % of the rows are longer
             than the context: what would be measured, or learned, is not what stands there.
     """
     for finding in findings:
-        if finding.severity == "error" and finding.code in BLOCKING:
+        if is_blocking(finding):
             raise DataError(
                 text("the data are not trained on: {code} ({rows})", code=finding.code,
                      rows=finding.rows),
                 expected=BLOCKING[finding.code],
                 found=joined("; ", [finding.advice, ", ".join(finding.where)]),
-                hint="detour check DATA --fix OUT",
+                hint=mend,
             )  # fmt: skip
 
 
@@ -77,12 +91,12 @@ def verdict_of(findings: Sequence[Finding], usable: int, kind: Kind | None) -> V
     return "dirty" if dirty else "ready"
 
 
-def advice_for(verdict: Verdict, kind: Kind | None) -> Text:
+def advice_for(verdict: Verdict, kind: Kind | None, mend: str) -> Text:
     """What to do next, also where that is not to train."""
     if verdict == "ready":
         return text("train on it")
     if verdict == "dirty":
-        return text("clean it first: detour check --fix, or the advice beside each finding")
+        return text("clean it first: {command}; or the advice beside each finding", command=mend)
     if verdict == "unusable":
         return text("nothing can be trained on this; see the findings")
     if kind == "chat":

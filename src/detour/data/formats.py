@@ -15,7 +15,8 @@ from difflib import get_close_matches
 from typing import Final
 
 from detour.data.forms import Raw
-from detour.data.meaning import RECORDS, Columns, number_of
+from detour.data.meaning import RECORDS, Columns, valued
+from detour.data.numbers import Mark, Numbers, is_number, number_of, numbers_of
 from detour.data.records import Kind, Record
 from detour.errors import ConfigError, DataError
 from detour.language.catalogue import Text, joined, text
@@ -35,6 +36,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "value": ("value", "score", "target", "rating", "wert"),
     "sni_input": ("sni_input",),
     "sni_output": ("sni_output",),
+    "sni_definition": ("sni_definition",),
 }
 # format → roles it needs; in the order in which they are looked for
 NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -52,6 +54,7 @@ OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
     "sharegpt": ("system",),
     "alpaca": ("input", "system"),
     "prompt_completion": ("system",),
+    "sni": ("sni_definition",),
 }
 KINDS: Final[Mapping[str, Kind]] = {
     "classification": "classification", "regression": "regression", "text": "text",
@@ -66,6 +69,7 @@ ANSWERS: Final = frozenset({
     "zusammenfassung", "ausgabe",
 })  # fmt: skip
 _CONTENT = CONTEXTS | ANSWERS
+WORDS = 4  # of a column's name, beyond which it is rather a sentence
 SHOWN = 8  # columns that are told
 
 
@@ -79,6 +83,8 @@ class Format:
     """Columns of the first rows that hold something and have no role."""
     settled: bool = False
     """Whether it was named by hand, so that what is left is meant to be."""
+    numbers: Numbers = field(default_factory=Numbers)
+    """How the numbers of a regression are written."""
 
     @property
     def kind(self) -> Kind:
@@ -93,13 +99,15 @@ class Format:
             for role, column in self.columns.items()
             if column != role and not role.startswith("sni_")
         ]
+        if "sni_definition" in self.columns:
+            parts.append(text("the Definition is the system message"))
         if parts:
             told = text("format {name}: {parts}", name=self.name, parts=joined(", ", parts))
         else:
             told = text("format {name}", name=self.name)
-        if not self.left:
-            return told
-        return joined("; ", [told, text("not learned: {names}", names=listed(self.left))])
+        left = [text("not learned: {names}", names=listed(self.left))] if self.left else []
+        written = [self.numbers.told] if self.numbers.told else []
+        return joined("; ", [told, *written, *left])
 
     def record(self, raw: Raw) -> Record:
         """A row in its meaning; one with other columns is read by these, if it is of this kind.
@@ -110,6 +118,8 @@ class Format:
         own = self.reading(raw)
         if not self.settled:
             _check_nothing_lost(own, raw)
+        if own.name == "regression":
+            return valued(raw, own.columns, self.numbers)
         return RECORDS[own.name](raw, own.columns)
 
     def beside(self, raw: Raw) -> list[str]:
@@ -177,19 +187,36 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:SHOWN])) + (", …" if len(names) > SHOWN else "")
 
 
-def detect(rows: Sequence[Raw], columns: Columns | None = None, name: str | None = None) -> Format:
+def detect(
+    rows: Sequence[Raw],
+    columns: Columns | None = None,
+    name: str | None = None,
+    decimal: Mark | None = None,
+) -> Format:
     """The format of some rows: by their columns' names, or as told.
 
     Args:
         rows: the first of a table; at least one.
         columns: role to column, where names say nothing; roles are those of `ALIASES`.
         name: a format by its name; then its roles must be found.
+        decimal: the decimal mark of a regression's numbers, where they do not show it.
 
     Raises:
-        DataError: the columns make no format, or one that is asked or answered would be lost.
-        ConfigError: an unknown role, column or format.
+        DataError: the columns make no format, one that is asked or answered would be lost, or
+            numbers can be read in two ways.
+        ConfigError: an unknown role, column or format; a decimal mark for rows without numbers.
     """
     found = _recognised(rows, columns or {}, name)
+    if found.name == "regression":
+        column = found.columns["value"]
+        values = [(row.values.get(column), row.source) for row in rows]
+        found = replace(found, numbers=numbers_of(values, column, decimal))
+    elif decimal:
+        raise ConfigError(
+            text("--decimal says nothing about rows of the format {name}", name=found.name),
+            expected="regression",
+            hint=text("leave it out, or name the column of numbers: --column value=…"),
+        )
     left = dict.fromkeys(column for row in rows for column in found.beside(row))
     if not found.settled:
         for row in rows:
@@ -251,9 +278,11 @@ def _named(role: str, there: Sequence[str]) -> str | None:
 
 def _are_numbers(values: Iterable[object]) -> bool:
     """Whether they are measured rather than counted: numbers, and not all of them whole."""
-    found = [number_of(value) for value in values]
-    known = [one for one in found if one is not None]
-    return len(known) == len(found) > 0 and not all(one.is_integer() for one in known)
+    there = list(values)
+    if not there or not all(map(is_number, there)):
+        return False
+    known = [number_of(value) for value in there]
+    return any(one is None or not one.is_integer() for one in known)
 
 
 def _unknown(source: str, there: Sequence[str], name: str | None) -> DataError:
@@ -266,5 +295,24 @@ def _unknown(source: str, there: Sequence[str], name: str | None) -> DataError:
         text("{source}: the columns do not say what is asked and what is answered", source=source),
         expected=joined("; ", needs),
         found=", ".join(map(repr, there))[:200] or text("none"),
-        hint=text("say it: --column prompt={first} --column completion=…", first=(*there, "…")[0]),
+        hint=_how_to_say(there, name),
     )
+
+
+def _how_to_say(there: Sequence[str], name: str | None) -> Text:
+    """What to try where no column has a name that is known."""
+    is_row = any(map(_is_said, there))
+    roles = dict.fromkeys(NEEDED[name or "prompt_completion"], "…")
+    if name is None and there and not is_row:
+        roles["prompt"] = there[0]
+    told = {role: one if one == "…" else shlex.quote(one) for role, one in roles.items()}
+    options = " ".join(f"--column {role}={one}" for role, one in told.items())
+    if not is_row:
+        return text("say it: {options}", options=options)
+    above = text("line 1 looks like a row: write a line of names above it")
+    return joined("; ", [above, text("if it names the columns: {options}", options=options)])
+
+
+def _is_said(name: str) -> bool:
+    """Whether a name of a column is rather something that is said, or a number."""
+    return len(name.split()) > WORDS or name[-1:] in ".!?" or is_number(name)

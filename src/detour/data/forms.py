@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
-from detour.errors import DataError
+from detour.data.encodings import UTF8, advised, opened
+from detour.errors import DataError, WrongEncoding
 from detour.extras import require
 from detour.language.catalogue import text
 from detour.model.examples import check_bytes, json_object
@@ -45,17 +46,17 @@ class Fault:
     source: str
 
 
-def _jsonl(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
+def _jsonl(path: Path, watch: Watch, encoding: str = UTF8) -> Iterator[Raw | Fault]:
     size = path.stat().st_size
     rows = 0
-    with path.open("rb") as stream:
+    with opened(path, encoding) as stream:
         read = 0
         for number, line in enumerate(stream, start=1):
             read += len(line)
             if number % 1000 == 1:
                 watch(read, size)
             if number == 1:
-                check_bytes(path, line)
+                _check_start(path, line)
             if not _bare(line, first=number == 1):
                 continue
             rows += 1
@@ -82,7 +83,7 @@ def _as_row(value: object, source: str) -> Raw | Fault:
     return Fault(error, source)
 
 
-def _json(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
+def _json(path: Path, watch: Watch, encoding: str = UTF8) -> Iterator[Raw | Fault]:
     """A list of objects; an object that holds one; or a task of Super-NaturalInstructions."""
     size = path.stat().st_size
     if size > LARGEST_ARRAY:
@@ -92,12 +93,12 @@ def _json(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
             found=f"{size // 2**20} MB",
             hint=text("one object per line (JSONL) has no such limit"),
         )
-    told = _read_whole(path)
+    told = _read_whole(path, encoding)
     try:
         value = json.loads(told)
     except (ValueError, RecursionError) as cause:
         if told.lstrip().startswith("{") and "\n" in told.strip():
-            yield from _jsonl(path, watch)  # one object per line under another name
+            yield from _jsonl(path, watch, encoding)  # one object per line under another name
             return
         raise DataError(
             text("{path} is not JSON", path=path),
@@ -124,8 +125,9 @@ def _list_in(value: object) -> list[object] | None:
         return None
     held = cast("dict[str, Any]", value)
     if isinstance(held.get("Instances"), list):  # Super-NaturalInstructions
+        task = {"sni_definition": held["Definition"]} if held.get("Definition") else {}
         return [
-            {"sni_input": one.get("input"), "sni_output": one.get("output")}
+            {**task, "sni_input": one.get("input"), "sni_output": one.get("output")}
             if isinstance(one, dict) else one
             for one in held["Instances"]
         ]  # fmt: skip
@@ -133,10 +135,13 @@ def _list_in(value: object) -> list[object] | None:
     return lists[0] if len(lists) == 1 and isinstance(lists[0], list) else None
 
 
-def _csv(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
+def _csv(path: Path, watch: Watch, encoding: str = UTF8) -> Iterator[Raw | Fault]:
     size = path.stat().st_size
-    delimiter = delimiter_of(path)
-    with path.open("rb") as bytes_, io.TextIOWrapper(bytes_, "utf-8-sig", newline="") as stream:
+    delimiter = delimiter_of(path, encoding)
+    with (
+        opened(path, encoding) as bytes_,
+        io.TextIOWrapper(bytes_, "utf-8-sig", newline="") as stream,
+    ):
         reader = csv.reader(stream, delimiter=delimiter, strict=True)
         try:
             rows = 0
@@ -194,13 +199,13 @@ def _other_width(source: str, head: list[str], cells: list[str], delimiter: str)
     )
 
 
-def delimiter_of(path: Path) -> str:
+def delimiter_of(path: Path, encoding: str = UTF8) -> str:
     """The one that takes the first lines into the same number of columns, the most of them."""
     if path.suffix.lower() == ".tsv":
         return "\t"
-    with path.open("rb") as stream:
+    with opened(path, encoding) as stream:
         start = stream.read(65536)
-    check_bytes(path, start)
+    _check_start(path, start)
     if not _bare(start, first=True):
         raise _empty(path)
     told = start.decode("utf-8-sig", errors="replace")
@@ -220,7 +225,7 @@ def delimiter_of(path: Path) -> str:
     return best
 
 
-def _parquet(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
+def _parquet(path: Path, watch: Watch, _: str = UTF8) -> Iterator[Raw | Fault]:
     parquet = require("pyarrow.parquet", "data")
     arrow = require("pyarrow", "data")
     size = path.stat().st_size
@@ -241,15 +246,15 @@ def _parquet(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
         raise _empty(path)
 
 
-def _text(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
+def _text(path: Path, watch: Watch, encoding: str = UTF8) -> Iterator[Raw | Fault]:
     """Paragraphs: what stands between empty lines."""
     lines: list[str] = []
     begun = 1
     size, read, rows = path.stat().st_size, 0, 0
-    with path.open("rb") as stream:
+    with opened(path, encoding) as stream:
         for number, raw in enumerate(stream, start=1):
             if number == 1:
-                check_bytes(path, raw)
+                _check_start(path, raw)
             read += len(raw)
             line = _decoded(raw, f"{path}:{number}", first=number == 1).rstrip("\r\n")
             if line.strip():
@@ -269,7 +274,9 @@ def _text(path: Path, watch: Watch) -> Iterator[Raw | Fault]:
     watch(size, size)
 
 
-READERS: Final[Mapping[str, Callable[[Path, Watch], Iterator[Raw | Fault]]]] = {
+Reader: TypeAlias = "Callable[..., Iterator[Raw | Fault]]"
+"""Given a path, a `Watch`, and perhaps the encoding of the file."""
+READERS: Final[Mapping[str, Reader]] = {
     "JSONL": _jsonl, "JSON": _json, "CSV": _csv, "Parquet": _parquet, "text": _text,
 }  # fmt: skip
 
@@ -282,9 +289,14 @@ def _bare(raw: bytes, first: bool) -> bytes:
     return (raw.removeprefix(codecs.BOM_UTF8) if first else raw).strip()
 
 
-def _read_whole(path: Path) -> str:
-    raw = path.read_bytes()
-    check_bytes(path, raw[:4096])
+def _check_start(path: Path, start: bytes) -> None:
+    check_bytes(path, start, hint="--encoding utf-16")
+
+
+def _read_whole(path: Path, encoding: str) -> str:
+    with opened(path, encoding) as stream:
+        raw = stream.read()
+    _check_start(path, raw[:4096])
     if not _bare(raw, first=True):
         raise _empty(path)
     try:
@@ -297,11 +309,11 @@ def _decoded(line: bytes, source: str, first: bool) -> str:
     try:
         return line.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as cause:
-        raise DataError(
+        raise WrongEncoding(
             text("{source} is not UTF-8", source=source),
             expected="UTF-8",
             found=text("byte 0x{byte:02x}", byte=line[cause.start]),
-            hint=_recoded(source.rpartition(":")[0]),
+            hint=advised(line, cause.start),
         ) from cause
 
 
@@ -313,14 +325,12 @@ def _not_utf8(path: Path) -> DataError:
                 _decoded(line, f"{path}:{number}", first=number == 1)
             except DataError as error:
                 return error
-    return DataError(text("{path} is not UTF-8", path=path), expected="UTF-8")
-
-
-def _recoded(path: str) -> str:
-    """Where bytes are not UTF-8, they are nearly always the Windows code page."""
-    given = Path(path)
-    return f"iconv -f WINDOWS-1252 -t UTF-8 {given} > {given.stem}.utf8{given.suffix}"
+    return WrongEncoding(text("{path} is not UTF-8", path=path), expected="UTF-8")
 
 
 def _empty(path: Path) -> DataError:
-    return DataError(text("{path} holds no row", path=path), expected=text("at least one row"))
+    return DataError(
+        text("{path} holds no row", path=path),
+        expected=text("at least one row"),
+        hint=text("look whether it is the right file, and whether it was saved"),
+    )

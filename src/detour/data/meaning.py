@@ -5,12 +5,12 @@ Knows rows and roles; does not know how these are found.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeAlias, cast
 
 from detour.data.forms import Raw
+from detour.data.numbers import Numbers, is_ambiguous
 from detour.data.records import Labelled, Plain, Record, Valued
 from detour.errors import DataError, NoSupervision
 from detour.language.catalogue import text
@@ -24,23 +24,6 @@ SHAREGPT_ROLES: Final[Mapping[str, str]] = {
     "bot": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
     "system": "system", "tool": "tool", "function_response": "tool", "observation": "tool",
 }  # fmt: skip
-_COMMA = re.compile(r"[+-]?\d{1,3}(\.\d{3})*,\d+|[+-]?\d+,\d+")  # 3,14 or 1.234,56
-
-
-def number_of(value: object) -> float | None:
-    """A finite number, also as text and with a decimal comma; None for anything else."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, str):
-        told = value.strip()
-        if _COMMA.fullmatch(told):
-            told = told.replace(".", "").replace(",", ".")
-        value = told
-    try:
-        found = float(cast(Any, value))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
 
 
 def _messages(raw: Raw, columns: Columns) -> Record:
@@ -62,7 +45,21 @@ def _conversation(raw: Raw, columns: Columns, turns: object) -> Example:
                               column=columns["system"]),
                 found=repr(system)[:80],
             )  # fmt: skip
-    return example_of({"messages": turns}, raw.source)
+    kept, unanswered = _to_the_last_answer(turns)
+    return replace(example_of({"messages": kept}, raw.source), unanswered=unanswered)
+
+
+def _to_the_last_answer(turns: object) -> tuple[object, int]:
+    """The turns without those that nobody answers; all of them where there is no answer at all."""
+    if not isinstance(turns, list):
+        return turns, 0
+    told = cast("list[Any]", turns)
+    answers = [
+        place for place, turn in enumerate(told, start=1)
+        if isinstance(turn, Mapping) and cast("Mapping[str, Any]", turn).get("role") == "assistant"
+    ]  # fmt: skip
+    end = answers[-1] if answers else len(told)
+    return told[:end], len(told) - end
 
 
 def _sharegpt(raw: Raw, columns: Columns) -> Record:
@@ -110,7 +107,20 @@ def _sni(raw: Raw, columns: Columns) -> Record:
     if not isinstance(first, str) or not first.strip():
         raise _lacks(raw, "output", text("a list of answers"))
     asked = _text(raw, columns["sni_input"])
-    return example_of({"messages": pair(asked, first).messages}, raw.source)
+    task = _definition(raw, columns)
+    return example_of({"messages": pair(asked, first, task).messages}, raw.source)
+
+
+def _definition(raw: Raw, columns: Columns) -> str:
+    """What is to be done, which a task file says once for all its rows; perhaps in parts."""
+    told = raw.values.get(columns.get("sni_definition", ""), "")
+    parts = cast("list[object]", told) if isinstance(told, list) else [told]
+    if not all(isinstance(part, str) for part in parts):
+        raise DataError(
+            text("{source}: the Definition of its file cannot be read", source=raw.source),
+            expected=text("a text, or a list of texts"), found=repr(told)[:80],
+        )  # fmt: skip
+    return "\n".join(cast("list[str]", parts)).strip()
 
 
 def _labelled(raw: Raw, columns: Columns) -> Record:
@@ -126,10 +136,20 @@ def _labelled(raw: Raw, columns: Columns) -> Record:
     return Labelled(_text(raw, columns["text"]), composed(told), raw.source)
 
 
-def _valued(raw: Raw, columns: Columns) -> Record:
-    value = number_of(raw.values.get(columns["value"]))
+def valued(raw: Raw, columns: Columns, numbers: Numbers) -> Valued:
+    """A text and its number, as the numbers of its column are written.
+
+    Raises:
+        DataError: no text, or none of these numbers.
+    """
+    column = columns["value"]
+    value = numbers.of(raw.values.get(column))
     if value is None:
-        raise _lacks(raw, columns["value"], text("a number"))
+        told = numbers.told
+        expected = text("a number ({written})", written=told) if told else text("a number")
+        doubt = is_ambiguous(raw.values.get(column)) and numbers.mark is None
+        raise _lacks(raw, column, expected, text("say which it is: --decimal point or --decimal "
+                                                 "comma") if doubt else "")  # fmt: skip
     return Valued(_text(raw, columns["text"]), value, raw.source)
 
 
@@ -145,6 +165,7 @@ def _answer(raw: Raw, column: str) -> str:
             text("{source} has no answer: column {column!r}", source=raw.source, column=column),
             expected=text("an answer to learn"),
             found=text("nothing"),
+            hint=text("write the answer behind it"),
         )
     return _text(raw, column)
 
@@ -168,8 +189,9 @@ def _lacks(raw: Raw, column: str, expected: str, hint: str = "") -> DataError:
     )
 
 
+# of every format but regression, whose numbers are read as their column writes them
 RECORDS: Final[Mapping[str, Callable[[Raw, Columns], Record]]] = {
     "messages": _messages, "sharegpt": _sharegpt, "alpaca": _alpaca, "sni": _sni,
     "prompt_completion": _prompt_completion, "classification": _labelled,
-    "regression": _valued, "text": _plain,
+    "text": _plain,
 }  # fmt: skip

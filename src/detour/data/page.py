@@ -51,7 +51,7 @@ def findings(report: DataReport, t: Catalogue, title: str = "", above: str = "")
         [
             f'<td class="{finding.severity}">{escape(finding.code)}</td>',
             f'<td class="n">{finding.rows:,}</td>',
-            f"<td>{escape(t.say(finding.advice))}"
+            f"<td>{escape(t.say(finding.told))}"
             + (f'<br><span class="soft">{escape(", ".join(finding.where))}</span>'
                if finding.where else "")
             + "</td>",

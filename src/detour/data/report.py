@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from detour.data.findings import A_CLASS, FEWEST, Finding, Verdict, advice_for, 
 from detour.data.formats import Format, listed
 from detour.data.labels import likely_typos, same_but_form
 from detour.data.languages import language_of
+from detour.data.mend import mending
 from detour.data.personal import KINDS
 from detour.data.records import Kind, input_of, text_of
 from detour.data.survey import SHOWN, Look, Survey, Watch
@@ -46,6 +47,8 @@ class DataReport:
     licences: Mapping[str, int] = field(default_factory=lambda: {})
     example: Decoded | None = None
     sampled: int = 0
+    mend: str = ""
+    """The command that writes a copy in which is mended what can be."""
 
     @property
     def kind(self) -> Kind | None:
@@ -60,7 +63,7 @@ class DataReport:
     @property
     def advice(self) -> Text:
         """What to do next."""
-        return advice_for(self.verdict, self.kind)
+        return advice_for(self.verdict, self.kind, self.mend)
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `detour check --json`."""
@@ -132,6 +135,7 @@ def _report(
         *_supervision(survey, masked),
         *_length(tokens),
         *_columns(survey),
+        *_unanswered(survey),
     ]
     worst = {"error": 0, "warning": 1, "info": 2}
     return DataReport(
@@ -148,7 +152,14 @@ def _report(
         licences=dict(survey.licences.most_common()),
         example=example,
         sampled=len(sampled),
+        mend=_mend(survey, findings),
     )
+
+
+def _mend(survey: Survey, findings: Sequence[Finding]) -> str:
+    more = ("--redact",) if any(one.code == "personal_data" for one in findings) else ()
+    look = survey.look
+    return mending(survey.table, look.columns, look.format, look.decimal, more)
 
 
 def _told(survey: Survey) -> Text:
@@ -161,11 +172,11 @@ def _told(survey: Survey) -> Text:
 
 def _unreadable(survey: Survey) -> Iterator[Finding]:
     if survey.counts["unreadable"]:
-        fault = survey.first_fault.message if survey.first_fault else ""
+        fault = survey.first_fault.line if survey.first_fault else ""
         yield Finding(
             "unreadable", "error", survey.counts["unreadable"],
             text("mend or drop them; the first: {fault}", fault=fault),
-            tuple(survey.trouble["unreadable"]),
+            tuple(survey.trouble["unreadable"]), "--fix",
         )  # fmt: skip
 
 
@@ -185,7 +196,7 @@ def _duplicates(survey: Survey) -> Iterator[Finding]:
     if again:
         yield Finding(
             "exact_duplicates", "warning", len(again),
-            text("each of them is learned twice: drop them (--fix)"),
+            text("each of them is learned twice: drop them"), options="--fix",
         )  # fmt: skip
     other = set(seen.inputs.contradicted(seen.answers)) - set(again)
     if other and survey.format and survey.format.kind == "classification":
@@ -222,9 +233,9 @@ def _leakage(survey: Survey) -> Iterator[Finding]:
             yield Finding(
                 "leakage", "error", len(inside) + len(places),
                 text("rows of {split} stand in train too ({exact} to the letter, {near} "
-                     "nearly): what they measure is memory; drop them (--fix)",
+                     "nearly): what they measure is memory; drop them",
                      split=split, exact=len(inside), near=len(places)),
-                tuple(survey.sample[split][place].source for place in shown),
+                tuple(survey.sample[split][place].source for place in shown), "--fix",
             )  # fmt: skip
 
 
@@ -241,9 +252,9 @@ def _personal(survey: Survey) -> Iterator[Finding]:
         told = ", ".join(f"{kind} {survey.counts[kind]}" for kind in kinds)
         yield Finding(
             "personal_data", "warning", max(survey.counts[kind] for kind in kinds),
-            text("{told}: a model may learn them by heart; replace them (--fix --redact)",
+            text("{told}: a model may learn them by heart; replace them",
                  told=told),
-            places[:SHOWN],
+            places[:SHOWN], "--fix --redact",
         )  # fmt: skip
 
 
@@ -251,8 +262,8 @@ def _encoding(survey: Survey) -> Iterator[Finding]:
     if survey.counts["encoding"]:
         yield Finding(
             "encoding", "warning", survey.counts["encoding"],
-            text("letters that only a wrong decoding makes, such as Ã¶ for ö (--fix)"),
-            tuple(survey.trouble["encoding"]),
+            text("letters that only a wrong decoding makes, such as Ã¶ for ö"),
+            tuple(survey.trouble["encoding"]), "--fix",
         )  # fmt: skip
 
 
@@ -265,6 +276,15 @@ def _columns(survey: Survey) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _unanswered(survey: Survey) -> Iterator[Finding]:
+    if survey.counts["unanswered"]:
+        yield Finding(
+            "unanswered", "info", survey.counts["unanswered"],
+            text("turns behind the last answer are left off: nobody answers them"),
+            tuple(survey.trouble["unanswered"]),
+        )  # fmt: skip
+
+
 def _supervision(survey: Survey, masked: Sequence[str]) -> Iterator[Finding]:
     count = survey.counts["no_supervision"] + len(masked)
     if count:
@@ -272,7 +292,7 @@ def _supervision(survey: Survey, masked: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             "no_supervision", "error" if everything else "warning", count,
             text("nothing in these rows would be learned: they need an answer at their end"),
-            (*survey.trouble.get("no_supervision", ()), *masked)[:SHOWN],
+            (*survey.trouble.get("no_supervision", ()), *masked)[:SHOWN], "--fix",
         )  # fmt: skip
 
 
@@ -290,14 +310,15 @@ def _classes(survey: Survey) -> Iterator[Finding]:
     if forms:
         yield Finding(
             "label_form", "warning", sum(survey.labels[name] for name in forms),
-            text("the same class but for its form: {told} (--fix)", told=_arrows(forms)),
+            text("the same class but for its form: {told}", told=_arrows(forms)),
+            _firsts(survey, forms), "--fix",
         )  # fmt: skip
     if typos:
         rare, name = next(iter(typos.items()))
         yield Finding(
             "label_typo", "warning", sum(survey.labels[rare] for rare in typos),
-            text("perhaps the same class: {told}; if so: --fix with --rename-label {example}",
-                 told=_arrows(typos), example=shlex.quote(f"{rare}={name}")),
+            text("perhaps the same class: {told}; if so, rename it", told=_arrows(typos)),
+            _firsts(survey, typos), f"--fix --rename-label {shlex.quote(f'{rare}={name}')}",
         )  # fmt: skip
     doubtful = {*forms, *typos}
     small = [n for n, count in survey.labels.items() if count < A_CLASS and n not in doubtful]
@@ -306,7 +327,13 @@ def _classes(survey: Survey) -> Iterator[Finding]:
             "small_classes", "warning", sum(survey.labels[name] for name in small),
             text("classes with fewer than {least} rows: {names}", least=A_CLASS,
                  names=", ".join(small[:SHOWN])),
+            _firsts(survey, small),
         )  # fmt: skip
+
+
+def _firsts(survey: Survey, names: Iterable[str]) -> tuple[str, ...]:
+    """Where each of some classes stands first."""
+    return tuple(survey.first_of[name] for name in names)[:SHOWN]
 
 
 def _arrows(names: Mapping[str, str]) -> str:
@@ -319,6 +346,6 @@ def _length(tokens: Tokens | None) -> Iterator[Finding]:
         yield Finding(
             "truncated", "error" if share > 0.01 else "warning", tokens.too_long,
             text("{share:.1%} of the rows are longer than the base's {limit} tokens: shorten or "
-                 "drop them (--fix)", share=share, limit=tokens.limit or 0),
-            tokens.where,
+                 "drop them", share=share, limit=tokens.limit or 0),
+            tokens.where, "--fix",
         )  # fmt: skip

@@ -14,11 +14,13 @@ from itertools import chain, islice
 
 from detour.data.damage import is_damaged
 from detour.data.duplicates import Digests
+from detour.data.encodings import UTF8
 from detour.data.formats import Format, detect
 from detour.data.forms import Fault, Raw
 from detour.data.meaning import Columns
+from detour.data.numbers import Mark
 from detour.data.personal import personal_data
-from detour.data.records import Labelled, Record, answer_of, input_of, text_of
+from detour.data.records import Example, Labelled, Record, answer_of, input_of, text_of
 from detour.data.table import Split, Table
 from detour.errors import DataError, NoSupervision
 
@@ -41,6 +43,10 @@ class Look:
     names: bool = False
     """Whether names behind titles count as personal data."""
     sample: int = SAMPLE
+    decimal: Mark | None = None
+    """The decimal mark of numbers, where they do not show it."""
+    encoding: str = UTF8
+    """Of the file, for whoever opens it."""
     near: bool = True
     """Whether near duplicates are looked for, which needs datasketch."""
     seed: int = 0
@@ -70,6 +76,8 @@ class Survey:
         self.trouble: dict[str, list[str]] = {}
         self.counts: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
+        self.first_of: dict[str, str] = {}
+        """The place of the first row of a label."""
         self.licences: Counter[str] = Counter()
         self.left: dict[str, None] = {}
         self.first_fault: DataError | None = None
@@ -101,7 +109,7 @@ class Survey:
         first = list(islice(rows, FIRST))
         known = [row for row in first if isinstance(row, Raw)]
         if known:
-            self.format = detect(known, self.look.columns, self.look.format)
+            self.format = detect(known, self.look.columns, self.look.format, self.look.decimal)
         return chain(first, rows)
 
     def _record(self, row: Raw | Fault) -> Record | None:
@@ -132,8 +140,11 @@ class Survey:
             self._note("encoding", record.source)
         for kind in {one.kind for one in personal_data(told, self.look.names)}:
             self._note(kind, record.source)
+        if isinstance(record, Example) and record.unanswered:
+            self._note("unanswered", record.source)
         if isinstance(record, Labelled) and len(self.labels) < LABELS:
             self.labels[record.label] += 1
+            self.first_of.setdefault(record.label, record.source)
 
     def _licence(self, row: Raw) -> None:
         for name in LICENCES:

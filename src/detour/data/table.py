@@ -9,20 +9,40 @@ does not know what a row means.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from detour.data.encodings import UTF8, known_encoding
 from detour.data.forms import READERS, Fault, Raw, Watch, delimiter_of
 from detour.data.splits import FILES, SPLITS, Candidate, Split, Words, candidate_of, chosen, told
-from detour.errors import DataError
+from detour.errors import ConfigError, DataError
 from detour.extras import require
 from detour.language.catalogue import joined, text
 
 SUFFIXES: Final[Mapping[str, str]] = {
     ".jsonl": "JSONL", ".ndjson": "JSONL", ".json": "JSON", ".csv": "CSV", ".tsv": "CSV",
     ".parquet": "Parquet", ".txt": "text", ".md": "text",
+}  # fmt: skip
+OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "table": (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"),
+    "packed": (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z"),
+    "document": (".pdf", ".html", ".htm", ".rst", ".py"),
+    "letter": (".docx", ".doc", ".odt", ".rtf", ".pages"),
+}
+"""Endings of what people bring all the same."""
+_ADVICE: Final[Mapping[str, Callable[[Path], str]]] = {
+    "table": lambda path: text("save the table as CSV in UTF-8: {name}",
+                               name=path.with_suffix(".csv")),
+    "packed": lambda path: text("unpack it first: {command}", command=_unpacking(path)),
+    "document": lambda path: text(
+        "make rows of it: {command}",
+        command=f"detour collect {shlex.quote(str(path))} -o {path.stem}.jsonl",
+    ),
+    "letter": lambda path: text("save it as text in UTF-8: {name}", name=path.with_suffix(".txt")),
+    "": lambda _: text("give it the ending of what it holds"),
 }  # fmt: skip
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
@@ -37,12 +57,23 @@ class Table:
     parts: Mapping[Split, tuple[Path, ...]]
     told: str = ""
     """What was read as what: which files, and how rows are taken apart ("separated by ;")."""
+    given: str = ""
+    """As the user named it."""
+    encoding: str = UTF8
     hub: Mapping[Split, Any] = field(default_factory=lambda: {}, repr=False)
 
     @property
     def splits(self) -> tuple[Split, ...]:
         """Those that are there, training first."""
         return tuple(split for split in SPLITS if self.parts.get(split) or split in self.hub)
+
+    @property
+    def copy(self) -> str:
+        """A name for a cleaned copy beside it; of a folder where there are several parts."""
+        path = Path(self.given if self.parts else self.name.replace("/", "-"))
+        path = path if path.name else path.resolve()  # "." and ".." have none
+        name = path.name if path.is_dir() else path.stem
+        return str(path.with_name(f"{name}-clean{'' if len(self.splits) > 1 else '.jsonl'}"))
 
     @property
     def size(self) -> int:
@@ -65,7 +96,7 @@ class Table:
                 if watch:
                     watch(began + read, total)
 
-            yield from READERS[self.form](path, so_far)
+            yield from READERS[self.form](path, so_far, self.encoding)
             done += path.stat().st_size
 
     def strictly(self, split: Split = "train") -> Iterator[Raw]:
@@ -76,18 +107,30 @@ class Table:
             yield row
 
 
-def open_table(data: str | Path) -> Table:
+def open_table(data: str | Path, encoding: str = UTF8) -> Table:
     """What `data` names: a file, a folder with train/validation/test, or `org/name[@revision]`.
 
     Raises:
         DataError: nothing is there, nothing in it can be read, or its form is unknown.
+        ConfigError: no such encoding, or one for what is no text.
         MissingExtra: Parquet or the Hub without the extra `data`.
     """
+    encoding = known_encoding(encoding)
+    table = replace(_table(data, encoding), given=str(data), encoding=encoding)
+    if encoding != UTF8 and table.form in ("Parquet", "Hub"):
+        raise ConfigError(
+            text("--encoding says nothing about {form}", form=table.form),
+            expected=text("a file of text"), hint=text("leave it out"),
+        )  # fmt: skip
+    return table
+
+
+def _table(data: str | Path, encoding: str) -> Table:
     path = Path(data)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, encoding)
     if path.exists():
-        return _one(path)
+        return _one(path, encoding)
     if _HUB.fullmatch(str(data)) and path.suffix.lower() not in SUFFIXES:
         return _from_hub(str(data))
     raise DataError(
@@ -97,29 +140,37 @@ def open_table(data: str | Path) -> Table:
     )
 
 
-def _one(path: Path) -> Table:
+def _one(path: Path, encoding: str) -> Table:
     form = _form(path)
     separated = ""
     if form == "CSV":
-        delimiter = delimiter_of(path)
+        delimiter = delimiter_of(path, encoding)
         name = {"\t": "TAB"}.get(delimiter, delimiter)
-        separated = text("columns separated by {name}", name=name)
+        separated = text('columns separated by "{name}"', name=name)
     return Table(path.name, form, {"train": (path,)}, separated)
 
 
+def _unpacking(path: Path) -> str:
+    name = shlex.quote(str(path))
+    tools = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip"}
+    return f"{tools.get(path.suffix.lower(), 'tar xf')} {name}"
+
+
 def _form(path: Path) -> str:
-    form = SUFFIXES.get(path.suffix.lower())
+    ending = path.suffix.lower()
+    form = SUFFIXES.get(ending)
     if form is None:
+        of = next((kind for kind, endings in OTHERS.items() if ending in endings), "")
         raise DataError(
             text("{path} has an ending that says nothing about its form", path=path),
             expected=", ".join(SUFFIXES),
             found=path.suffix or text("none"),
-            hint=text("rename the file"),
+            hint=_ADVICE[of](path),
         )
     return form
 
 
-def _folder(folder: Path) -> Table:
+def _folder(folder: Path, encoding: str) -> Table:
     """`train.jsonl`, `valid-00000-of-00002.parquet`, `data/test.csv`, ...; or one file alone."""
     files = sorted(
         path
@@ -129,7 +180,7 @@ def _folder(folder: Path) -> Table:
     )
     candidates = {candidate_of(path, folder): path for path in files}
     if len(files) == 1 and not any(one.split for one in candidates):
-        return _one(files[0])
+        return _one(files[0], encoding)
     found = chosen(list(candidates), FILES)
     if "train" not in found:
         raise DataError(
@@ -189,4 +240,4 @@ def hub_table(repository: str, revision: str, rows: Mapping[str, Any]) -> Table:
         )  # fmt: skip
     said = [part for part in (revision, told(parts, candidates)) if part]
     splits = {split: rows[own[0].shown] for split, own in parts.items()}
-    return Table(repository, "Hub", {}, joined("; ", said), splits)
+    return Table(repository, "Hub", {}, joined("; ", said), hub=splits)

@@ -33,6 +33,8 @@ class Example:
     messages: tuple[Mapping[str, Any], ...]
     """Each with `role` and `content`; an answer with `"weight": 0` is asked, and not learned."""
     source: str = ""
+    unanswered: int = 0
+    """Turns that stood behind the last answer, and were left off."""
 
     @property
     def prompt(self) -> str:
@@ -110,7 +112,7 @@ def read_text(path: Path, expected: str = "") -> str:
     return _decoded(raw, path)
 
 
-def check_bytes(path: Path, start: bytes, expected: str = "") -> None:
+def check_bytes(path: Path, start: bytes, expected: str = "", hint: str = "") -> None:
     """Refuse what a file's bytes, or the first of them, show to be no UTF-8 text.
 
     Raises:
@@ -120,7 +122,7 @@ def check_bytes(path: Path, start: bytes, expected: str = "") -> None:
         raise DataError(
             text("{path} is encoded in UTF-16", path=path),
             expected="UTF-8",
-            hint=f"iconv -f UTF-16 -t UTF-8 {path} > {path.stem}.utf8{path.suffix}",
+            hint=hint or text("save the file as UTF-8"),
         )
     if b"\x00" in start:
         raise DataError(
@@ -159,9 +161,13 @@ def _read_file(path: Path) -> list[Example]:
 def json_object(line: str, source: str) -> Mapping[str, Any]:
     """One line of a JSONL file. Raises DataError: it is no JSON, or no object."""
     try:
-        value = json.loads(line)
+        value = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as cause:
-        told = text("{message} at column {column}", message=cause.msg, column=cause.colno)
+        told = text(
+            "{message} at column {column}",
+            message=cause.msg.removesuffix(" at"),
+            column=cause.colno,
+        )
         raise _not_json(source, told) from cause
     except (ValueError, RecursionError) as cause:  # a number of 5,000 digits, 10,000 brackets
         raise _not_json(source, str(cause)) from cause
@@ -177,6 +183,7 @@ def _not_json(source: str, found: str) -> DataError:
         text("{source} is not JSON", source=source),
         expected=text("one JSON object per line"),
         found=found,
+        hint=text("mend the line, or drop it"),
     )
 
 
@@ -199,6 +206,7 @@ def example_of(row: Mapping[str, Any], source: str) -> Example:
             raise NoSupervision(
                 text("{source} has an empty completion", source=source),
                 expected=text("an answer to learn"),
+                hint=text("write the answer behind it"),
             )
         turns = pair(row["prompt"], row["completion"]).messages
         return Example(_messages(turns, source), source)
@@ -223,6 +231,7 @@ def _messages(value: object, source: str) -> tuple[Mapping[str, Any], ...]:
             text("{source} ends without an answer", source=source),
             expected=text("a last message of the assistant, not empty"),
             found=text("a last message of the {role}", role=turns[-1]["role"]),
+            hint=text("write the answer behind it"),
         )
     if "weight" in turns[-1]:
         raise NoSupervision(
@@ -260,7 +269,7 @@ def _message(turn: object, number: int, source: str) -> dict[str, Any]:
     if isinstance(turn, Mapping):
         told = cast("Mapping[str, Any]", turn)
         _check_beside(told, number, source)
-        role, content = told.get("role"), told.get("content")
+        role, content = told.get("role"), _content(told.get("content"), number, source)
         if role in ROLES and isinstance(content, str) and _is_text(content):
             kept = {"role": role, "content": composed(content)}
             return kept if _is_learned(told, number, source) else {**kept, "weight": 0}
@@ -269,6 +278,26 @@ def _message(turn: object, number: int, source: str) -> dict[str, Any]:
         expected=text('{{"role": one of {roles}, "content": text}}', roles=", ".join(ROLES)),
         found=repr(turn)[:80],
     )
+
+
+def _content(content: object, number: int, source: str) -> object:
+    """OpenAI's list of parts as one text, a line break between them; anything else as it is."""
+    if not isinstance(content, list):
+        return content
+    texts: list[str] = []
+    for part in cast("list[object]", content):
+        told = cast("Mapping[str, Any]", part) if isinstance(part, Mapping) else {}
+        if told.get("type") != "text" or not isinstance(told.get("text"), str):
+            kind = told.get("type")
+            raise DataError(
+                text("{source}, message {number} has a part that is no text", source=source,
+                     number=number),
+                expected='{"type": "text", "text": …}',
+                found=kind if isinstance(kind, str) and kind != "text" else repr(part)[:80],
+                hint=text("only text is learned: leave the row out, or say it in words"),
+            )  # fmt: skip
+        texts.append(told["text"])
+    return "\n".join(texts)
 
 
 def _check_beside(turn: Mapping[str, Any], number: int, source: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
-from detour.data.meaning import number_of
+from detour.data.numbers import number_of
 from detour.errors import DataError
 from detour.language.catalogue import Text, text
 
