@@ -4,13 +4,14 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 from transformers import AutoTokenizer
 
 from detour.adapter.adapter import Adapter
-from detour.cli import train as command
+from detour.cli import train_adapter as command
 from detour.cli.pipeline import settings_from
 from detour.cli.progress import watched
 from detour.model.base import Base
@@ -18,7 +19,7 @@ from detour.training.loop import Progress
 
 SUMMARY = {"adapter", "rows", "validation_rows", "steps", "learning_rate", "first_loss",
            "best_loss", "best_step", "train_seconds", "keys", "tokens_per_second", "loss_first",
-           "loss_last", "metrics", "retention", "cost"}  # fmt: skip
+           "loss_last", "metrics", "retention", "cost", "processes"}  # fmt: skip
 FAST = ("--steps", 6, "--learning-rate", 0.005, "--batch-size", 2, "--rank", 2)
 
 
@@ -299,6 +300,7 @@ def test_progress_is_a_live_bar_in_a_terminal(capfd, monkeypatch):
 
 PLAY = """
 import sys
+from pathlib import Path
 from detour.cli.output import note, say
 from detour.cli.progress import watched
 from detour.training.loop import Progress
@@ -362,3 +364,17 @@ def test_a_training_goes_on_from_an_adapter(detour, data, tiny_folder):
     assert missing.code != 0
     assert "nowhere" in missing.err
     assert not (data.parent / "three").exists()
+
+
+def test_an_adapter_is_never_replaced_unasked(detour, data, tiny_folder):
+    call = ("train", data, "-o", "mine", "--base", tiny_folder, *FAST)
+    weights = Path("mine/adapter_model.safetensors")
+    assert detour(*call).code == 0
+    before = weights.read_bytes()
+    refused = detour(*call, "--seed", 3, "--json")
+    assert refused.code == 2
+    assert refused.json["error"] == "mine holds an adapter already"
+    assert "--replace" in refused.json["hint"]
+    assert weights.read_bytes() == before
+    assert detour(*call, "--seed", 3, "--replace").code == 0
+    assert weights.read_bytes() != before

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from detour.adapter.adapter import Adapter
-from detour.cli import train as command
+from detour.cli import train_adapter as command
 from detour.measure import retention
 
 FAST = ("--steps", 6, "--learning-rate", 0.005, "--batch-size", 2, "--rank", 2)

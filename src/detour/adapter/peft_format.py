@@ -201,6 +201,16 @@ def check_target(folder: Path) -> None:
     check_writable(folder)
 
 
+def check_vacant(folder: Path) -> None:
+    """Raises ConfigError: an adapter lies in `folder` already."""
+    if (folder / CONFIG_FILE).exists():
+        raise ConfigError(
+            text("{folder} holds an adapter already", folder=folder),
+            expected=text("a new or empty folder"),
+            hint=text("choose another name, or --replace"),
+        )
+
+
 def _check_replaceable(folder: Path) -> None:
     if folder.name.endswith(SUFFIX):
         raise ConfigError(

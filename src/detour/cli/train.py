@@ -15,6 +15,7 @@ from detour.cli.options import (
     json_option,
     lang_option,
     model_options,
+    replace_option,
 )
 from detour.cli.output import note
 from detour.cli.pipeline import asked
@@ -63,6 +64,7 @@ SHOWN = 80  # characters of an answer
 @click.option("--licence", default="", help="Licence of the adapter, as on the card.")
 @click.option("--description", default="", help="What the adapter is for, as on the card.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@replace_option
 @click.option("--spread", is_flag=True,
               help="Spread the base over the processes that train (FSDP).")  # fmt: skip
 @accounting_options
@@ -86,6 +88,7 @@ def command(
     licence: str,
     description: str,
     resume: bool,
+    replace: bool,
     spread: bool,
     language: str,
     as_json: bool,
@@ -98,11 +101,14 @@ def command(
         data, output, base_name, columns, format_name=format_name, dtype=dtype, quantize=quantize,
         whole=whole, config_file=config_file, flags=flags, t=t,
     )  # fmt: skip
+    from detour.adapter.peft_format import check_vacant
     from detour.data.reading import read_data
     from detour.data.report import Look
     from detour.team import launched
 
     loaded = read_data(ask.data, ask.columns, ask.format_name, decimal=decimal, encoding=encoding)
+    if not (replace or resume):
+        check_vacant(ask.output)
     has_head = loaded.kind in ("classification", "regression")
     if ask.whole or has_head:
         launched().check_alone(text("the training of heads and of whole models"))
