@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from detour.data.reading import read_data
 from detour.errors import ConfigError
+from detour.language.catalogue import Catalogue
 from detour.training.config import make_config
 from detour.training.pipeline import Pipeline, pipeline_of
 
@@ -134,7 +136,7 @@ def test_what_an_axolotl_data_set_asks_for_is_followed_or_told() -> None:
     entry = {
         "path": "rows.jsonl", "type": "alpaca", "ds_type": "json", "split": "train[:1%]",
         "name": "small", "shards": 10, "roles_to_train": ["assistant"], "train_on_eos": "turn",
-        "message_property_mappings": {"role": "from"}, "field_human": "x", "revision": "main",
+        "message_property_mappings": {"role": "speaker"}, "field_human": "x", "revision": "main",
         "conversation": "chatml", "preprocess_shards": None,
     }  # fmt: skip
     found = read(AXOLOTL, datasets=[entry])
@@ -235,3 +237,45 @@ def test_what_is_refused(told: str, more: dict[str, Any], said: str) -> None:
 
 def test_our_own_file_is_none() -> None:
     assert pipeline_of({"rank": 8, "steps": 10}, HERE) is None
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"message_property_mappings": {"role": "from", "content": "value"}},
+        {"message_field_role": "from", "message_field_content": "value"},
+        {"roles": {"user": ["human"], "assistant": ["gpt"]}},
+    ],
+)
+def test_turns_of_sharegpt_under_axolotls_chat_template_are_read(
+    tmp_path: Path, named: dict[str, Any]
+) -> None:
+    entry = {"path": "a.jsonl", "type": "chat_template", "field_messages": "talk", **named}
+    found = read(AXOLOTL, datasets=[entry])
+    assert (found.format_name, found.columns) == ("sharegpt", {"conversations": "talk"})
+    assert not any(line.startswith("datasets.") for line in found.left)
+    keys = ("role", "content") if "roles" in named else ("from", "value")
+    turns = [dict(zip(keys, turn, strict=True)) for turn in (("human", "Hi"), ("gpt", "Ho"))]
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"talk": turns}), "utf-8")
+    (row,) = read_data(path, found.columns, found.format_name).train
+    assert [m["role"] for m in row.messages] == ["user", "assistant"]  # type: ignore[union-attr]
+
+
+def test_properties_of_turns_that_are_not_read_are_told() -> None:
+    entry = {"path": "a", "type": "chat_template",
+             "message_property_mappings": {"role": "speaker", "content": "value"}}  # fmt: skip
+    found = read(AXOLOTL, datasets=[entry])
+    assert [line.partition(":")[0] for line in found.left if line.startswith("datasets.")] == [
+        "datasets.message_property_mappings"
+    ]
+    strange = {"path": "a", "type": "chat_template", "roles": {"user": ["customer"]}}
+    assert any("datasets.roles" in line for line in read(AXOLOTL, datasets=[strange]).left)
+
+
+def test_a_misspelled_key_is_told_with_the_nearest() -> None:
+    found = read(AXOLOTL, lora_rnak=4)
+    told = next(line for line in found.left if line.startswith("lora_rnak"))
+    assert told == "lora_rnak: 4 has no meaning here; did you mean 'lora_r'?"
+    german = Catalogue.load("de").say(told)
+    assert "meintest du" in german or "gemeint" in german

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 from detour.errors import ConfigError
-from detour.language.catalogue import text
+from detour.language.catalogue import joined, text
 from detour.training.pipeline_data import NOTHING, Values, axolotl_data, llama_factory_data
 
 AXOLOTL = {
@@ -202,11 +203,11 @@ def _left(values: Values, names: Mapping[str, str]) -> list[str]:
             continue
         if key in USUAL and USUAL[key](value):
             continue
-        lines.append(f"{key}: {_why(key, value)}")
+        lines.append(joined(": ", [key, _why(key, value, names)]))
     return lines
 
 
-def _why(key: str, value: Any) -> str:  # noqa: ANN401 - whatever YAML holds
+def _why(key: str, value: Any, names: Mapping[str, str]) -> str:  # noqa: ANN401 - whatever YAML holds
     """What is done instead."""
     reasons = {
         "lora_dropout": text("no dropout is applied"),
@@ -223,7 +224,13 @@ def _why(key: str, value: Any) -> str:  # noqa: ANN401 - whatever YAML holds
         "train_on_prompt": text("only answers are learned"),
         "max_samples": text("all rows are used"),
     }
-    return reasons.get(key) or text("{value} has no meaning here", value=repr(value)[:40])
+    if key in reasons:
+        return reasons[key]
+    told = text("{value} has no meaning here", value=repr(value)[:40])
+    near = get_close_matches(key, sorted({*names, *QUIET, *USUAL, *reasons}), n=1)
+    if not near:
+        return told
+    return joined("; ", [told, text("did you mean {close!r}?", close=near[0])])
 
 
 def _only(values: Values, key: str, allowed: Sequence[Any], path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from detour.data.formats import ALIASES
 from detour.data.meaning import SHAREGPT_ROLES
 from detour.errors import ConfigError
-from detour.language.catalogue import Text, text
+from detour.language.catalogue import Text, joined, text
 from detour.model.examples import read_text
 
 Values = Mapping[str, Any]
@@ -24,6 +24,9 @@ FORMATS = {
     "alpaca": "alpaca", "sharegpt": "sharegpt", "chat_template": "messages",
     "completion": "text", "input_output": None, "openai": "messages",
 }  # fmt: skip
+# Axolotl's names for the keys of a turn, and those that are read
+_TURN = {"role": ("role", "from"), "content": ("content", "value")}
+_OLDER = {"message_field_role": "role", "message_field_content": "content"}
 NOTHING = (None, False, "", [], {})
 # a LlamaFactory entry: what is read, and other places of the same rows
 _READ = {"file_name", "hf_hub_url", "formatting", "columns", "tags", "ms_hub_url", "om_hub_url"}
@@ -60,10 +63,15 @@ def axolotl_data(values: Values, path: Path) -> DataSet:
     files = told.get("data_files")
     if isinstance(files, list):
         files = the_one(cast("list[Any]", files), "data_files", path)
+    columns = _fields({**told, **own})
+    format_name = FORMATS.get(kind) if isinstance(kind, str) else None
+    if kind == "chat_template" and _is_sharegpt(told):
+        format_name = "sharegpt"
+        columns["conversations"] = columns.pop("messages", "messages")
     return DataSet(
         str(files or told.get("path") or ""),
-        FORMATS.get(kind) if isinstance(kind, str) else None,
-        _fields({**told, **own}),
+        format_name,
+        columns,
         tuple(_axolotl_left(told, own)),
     )
 
@@ -78,11 +86,24 @@ def _fields(told: Values) -> dict[str, str]:
     return {role: str(column) for role, column in found.items() if role in ALIASES}
 
 
+def _properties(told: Values) -> dict[str, object]:
+    """How a turn's keys are called: by Axolotl's mapping, or as older versions have it."""
+    mapped = told.get("message_property_mappings")
+    older = {ours: told[key] for key, ours in _OLDER.items() if told.get(key)}
+    return {**(cast("dict[str, object]", mapped) if isinstance(mapped, dict) else {}), **older}
+
+
+def _is_sharegpt(told: Values) -> bool:
+    """Whether its turns say `from` and `value`, or have roles such as `human`."""
+    named = _properties(told)
+    return named.get("role") == "from" or named.get("content") == "value" or "roles" in told
+
+
 def _axolotl_left(told: Values, own: Values) -> Iterator[str]:
     kind = told.get("type")
     if isinstance(kind, str) and kind and FORMATS.get(kind) is None:
         why = text("{value} is not known; the columns say what the rows are", value=repr(kind))
-        yield f"datasets.type: {why}"
+        yield joined(": ", ["datasets.type", why])
     given = {**told, **{f"type.{key}": value for key, value in own.items()}}
     for key, value in given.items():
         role = key.removeprefix("type.").removeprefix("field_")
@@ -90,12 +111,18 @@ def _axolotl_left(told: Values, own: Values) -> Iterator[str]:
             role in ALIASES and "field_" in key
         )
         if not (is_read or value in NOTHING or _is_usual(key, value)):
-            yield f"datasets.{key}: {_why(key, value)}"
+            yield joined(": ", [f"datasets.{key}", _why(key, value)])
 
 
 def _is_usual(key: str, value: Any) -> bool:  # noqa: ANN401 - whatever YAML holds
     if key == "message_property_mappings" and isinstance(value, dict):
-        return all(ours == theirs for ours, theirs in cast("Values", value).items())
+        return all(theirs in _TURN.get(ours, (ours,))
+                   for ours, theirs in cast("Values", value).items())  # fmt: skip
+    if key in _OLDER:
+        return value in _TURN[_OLDER[key]]
+    if key == "roles" and isinstance(value, dict):
+        return all(SHAREGPT_ROLES.get(str(name)) == ours
+                   for ours, names in cast("Values", value).items() for name in names)  # fmt: skip
     return key == "split" and value == "train"
 
 
@@ -171,7 +198,7 @@ def _llama_factory_left(told: Values, name: str, roles: Mapping[str, str]) -> It
     }
     for key, value in given.items():
         if value not in NOTHING and not _is_usual(key, value):
-            yield f"dataset {name}.{key}: {_why(key, value)}"
+            yield joined(": ", [f"dataset {name}.{key}", _why(key, value)])
 
 
 def _why(key: str, value: Any) -> Text:  # noqa: ANN401 - whatever YAML holds
