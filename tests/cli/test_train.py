@@ -67,7 +67,8 @@ def test_beside_the_adapter_stands_how_it_came_about(detour, data, tiny_folder):
     assert json.loads((folder / "data_report.json").read_text())["verdict"] == "too_few"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template == Base.load(str(tiny_folder)).tokenizer.chat_template
-    again = detour("train", data, "-o", "mine", "--base", tiny_folder, *FAST, "--json")
+    call = ("train", data, "-o", "mine", "--base", tiny_folder, *FAST, "--replace", "--json")
+    again = detour(*call)
     assert again.code == 0  # a folder with all of it is an adapter, and is replaced
 
 

@@ -59,7 +59,7 @@ def test_a_fault_while_judging_leaves_the_adapter_and_a_way_on(
     assert detour(*call, "--json").code == 0  # an older run's judgements lie there
     with monkeypatch.context() as patch:
         patch.setattr(retention, "retention", raising(MemoryError("no room")))
-        broken = detour(*call, "--seed", 3, "--json")
+        broken = detour(*call, "--seed", 3, "--replace", "--json")
     assert broken.code != 0
     assert "mine is saved; now it is judged" in broken.err
     adapter = Adapter.load("mine")
