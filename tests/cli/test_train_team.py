@@ -113,3 +113,9 @@ def test_what_runs_in_one_process_says_so(folder, tmp_path):
     assert lonely.returncode != 0
     assert "one process has nobody to spread a base over" in lonely.stdout + lonely.stderr
     assert not (folder / "lonely").exists()
+
+
+@pytest.mark.parametrize("more", [("--dora",), ("--init", "pissa")])
+def test_whole_weights_are_not_to_be_had_of_a_spread_base(detour, folder, more):
+    told = detour("train", folder, "-o", folder / "never", "--spread", *more, "--json")
+    assert told.json["error"] == f"--spread and {' '.join(more)} exclude each other"

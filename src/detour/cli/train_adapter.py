@@ -19,6 +19,7 @@ from detour.cli.output import note, one_line, print_json, say
 from detour.cli.progress import watched
 from detour.cli.train import looked_at, saved, teller
 from detour.cli.unfinished import Unfinished
+from detour.errors import ConfigError
 from detour.language.catalogue import Catalogue, text
 
 if TYPE_CHECKING:
@@ -75,6 +76,12 @@ def train_adapter_and_save(
     check_target(ask.output)
     unfinished = Unfinished(ask.output, resume)
     spread = spread or os.environ.get(BY_ACCELERATE, "").lower() in ("true", "1")
+    if spread and (config.dora or config.init == "pissa"):
+        raise ConfigError(
+            text("{one} and {other} exclude each other", one="--spread",
+                 other="--dora" if config.dora else "--init pissa"),
+            hint=text("leave one of them out: these need whole weights"),
+        )  # fmt: skip
     with assembled(device == "cuda") as team:
         base = _base(ask, device, full, team, spread)
         if not team.leads:
