@@ -25,6 +25,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, get_args
 
+from detour.measure.metrics import normalised
+
 Answer = Literal["verb", "lines", "ease"]
 VERBS = ("add", "create", "find", "get", "is", "open", "parse", "read", "set", "write")
 TESTS = {"test", "tests", "idle_test", "site-packages"}
@@ -114,14 +116,14 @@ def reading_ease(told: str) -> float:
 
 
 def documented_in(library: Path) -> Iterator[Documented]:
-    """All of the library, tests left out, each text once."""
+    """All of the library, tests left out, each text once, case and spaces aside."""
     seen: set[str] = set()
     for path in sorted(library.rglob("*.py")):
         inside = path.relative_to(library)
         if not TESTS & set(inside.parts):
             for one in documented(path, inside.as_posix()):
-                if one.told not in seen:
-                    seen.add(one.told)
+                if normalised(one.told) not in seen:
+                    seen.add(normalised(one.told))
                     yield one
 
 

@@ -1,6 +1,8 @@
 """`detour check`, as people and programs call it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,28 @@ def test_personal_data_that_stay_in_the_copy_are_said(detour, data) -> None:
         "personal_data": 1
     }
     assert "left in" not in detour("check", data, "--fix", "d.jsonl", "--redact").out
+
+
+def test_a_page_that_is_there_is_not_replaced(detour, fails, data) -> None:
+    Path("a.html").write_text("mine", "utf-8")
+    assert "is there already" in fails(2, "check", data, "--html", "a.html")["error"]
+    assert Path("a.html").read_text("utf-8") == "mine"
+
+
+def test_strict_exits_with_one_unless_the_data_are_ready(detour, data) -> None:
+    assert detour("check", data).code == 0
+    told = detour("check", data, "--strict", "--json")
+    assert (told.code, told.json["verdict"]) == (1, "dirty")
+    assert detour("check", data, "--strict", "--fix", "a.jsonl", "--redact").code == 1
+    assert detour("check", "a.jsonl", "--strict").code == 0
+
+
+def test_rows_that_are_too_long_bring_no_warning_of_another_library(shelf) -> None:
+    row = {"prompt": "word " * 3000, "completion": "yes"}
+    Path("a.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    Path("a.txt").write_text("word " * 3000, "utf-8")
+    for name, found in (("a.jsonl", "truncated"), ("a.txt", "too_few")):
+        command = [sys.executable, "-m", "detour", "check", name]
+        told = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert told.stderr == ""
+        assert found in told.stdout

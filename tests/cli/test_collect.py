@@ -9,7 +9,7 @@ import pytest
 
 JSON = Path(json.__file__).parent
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-KEYS = {"output", "kind", "files", "files_used", "rows", "kinds", "left_out"}
+KEYS = {"output", "kind", "files", "files_used", "files_unused", "rows", "kinds", "left_out"}
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +137,8 @@ def test_a_name_with_a_space_is_quoted(detour: Callable[..., Any], log: Path) ->
         (("log.jsonl", "-o", "x.jsonl", "--column", "rate"), "ROLE=NAME"),
         (("log.jsonl", "-o", "x.jsonl", "--column", "rate=x"), "no column can be the 'rate'"),
         (("broken.jsonl", "-o", "x.jsonl"), "broken.jsonl:2 is not JSON"),
-        (("latin.txt", "-o", "x.jsonl"), "latin.txt:2 is not UTF-8"),
+        (("latin.txt", "-o", "x.jsonl"), "not_utf8 1 (latin.txt); try: --encoding cp1252"),
+        (("fb.csv", "-o", "x.jsonl"), "these are rows already: detour check fb.csv"),
         (("latin.txt", "-o", "x.jsonl", "--good-from", "3"), "says nothing about documents"),
         (("latin.txt", "-o", "x.jsonl", "--tokens", "90", "--base", "gone"), "gone"),
         (("latin.txt", "-o", "x.jsonl", "--tokens", "90", "--characters", "90"), "exclude"),
@@ -150,6 +151,7 @@ def test_mistakes_end_in_advice(
     arguments: tuple[str, ...], told: str,
 ) -> None:  # fmt: skip
     (here / "empty").mkdir()
+    (here / "fb.csv").write_text("prompt,response,rating\na,b,up\n")
     (here / "broken.jsonl").write_text('{"prompt": "a", "response": "b", "rating": 1}\n{"pro\n')
     (here / "latin.txt").write_bytes("ein\nWörterbuch".encode("latin-1"))
     before = sorted(here.iterdir())
@@ -158,3 +160,25 @@ def test_mistakes_end_in_advice(
     assert told in refused.err.splitlines()[-1]
     assert detour("collect", *arguments, "--json").json["error"]
     assert sorted(here.iterdir()) == before
+
+
+def test_one_file_in_another_encoding_does_not_stop_the_others(
+    detour: Callable[..., Any], here: Path
+) -> None:
+    (here / "docs").mkdir()
+    long = "Das Gerät ist für alle da, und es läuft immer, auch in der Nacht."
+    (here / "docs" / "a.txt").write_text(long, "utf-8")
+    (here / "docs" / "b.txt").write_bytes(long.replace("alle", "dich").encode("cp1252"))
+    told = detour("collect", "docs", "-o", "x.jsonl")
+    assert told.code == 0
+    assert "nothing taken from: b.txt" in told.out
+    assert "not_utf8" in told.out
+    assert detour("collect", "docs/b.txt", "--encoding", "cp1252", "-o", "y.jsonl").code == 0
+    assert "für dich" in lines("y.jsonl")[0]["text"]
+
+
+def test_feedback_is_also_read_from_a_table(detour: Callable[..., Any], here: Path) -> None:
+    (here / "fb.csv").write_text("prompt,response,rating\nHi?,Ho.,up\nWhy?,No.,down\n", "utf-8")
+    told = detour("collect", "fb.csv", "--as", "feedback", "-o", "x.jsonl", "--json")
+    assert told.json["rows"] == {"train": 1}
+    assert lines("x.jsonl")[0]["messages"][1]["content"] == "Ho."

@@ -308,3 +308,18 @@ def test_threads_are_told_to_wait_asleep(monkeypatch, detour):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     main.run(["--version"])
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_ctrl_c_while_the_program_is_imported_is_no_traceback() -> None:
+    stopping = """
+import sys
+class Stop:
+    def find_spec(self, name, *_):
+        if name == "detour.cli.main":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+from detour.__main__ import main
+sys.exit(main())
+"""
+    told = subprocess.run([sys.executable, "-c", stopping], capture_output=True, text=True)
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "detour: stopped\n")

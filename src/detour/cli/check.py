@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 VERDICTS = {"ready": "green", "dirty": "yellow", "too_few": "yellow", "unusable": "red"}
 LONGEST_EXAMPLE = 600  # characters shown of a decoded row
 COUNTS = 12  # labels, languages or licences that are told
+NOT_READY = 1  # what --strict exits with
 _PATH = click.Path(path_type=Path)
 
 
@@ -63,6 +64,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--convert", type=_PATH, metavar="OUT", help="Write a copy without cleaning it.")
 @click.option("--html", type=_PATH, metavar="FILE", help="Write the report as a page.")
+@click.option("--strict", is_flag=True, help="Exit with 1 unless the verdict is ready.")
 @lang_option
 @json_option
 def command(
@@ -81,9 +83,10 @@ def command(
     to: str | None,
     convert: Path | None,
     html: Path | None,
+    strict: bool,
     language: str,
     as_json: bool,
-) -> None:
+) -> int:
     """Look at DATA before training: a JSONL, JSON, CSV, Parquet or text file, a folder with
     train, valid and test, or org/name of a dataset on the Hub.
     """
@@ -98,6 +101,11 @@ def command(
     table = open_table(data, encoding)
     if output:
         check_copy(table, output)
+    if html and html.exists():
+        raise ConfigError(
+            text("{path} is there already", path=html),
+            hint=text("another name; nothing is ever replaced"),
+        )
     tokenizer, limit = load_tokenizer(base_name)
     with _watched() as watch:
         report = look_at(table, tokenizer, limit, look, watch)
@@ -116,11 +124,12 @@ def command(
     if as_json:
         told = report.to_json()
         print_json({**told, **({"cleaned": cleaned.to_json()} if cleaned else {})})
-        return
-    t = Catalogue.load(language)
-    _say(report, t)
-    if cleaned and output:
-        _say_cleaned(cleaned, output, t)
+    else:
+        t = Catalogue.load(language)
+        _say(report, t)
+        if cleaned and output:
+            _say_cleaned(cleaned, output, t)
+    return NOT_READY if strict and report.verdict != "ready" else 0
 
 
 def _fault(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detour.cli.options import base_option, json_option, lang_option, roles
+from detour.cli.options import base_option, encoding_option, json_option, lang_option, roles
 from detour.cli.output import console, heading, is_terminal, note, print_json, print_table, say
 from detour.errors import ConfigError
 from detour.language.catalogue import Catalogue, text
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KINDS = ("documents", "code", "feedback")
 LENGTH = 1200  # characters: 600 to 800 tokens of the starter, some 300 of a large model
+SHOWN = 8  # files of which nothing was taken
 _PATH = click.Path(path_type=Path)
 
 
@@ -47,6 +48,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--column", "columns", multiple=True, metavar="ROLE=NAME",
               help="Feedback: which column is prompt, rating, correction, ...")  # fmt: skip
 @click.option("--good-from", type=float, help="Feedback: the lowest rating of a good answer.")
+@encoding_option
 @lang_option
 @json_option
 def command(
@@ -60,14 +62,16 @@ def command(
     reverse: bool,
     columns: tuple[str, ...],
     good_from: float | None,
+    encoding: str,
     language: str,
     as_json: bool,
 ) -> None:
     """Make training rows out of documents (text, Markdown, reStructuredText, HTML, PDF), Python
-    code, or JSONL logs of answers with feedback; SOURCE is a file or a folder.
+    code, or logs (JSONL, CSV) of answers with feedback; SOURCE is a file or a folder.
     """
     from detour.data.collect.sources import as_kind, find
     from detour.data.collect.writing import check_output, write
+    from detour.data.encodings import known_encoding
 
     t = Catalogue.load(language)
     found = find(sources, as_kind(kind))
@@ -75,7 +79,7 @@ def command(
     check_output(output, test_share is not None)
     _say_kind(found, t)
     fits = _fits(found, characters, tokens, base_name)
-    read = _reader(found, fits, reverse, roles(columns), good_from, t)
+    read = _reader(found, fits, reverse, roles(columns), good_from, known_encoding(encoding), t)
     with _watched() as watch:
         told = write(found.files, read, output, test_share, watch)
     if as_json:
@@ -125,6 +129,7 @@ def _reader(
     reverse: bool,
     columns: dict[str, str],
     good_from: float | None,
+    encoding: str,
     t: Catalogue,
 ) -> Reader:
     from detour.data.collect.rows import short_enough
@@ -133,7 +138,7 @@ def _reader(
         from detour.data.collect import documents
 
         assert fits is not None
-        return documents.reader_of(fits)
+        return documents.reader_of(fits, encoding)
     if found.kind == "code":
         from detour.data.collect import code
 
@@ -141,7 +146,7 @@ def _reader(
     else:
         from detour.data.collect.feedback import FeedbackLog
 
-        log = FeedbackLog(columns, good_from)
+        log = FeedbackLog(columns, good_from, encoding=encoding)
         told = log.look_at([file.path for file in found.files])
         if told:
             note(t.say(told))
@@ -181,6 +186,9 @@ def _say(told: Collected, output: Path, t: Catalogue) -> None:
         t("{path}: rows: {rows}; files used: {used} of {files}", path=output, rows=rows,
           used=told.files_used.total(), files=told.files)
     )  # fmt: skip
+    if told.unused:
+        more = ", …" if len(told.unused) > SHOWN else ""
+        say(t("nothing taken from: {names}", names=", ".join(told.unused[:SHOWN]) + more))
     if told.kinds:
         say(", ".join(f"{kind} {count}" for kind, count in told.kinds.most_common()))
     if told.left_out:

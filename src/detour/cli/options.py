@@ -99,11 +99,19 @@ def in_a_chain(path: Path) -> str:
     return shlex.quote(render([TermText(told)]))
 
 
+encoding_option = click.option(
+    "--encoding",
+    metavar="NAME",
+    default="utf-8",
+    show_default=True,
+    help="Of the files, such as cp1252 (Windows) or utf-16.",
+)
+
+
 def data_options(command: AnyCommand) -> AnyCommand:
     """--column, --format, --decimal and --encoding, wherever rows are read."""
     for option in (
-        click.option("--encoding", metavar="NAME", default="utf-8", show_default=True,
-                     help="Of the file, such as cp1252 (Windows) or utf-16."),
+        encoding_option,
         click.option("--decimal", type=click.Choice(["point", "comma"]),
                      help="The decimal mark of numbers, where they do not show it."),
         click.option("--format", "format_name", metavar="NAME",

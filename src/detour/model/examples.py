@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from detour.errors import DataError, NoSupervision
+from detour.errors import DataError, NoSupervision, WrongEncoding
 from detour.language.catalogue import text
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -119,7 +119,7 @@ def check_bytes(path: Path, start: bytes, expected: str = "", hint: str = "") ->
         DataError: UTF-16, or binary.
     """
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(
+        raise WrongEncoding(
             text("{path} is encoded in UTF-16", path=path),
             expected="UTF-8",
             hint=hint or text("save the file as UTF-8"),
@@ -136,7 +136,7 @@ def _decoded(raw: bytes, path: Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as cause:
         line = raw.count(b"\n", 0, cause.start) + 1
-        raise DataError(
+        raise WrongEncoding(
             text("{path}:{line} is not UTF-8", path=path, line=line),
             expected="UTF-8",
             found=text("byte 0x{byte:02x}", byte=raw[cause.start]),

@@ -43,6 +43,7 @@ _DEVICES = ("cpu", "cuda")
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 _DESCRIBING = ["*.json", "*.jinja", "*.model", "*.txt"]
 _WANTED = [*_DESCRIBING, "*.safetensors"]
+_TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # a warning of transformers
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None, Fingerprint]
@@ -297,7 +298,10 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return None
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        # rows that are too long are counted and told, or cut into blocks; never run as they are
+        tokenizer.deprecation_warnings[_TOO_LONG] = True
+        return tokenizer
     except (OSError, ValueError, KeyError, TypeError, ImportError) as cause:
         raise BaseError(
             text("the tokenizer in {folder} cannot be read", folder=folder),

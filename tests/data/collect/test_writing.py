@@ -79,6 +79,7 @@ def test_rows_are_written_once(tmp_path: Path) -> None:
     assert told.to_json() == {
         "files": 2,
         "files_used": {"train": 2},
+        "files_unused": [],
         "rows": {"train": 2},
         "kinds": {"good": 1, "corrected": 1},
         "left_out": {"bad": {"count": 2, "first": "a:2"}, "repeated": {"count": 1, "first": "b:1"}},

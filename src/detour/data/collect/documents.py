@@ -17,7 +17,8 @@ from detour.data.collect.lengths import Fits
 from detour.data.collect.passages import Block, passages
 from detour.data.collect.rows import LeftOut, Reader, Row
 from detour.data.collect.web_page import blocks_of_page
-from detour.errors import DataError
+from detour.data.encodings import UTF8, opened
+from detour.errors import DataError, WrongEncoding
 from detour.extras import require
 from detour.language.catalogue import text
 from detour.model.examples import Plain, read_text
@@ -33,14 +34,18 @@ Numbered: TypeAlias = list[tuple[int, str]]
 """Lines with their numbers, from 1."""
 
 
-def reader_of(fits: Fits) -> Reader:
-    """A reader of documents; its passages are as short as told."""
+def reader_of(fits: Fits, encoding: str = UTF8) -> Reader:
+    """A reader of documents in an encoding; its passages are as short as told."""
 
     def is_short(told: str) -> bool:
         return not told or fits(Plain(told))
 
     def read(path: Path) -> Iterator[Row | LeftOut]:
-        blocks = blocks_of(path)
+        try:
+            blocks = blocks_of(path, encoding)
+        except WrongEncoding:
+            yield LeftOut("not_utf8", str(path))
+            return
         place = "{path}, page {line}" if path.suffix.lower() == ".pdf" else "{path}:{line}"
         if not blocks:
             yield LeftOut("no_text", str(path))
@@ -54,19 +59,27 @@ def reader_of(fits: Fits) -> Reader:
     return read
 
 
-def blocks_of(path: Path) -> list[Block]:
+def blocks_of(path: Path, encoding: str = UTF8) -> list[Block]:
     """A document's blocks in their order; none where it holds no text.
 
     Raises:
-        DataError: not UTF-8, binary, or no PDF. MissingExtra: a PDF file, and no pypdf.
+        WrongEncoding: a text in another encoding. DataError: binary, or no PDF.
+        MissingExtra: a PDF file, and no pypdf.
     """
     ending = path.suffix.lower()
     if not path.read_bytes().strip():
         return []
     if ending == ".pdf":
         return _pdf(path)
-    told = read_text(path, text("such as Markdown")).replace("\r\n", "\n").replace("\r", "\n")
+    told = _told(path, encoding).replace("\r\n", "\n").replace("\r", "\n")
     return _BLOCKS.get(ending, _plain)(unicodedata.normalize("NFC", told))
+
+
+def _told(path: Path, encoding: str) -> str:
+    if encoding == UTF8:
+        return read_text(path, text("such as Markdown"))
+    with opened(path, encoding) as stream:
+        return stream.read().decode("utf-8")
 
 
 # ---- paragraphs -------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Conversations out of logs of feedback: good answers, and what people put in place of bad ones.
 
 A correction takes the place of the answer, a bad answer without one is left out with all that
-follows it. Knows JSONL files and the names that such logs use; does not know what is done with the
-rows.
+follows it. Knows files of rows and the names that such logs use; does not know what is done with
+the rows.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any, Final, cast
 from detour.data.collect.ratings import RATINGS, Mark, Range, Scale, mark_of
 from detour.data.collect.rows import LeftOut, Row
 from detour.data.collect.turns import Turn, answer_of, turns_of
+from detour.data.encodings import UTF8
 from detour.data.forms import READERS, Fault
 from detour.data.meaning import Columns
+from detour.data.table import SUFFIXES
 from detour.errors import ConfigError, DataError
 from detour.language.catalogue import Text, text
 from detour.model.examples import example_of
@@ -38,6 +40,7 @@ class FeedbackLog:
     """Role to column, where names say nothing; roles are those of `ROLES`."""
     good_from: float | None = None
     scale: Scale = field(default_factory=Scale)
+    encoding: str = UTF8
 
     def __post_init__(self) -> None:
         for role in self.columns:
@@ -56,7 +59,7 @@ class FeedbackLog:
         """
         numbers = Range()
         for path in files:
-            for values, _ in _lines(path):
+            for values, _ in _lines(path, self.encoding):
                 for mark in (self._mark(values), *(turn.mark for turn in self._turns(values))):
                     numbers.add(mark)
         self.scale = numbers.scale(self.good_from)
@@ -66,7 +69,7 @@ class FeedbackLog:
         """One row or one omission a line. Raises DataError: a line that is no JSON object."""
         if not path.stat().st_size:
             yield LeftOut("no_text", str(path))
-        for values, source in _lines(path):
+        for values, source in _lines(path, self.encoding):
             turns = _from_the_question(self._turns(values))
             correction = self._correction(values)
             if correction and not any(turn.role == "assistant" for turn in turns):
@@ -132,10 +135,11 @@ def _from_the_question(turns: list[Turn]) -> list[Turn]:
     return [turn for turn in turns[:asked] if turn.role == "system"] + turns[asked:]
 
 
-def _lines(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _lines(path: Path, encoding: str) -> Iterator[tuple[Mapping[str, Any], str]]:
     if not path.stat().st_size:  # a log that has just begun
         return
-    for row in READERS["JSONL"](path, lambda _read, _size: None):
+    form = SUFFIXES.get(path.suffix.lower(), "JSONL")
+    for row in READERS[form](path, lambda _read, _size: None, encoding):
         if isinstance(row, Fault):
             raise row.error
         yield row.values, row.source

@@ -23,6 +23,7 @@ WHY: Final[Mapping[str, Text]] = {
     "no_conversation": text("no question with an answer in it"),
     "no_text": text("a file without text"),
     "not_prose": text("a comment that is code, a mark for a tool, or a TODO"),
+    "not_utf8": text("a file in another encoding"),
     "repeated": text("the same as an earlier row"),
     "tiny": text("hardly anything to learn from"),
     "too_long": text("longer than --characters or --tokens allows"),
@@ -32,6 +33,7 @@ WHY: Final[Mapping[str, Text]] = {
 }
 HINTS: Final[Mapping[str, Text]] = {
     "no_conversation": text("name the columns: --column prompt=… --column completion=…"),
+    "not_utf8": text("--encoding cp1252 (Windows), or whatever they are in"),
     "too_long": text("a larger number behind --characters or --tokens"),
     "unclear": text("ratings such as up and down, or name their column: --column rating=…"),
     "unrated": text("say where the rating stands: --column rating=…"),

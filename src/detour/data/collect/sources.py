@@ -6,6 +6,7 @@ Knows names and endings; opens nothing.
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ ENDINGS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "feedback": (".jsonl", ".ndjson"),
 }
 KINDS: Final[tuple[Kind, ...]] = ("documents", "code", "feedback")
+TABLES: Final = (".csv", ".tsv", ".json", ".parquet")  # read as feedback where that is told
 NOT_ENTERED = ("__pycache__", "node_modules")  # and hidden ones, and virtual environments
 VIRTUAL = "pyvenv.cfg"  # a file in every virtual environment
 
@@ -112,6 +114,11 @@ def _nothing(sources: Sequence[Path], there: Sequence[File], kind: Kind | None) 
     endings = Counter(file.path.suffix.lower() or file.path.name for file in there)
     wanted: Sequence[Kind] = [kind] if kind else KINDS
     hint = text("say what it is: --as {kinds}", kinds=" | ".join(KINDS))
+    if tables := [file for file in there if file.path.suffix.lower() in TABLES]:
+        hint = text(
+            "these are rows already: {command}; answers with ratings in them: --as feedback",
+            command=f"detour check {shlex.quote(str(tables[0].path))}",
+        )
     raise DataError(
         text("{path} holds no file to collect from", path=", ".join(map(str, sources))),
         expected=", ".join(ending for one in wanted for ending in ENDINGS[one]),

@@ -37,6 +37,8 @@ class Collected:
     """By split: `train`, and perhaps `test`."""
     files_used: Counter[str] = field(default_factory=lambda: Counter[str]())
     """By split: those of which at least one row was written."""
+    unused: list[str] = field(default_factory=lambda: [])
+    """Names of files of which no row was written."""
     kinds: Counter[str] = field(default_factory=lambda: Counter[str]())
     left_out: Counter[str] = field(default_factory=lambda: Counter[str]())
     first: dict[str, str] = field(default_factory=lambda: {})
@@ -52,6 +54,7 @@ class Collected:
         return {
             "files": self.files,
             "files_used": dict(self.files_used),
+            "files_unused": self.unused,
             "rows": dict(self.rows),
             "kinds": dict(self.kinds),
             "left_out": {why: {"count": count, "first": self.first[why]}
@@ -169,6 +172,8 @@ class _Writing:
                 count += 1
             self.told.rows[split] += count
             self.told.files_used[split] += bool(count)
+            if not count:
+                self.told.unused.append(file.name)
             if self.watch:
                 self.watch(done, len(files))
         if not self.told.rows[split]:
