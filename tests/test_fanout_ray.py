@@ -108,12 +108,16 @@ def test_a_search_outlives_a_killed_worker(cluster, tiny_folder, tmp_path, monke
 
 @pytest.mark.long  # a cluster takes its time to believe that a node is gone
 def test_a_node_that_is_gone_does_not_hold_its_job(cluster, tmp_path):
-    node = cluster.add_node(num_cpus=1)
+    import ray
+
+    cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     with Fanout.on_cluster(cluster.address, workers=3) as fanout:
         run = fanout.run(jobs.slow, [2.0] * 9)
         next(run)
-        cluster.remove_node(node, allow_graceful=False)
+        ours = ray.get_runtime_context().get_node_id()  # a command dies with its own node
+        other = next(node for node in cluster.worker_nodes if node.node_id != ours)
+        cluster.remove_node(other, allow_graceful=False)
         assert [done.error for done in run] == [None] * 8
 
 
