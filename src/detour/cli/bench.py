@@ -26,6 +26,7 @@ from detour.cli.pipeline import settings_from
 from detour.language.catalogue import Catalogue
 
 if TYPE_CHECKING:
+    from detour.data.numbers import Mark
     from detour.model.base import Base
     from detour.training.estimate.bench import Bench
 
@@ -54,6 +55,8 @@ def command(
     data: str,
     columns: tuple[str, ...],
     format_name: str | None,
+    decimal: Mark | None,
+    encoding: str,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -77,12 +80,17 @@ def command(
     from detour.training.estimate.bench import bench
 
     config = make_config(settings_from(config_file, flags))
-    loaded = read_data(data, roles(columns), format_name)
+    loaded = read_data(data, roles(columns), format_name, decimal=decimal, encoding=encoding)
     rows = learnable(loaded)
     base = load_base(base_name, device, dtype, quantize)
     note(t("{count} rows from {data}; {told}; base {base}", count=len(rows), data=data,
            told=loaded.told, base=base.name))  # fmt: skip
-    looked_at(data, base, Look(roles(columns), format_name, near=False), t)
+    looked_at(
+        data,
+        base,
+        Look(roles(columns), format_name, decimal=decimal, encoding=encoding, near=False),
+        t,
+    )
     found = bench(base, loaded, config, measured, watts)
     hours = found.estimate_seconds / 3600
     price = None if price_per_hour is None else price_per_hour * hours

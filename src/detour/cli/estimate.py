@@ -23,6 +23,7 @@ from detour.errors import ConfigError
 from detour.language.catalogue import Catalogue, text
 
 if TYPE_CHECKING:
+    from detour.data.numbers import Mark
     from detour.model.blueprint import Blueprint
     from detour.training.config import TrainConfig
     from detour.training.estimate.estimate import Estimate, Way
@@ -67,6 +68,8 @@ def command(
     data: str | None,
     columns: tuple[str, ...],
     format_name: str | None,
+    decimal: Mark | None,
+    encoding: str,
     tokens: int | None,
     rows: int | None,
     sequence_length: int | None,
@@ -98,7 +101,7 @@ def command(
     machine = None if on_cpu else gpu_called(gpu)
     blueprint = Blueprint.of(base_name)
     workload = (
-        _of_data(data, base_name, blueprint, config, columns, format_name)
+        _of_data(data, base_name, blueprint, config, columns, format_name, decimal, encoding)
         if data
         else _told(tokens, rows, sequence_length, blueprint, config)
     )
@@ -151,6 +154,8 @@ def _of_data(
     config: TrainConfig,
     columns: tuple[str, ...],
     format_name: str | None,
+    decimal: Mark | None,
+    encoding: str,
 ) -> Workload:
     from detour.data.reading import read_data
     from detour.errors import BaseError
@@ -158,7 +163,7 @@ def _of_data(
     from detour.model.loading import load_tokenizer
     from detour.training.estimate.workload import Workload
 
-    loaded = read_data(data, roles(columns), format_name)
+    loaded = read_data(data, roles(columns), format_name, decimal=decimal, encoding=encoding)
     tokenizer, _ = load_tokenizer(base_name)
     if tokenizer is None:
         raise BaseError(

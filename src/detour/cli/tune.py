@@ -21,6 +21,7 @@ from detour.errors import Interrupted
 from detour.language.catalogue import Catalogue, text
 
 if TYPE_CHECKING:
+    from detour.data.numbers import Mark
     from detour.training.tune.search import Comparison, Found
 
 
@@ -48,6 +49,8 @@ def command(
     output: Path,
     columns: tuple[str, ...],
     format_name: str | None,
+    decimal: Mark | None,
+    encoding: str,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -74,7 +77,9 @@ def command(
     check_packages(address)
     check_place(output, resume)
     space = read_space(space_file) if space_file else None
-    rows = parted(read_data(data, roles(columns), format_name), seed)
+    rows = parted(
+        read_data(data, roles(columns), format_name, decimal=decimal, encoding=encoding), seed
+    )
     note(t("{learned} rows to learn, {validation} to choose by, {test} to judge by in the end",
            learned=len(rows.learned), validation=len(rows.validation),
            test=len(rows.test)))  # fmt: skip

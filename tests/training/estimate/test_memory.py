@@ -183,7 +183,7 @@ def test_what_torch_keeps_for_the_backward(kind, dtype):
     config = make_config({"rank": 2})
     factors = factors_of(base.slots, base.slots.named("all-linear"), config, base.device)
     rows = [Encoded([5] * 96, [False] * 95 + [True])] * 4
-    batch, head = padded(rows, 0), base.head
+    batch, head, forward = padded(rows, 0), base.head, base.forward
     owned = {p.untyped_storage().data_ptr() for p in base.model.parameters()}
     owned |= {p.untyped_storage().data_ptr() for p in factors.parameters()}
     kept: dict[int, int] = {}
@@ -196,7 +196,7 @@ def test_what_torch_keeps_for_the_backward(kind, dtype):
 
     with base.slots.hold(factors.contents()):
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = answer_loss(base.model, head, batch)
+            loss = answer_loss(forward, head, batch)
         found = sum(kept.values())
         loss.backward()
     sizes = sizes_of(Blueprint.of_config(base.model.config, kind), config)

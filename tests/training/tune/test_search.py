@@ -151,7 +151,7 @@ def test_the_datas_own_parts_are_kept(tmp_path):
         lines = "".join(json.dumps(row) + "\n" for row in own)
         (tmp_path / f"{part}.jsonl").write_text(lines)
     rows = parted(read_data(tmp_path), 0)
-    assert [row.prompt for row in rows.test] == ["Who is Elo?", "Who is Emi?"]
+    assert [row.prompt for row in rows.test] == [row["prompt"] for row in DATA[13:]]
     assert (len(rows.learned), len(rows.validation)) == (11, 2)
 
 

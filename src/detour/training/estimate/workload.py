@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 
 from detour.data.reading import Loaded, check_apart, learnable
 from detour.model.rows import Encoded, encode
-from detour.training.batches import Order
 from detour.training.config import TrainConfig
 from detour.training.cost import Work
 from detour.training.material import JUDGED_OF_LEARNED, Row
@@ -28,8 +27,8 @@ class Rows:
     Attributes:
         count: of them.
         tokens: of a row.
-        padded: of a row with the padding of its batch.
-        pairs: of tokens of a padded row, squared.
+        padded: of a row with its padding, where that is computed.
+        pairs: of tokens of a row, squared.
         learned: tokens of a row that the loss counts.
         longest: tokens of the longest.
     """
@@ -47,17 +46,14 @@ class Rows:
         return Rows(count, tokens, tokens, tokens**2, tokens, longest)
 
     @staticmethod
-    def of(rows: Sequence[Encoded], batch_size: int, seed: int) -> Rows:
-        """In the batches of a first epoch."""
+    def of(rows: Sequence[Encoded]) -> Rows:
+        """As `detour train` runs them: without padding."""
         lengths = [len(row.ids) for row in rows]
-        order = Order(lengths, batch_size, seed)
-        batches = [order[step] for step in range(order.per_epoch)]
-        padded = [max(lengths[row] for row in batch) for batch in batches for _ in batch]
         return Rows(
             len(rows),
             fmean(lengths),
-            fmean(padded),
-            fmean(length**2 for length in padded),
+            fmean(lengths),
+            fmean(length**2 for length in lengths),
             fmean(sum(row.learned[1:]) for row in rows),
             max(lengths),
         )
@@ -92,7 +88,7 @@ class Workload:
 
         def rows(examples: Sequence[Row]) -> Rows:
             encoded = encode(tokenizer, examples, longest, config.block)
-            return Rows.of(encoded, config.batch_size, config.seed)
+            return Rows.of(encoded)
 
         return Workload(rows(kept), rows(held or kept[:JUDGED_OF_LEARNED]))
 
