@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from statistics import median
+from typing import Any
 
 from detour.data.reading import Loaded
 from detour.errors import MachineError
@@ -99,10 +100,13 @@ def bench(
     width = base.model.config.get_text_config().hidden_size
     plan = derive(config, width, workload.learned.count)
     kept, held = parts_of(loaded, config)
-    _ = base.head  # its check is part of loading
+    _ = base.head, base.forward  # their checks are part of loading
     last = WARM_UP + steps
     # one more, for the last step of a training is followed by a validation
-    short = config.model_copy(update={"steps": last + 1, "epochs": None, "validations": 1})
+    changed: dict[str, Any] = {"steps": last + 1, "epochs": None, "validations": 1}
+    if not held:  # rows that are learned judge then, by themselves
+        changed["validation_share"] = 0.0
+    short = config.model_copy(update=changed)
     before = gemm_peak(base.device, base.dtype)
     memory = PeakMemory(base.device)
     with counted(base) as work:
@@ -110,7 +114,7 @@ def bench(
         with suppress(_Enough):
             train_with(
                 base, Loaded({"train": tuple(kept)}, loaded.told, loaded.format), short,
-                validation=(held or kept)[:JUDGED], watcher=clock,
+                validation=held[:JUDGED] or None, watcher=clock,
             )  # fmt: skip
     above = memory.above()
     peak = max(before, gemm_peak(base.device, base.dtype))
