@@ -1,9 +1,11 @@
 """A home of adapters for a tiny base, and the command line called as a person calls it."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,3 +107,18 @@ def keep(
         return Adapter.load(shelf / name)
 
     return save
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a played wandb was told."""
+    calls: list[Any] = []
+    run = SimpleNamespace(
+        log=lambda values, step: calls.append((step, values)),
+        summary=SimpleNamespace(update=lambda values: calls.append(values)),
+        finish=lambda exit_code: calls.append(exit_code),
+    )
+    module = ModuleType("wandb")
+    vars(module)["init"] = lambda **given: (calls.append(given), run)[1]
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return calls

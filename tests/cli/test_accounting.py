@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,21 +23,6 @@ def call(shelf: Path, tiny_folder: Path) -> tuple[Any, ...]:
     path = shelf.parent.parent / "here" / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return ("train", path, "-o", "mine", "--base", tiny_folder, *FAST)
-
-
-@pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What a played wandb was told."""
-    calls: list[Any] = []
-    run = SimpleNamespace(
-        log=lambda values, step: calls.append((step, values)),
-        summary=SimpleNamespace(update=lambda values: calls.append(values)),
-        finish=lambda exit_code: calls.append(exit_code),
-    )
-    module = ModuleType("wandb")
-    vars(module)["init"] = lambda **given: (calls.append(given), run)[1]
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    return calls
 
 
 def test_the_cost_is_told_everywhere_alike(detour: Callable[..., Any], call: tuple[Any, ...]):

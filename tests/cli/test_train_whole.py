@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,21 +23,6 @@ def call(shelf: Path, tiny_folder: Path) -> tuple[Any, ...]:
     rows = [{"prompt": f"Who was number {n}?", "completion": "A hairdresser."} for n in range(8)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return ("train", path, "--base", tiny_folder, "--whole", "--steps", 4, "-o", "model")
-
-
-@pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What a played wandb was told."""
-    calls: list[Any] = []
-    run = SimpleNamespace(
-        log=lambda values, step: calls.append((step, values)),
-        summary=SimpleNamespace(update=lambda values: calls.append(values)),
-        finish=lambda exit_code: calls.append(exit_code),
-    )
-    module = ModuleType("wandb")
-    vars(module)["init"] = lambda **given: (calls.append(given), run)[1]
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    return calls
 
 
 def test_every_option_is_followed(detour: Call, call: tuple[Any, ...], wandb: list[Any]) -> None:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from detour.data.report import DataReport, Look
     from detour.training.cost import AnyBase
 
-SHOWN = 80  # characters of an answer
-
 
 @click.command("train")
 @click.argument("data", required=False)
