@@ -38,8 +38,10 @@ def test_of_a_file_that_was_split_what_was_kept_is_known(base: Base) -> None:
 
 def test_plain_texts_and_rows_with_a_part_of_their_own(base: Base) -> None:
     told = [Plain(f"Text {n} that stands alone.") for n in range(3)]
-    adapter = train_with(base, told, make_config(FAST), validation=told[:1]).adapter
+    other = Plain("Text that nothing was trained on.")
+    adapter = train_with(base, told, make_config(FAST), validation=[other]).adapter
     assert learned_by(adapter, told) == told
+    assert learned_by(adapter, [other]) == []
 
 
 @pytest.mark.parametrize("kind", ["label", "value"])
