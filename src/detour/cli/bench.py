@@ -14,19 +14,17 @@ import click
 
 from detour.cli.accounting import cost_options
 from detour.cli.options import (
-    data_options,
     json_option,
     lang_option,
     load_base,
     model_options,
-    roles,
 )
 from detour.cli.output import note, print_json, say
 from detour.cli.pipeline import settings_from
+from detour.cli.rows import RowOptions, row_options
 from detour.language.catalogue import Catalogue
 
 if TYPE_CHECKING:
-    from detour.data.numbers import Mark
     from detour.model.base import Base
     from detour.training.estimate.bench import Bench
 
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
 @click.command("bench")
 @click.option("--data", required=True, metavar="DATA",
               help="The rows, in any form that detour check knows.")  # fmt: skip
-@data_options
+@row_options
 @model_options
 @click.option("--steps", "measured", type=click.IntRange(min=1), default=8, show_default=True,
               help="Steps to measure, after two that are not counted.")  # fmt: skip
@@ -53,10 +51,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     data: str,
-    columns: tuple[str, ...],
-    format_name: str | None,
-    decimal: Mark | None,
-    encoding: str,
+    reading: RowOptions,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -74,23 +69,17 @@ def command(
     """
     t = Catalogue.load(language)
     from detour.cli.train import looked_at
-    from detour.data.reading import learnable, read_data
-    from detour.data.report import Look
+    from detour.data.reading import learnable
     from detour.training.config import make_config
     from detour.training.estimate.bench import bench
 
     config = make_config(settings_from(config_file, flags))
-    loaded = read_data(data, roles(columns), format_name, decimal=decimal, encoding=encoding)
+    loaded = reading.read(data)
     rows = learnable(loaded)
     base = load_base(base_name, device, dtype, quantize)
     note(t("{count} rows from {data}; {told}; base {base}", count=len(rows), data=data,
            told=loaded.told, base=base.name))  # fmt: skip
-    looked_at(
-        data,
-        base,
-        Look(roles(columns), format_name, decimal=decimal, encoding=encoding, near=False),
-        t,
-    )
+    looked_at(data, base, reading.look(), t)
     found = bench(base, loaded, config, measured, watts)
     hours = found.estimate_seconds / 3600
     price = None if price_per_hour is None else price_per_hour * hours

@@ -8,12 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import base_option, data_options, json_option, lang_option, roles
+from detour.cli.options import base_option, json_option, lang_option
 from detour.cli.output import (
     console,
     heading,
@@ -24,6 +25,7 @@ from detour.cli.output import (
     print_table,
     say,
 )
+from detour.cli.rows import RowOptions, row_options
 from detour.errors import ConfigError
 from detour.language.catalogue import Catalogue, text
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from detour.data.clean import Cleaned
-    from detour.data.numbers import Mark
     from detour.data.records import Record
     from detour.data.report import DataReport, Decoded, Watch
 
@@ -44,7 +45,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.command("check")
 @click.argument("data")
-@data_options
+@row_options
 @base_option
 @click.option("--names", is_flag=True, help="Take names behind titles for personal data too.")
 @click.option("--no-near", is_flag=True, help="Do not look for near duplicates.")
@@ -69,10 +70,7 @@ _PATH = click.Path(path_type=Path)
 @json_option
 def command(
     data: str,
-    columns: tuple[str, ...],
-    format_name: str | None,
-    decimal: Mark | None,
-    encoding: str,
+    reading: RowOptions,
     base_name: str,
     names: bool,
     no_near: bool,
@@ -93,12 +91,11 @@ def command(
     renamed = _renamed(renames, fix)
     output = _output(fix, convert, redact, to)
     from detour.data.clean import Cleaning, check_copy, write_cleaned
-    from detour.data.report import Look, look_at
-    from detour.data.table import open_table
+    from detour.data.report import look_at
     from detour.model.loading import load_tokenizer
 
-    look = Look(roles(columns), format_name, names, sample, decimal, encoding, not no_near)
-    table = open_table(data, encoding)
+    look = replace(reading.look(), names=names, sample=sample, near=not no_near)
+    table = reading.table(data)
     if output:
         check_copy(table, output)
     if html and html.exists():

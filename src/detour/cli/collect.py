@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detour.cli.options import base_option, encoding_option, json_option, lang_option, roles
+from detour.cli.options import base_option, json_option, lang_option
 from detour.cli.output import console, heading, is_terminal, note, print_json, print_table, say
+from detour.cli.rows import encoding_option, roles
 from detour.errors import ConfigError
 from detour.language.catalogue import Catalogue, text
 

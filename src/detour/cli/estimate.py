@@ -11,19 +11,17 @@ import click
 
 from detour.cli.options import (
     base_option,
-    data_options,
     dtype_option,
     json_option,
     lang_option,
-    roles,
 )
 from detour.cli.output import heading, print_json, print_table, say
 from detour.cli.pipeline import settings_over
+from detour.cli.rows import RowOptions, row_options
 from detour.errors import ConfigError
 from detour.language.catalogue import Catalogue, text
 
 if TYPE_CHECKING:
-    from detour.data.numbers import Mark
     from detour.model.blueprint import Blueprint
     from detour.training.config import TrainConfig
     from detour.training.estimate.estimate import Estimate, Way
@@ -40,7 +38,7 @@ _COUNT = click.IntRange(min=1)
               help="Such as A100-80GB or L40; cpu is this machine.")  # fmt: skip
 @click.option("--gpus", type=_COUNT, default=1, show_default=True, help="How many of them.")
 @click.option("--data", metavar="DATA", help="The rows, in any form that detour check knows.")
-@data_options
+@row_options
 @click.option("--tokens", type=_COUNT,
               help="Of all rows.  [default: rows × sequence length]")  # fmt: skip
 @click.option("--rows", type=_COUNT,
@@ -66,10 +64,7 @@ def command(
     gpu: str,
     gpus: int,
     data: str | None,
-    columns: tuple[str, ...],
-    format_name: str | None,
-    decimal: Mark | None,
-    encoding: str,
+    reading: RowOptions,
     tokens: int | None,
     rows: int | None,
     sequence_length: int | None,
@@ -101,7 +96,7 @@ def command(
     machine = None if on_cpu else gpu_called(gpu)
     blueprint = Blueprint.of(base_name)
     workload = (
-        _of_data(data, base_name, blueprint, config, columns, format_name, decimal, encoding)
+        _of_data(data, base_name, blueprint, config, reading)
         if data
         else _told(tokens, rows, sequence_length, blueprint, config)
     )
@@ -152,18 +147,14 @@ def _of_data(
     base_name: str,
     blueprint: Blueprint,
     config: TrainConfig,
-    columns: tuple[str, ...],
-    format_name: str | None,
-    decimal: Mark | None,
-    encoding: str,
+    reading: RowOptions,
 ) -> Workload:
-    from detour.data.reading import read_data
     from detour.errors import BaseError
     from detour.model.base import UNLIMITED
     from detour.model.loading import load_tokenizer
     from detour.training.estimate.workload import Workload
 
-    loaded = read_data(data, roles(columns), format_name, decimal=decimal, encoding=encoding)
+    loaded = reading.read(data)
     tokenizer, _ = load_tokenizer(base_name)
     if tokenizer is None:
         raise BaseError(

@@ -21,20 +21,18 @@ from detour.cli.evaluate_more import (
 )
 from detour.cli.evaluate_suite import data_or_suite, evaluate_suite, suite_options
 from detour.cli.options import (
-    data_options,
     json_option,
     load_base,
     model_options,
     parse_chain,
-    roles,
 )
 from detour.cli.output import note, print_json
+from detour.cli.rows import RowOptions, row_options
 from detour.errors import ConfigError, DataError
 from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from detour.adapter.chain import Chain
-    from detour.data.numbers import Mark
     from detour.data.reading import Loaded
     from detour.evaluate.answers import Answered
     from detour.model.base import Base
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("data", required=False)
-@data_options
+@row_options
 @model_options
 @click.option("--chain", "chain_text", metavar="SPEC",
               help="Adapters and weights that are judged beside the base.")  # fmt: skip
@@ -61,10 +59,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     data: str | None,
-    columns: tuple[str, ...],
-    format_name: str | None,
-    decimal: Mark | None,
-    encoding: str,
+    reading: RowOptions,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -84,9 +79,9 @@ def command(
         head, arms = evaluate_suite(base_name, device, dtype, quantize, chain_text, suite)
         _tell(head, arms, as_json)
         return
-    from detour.data.reading import leaked, read_data
+    from detour.data.reading import leaked
 
-    loaded = read_data(data, roles(columns), format_name, decimal=decimal, encoding=encoding)
+    loaded = reading.read(data)
     chosen, part = _part(loaded, split)
     rows = list(part)[:items]
     chain = parse_chain(chain_text)

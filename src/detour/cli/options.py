@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from detour.cli.output import plain
-from detour.errors import ConfigError, RequestError
+from detour.errors import RequestError
 from detour.language.catalogue import LANGUAGES, VARIABLE, text
 
 if TYPE_CHECKING:
@@ -97,44 +97,6 @@ def in_a_chain(path: Path) -> str:
 
     told = str(path) if path.is_absolute() else f"./{path}"
     return shlex.quote(render([TermText(told)]))
-
-
-encoding_option = click.option(
-    "--encoding",
-    metavar="NAME",
-    default="utf-8",
-    show_default=True,
-    help="Of the files, such as cp1252 (Windows) or utf-16.",
-)
-
-
-def data_options(command: AnyCommand) -> AnyCommand:
-    """--column, --format, --decimal and --encoding, wherever rows are read."""
-    for option in (
-        encoding_option,
-        click.option("--decimal", type=click.Choice(["point", "comma"]),
-                     help="The decimal mark of numbers, where they do not show it."),
-        click.option("--format", "format_name", metavar="NAME",
-                     help="What the rows are, where their columns do not say it."),
-        click.option("--column", "columns", multiple=True, metavar="ROLE=NAME",
-                     help="Which column plays a role, such as prompt=question; can be repeated."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def roles(columns: tuple[str, ...]) -> dict[str, str]:
-    """`prompt=question` as `{"prompt": "question"}`. Raises ConfigError."""
-    found: dict[str, str] = {}
-    for one in columns:
-        role, sign, name = one.partition("=")
-        if not sign or not role or not name:
-            raise ConfigError(
-                text("--column {given} names no role and no column", given=one),
-                expected="ROLE=NAME", hint="--column prompt=question",
-            )  # fmt: skip
-        found[role.strip()] = name
-    return found
 
 
 def sampling_options(command: AnyCommand) -> AnyCommand:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from detour.cli.options import roles
 from detour.cli.output import note
+from detour.cli.rows import RowOptions
 from detour.errors import ConfigError
 from detour.language.catalogue import Catalogue, text
 
@@ -29,8 +29,7 @@ class Asked:
     output: Path
     base: str
     whole: bool
-    format_name: str | None = None
-    columns: dict[str, str] = field(default_factory=dict[str, str])
+    reading: RowOptions
     dtype: str | None = None
     quantize: str | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -40,9 +39,8 @@ def asked(
     data: str | None,
     output: Path | None,
     base: str,
-    columns: tuple[str, ...],
+    reading: RowOptions,
     *,
-    format_name: str | None,
     dtype: str | None,
     quantize: str | None,
     whole: bool,
@@ -65,7 +63,7 @@ def asked(
         if click.get_current_context().get_parameter_source("base_name") == ParameterSource.DEFAULT:
             base = pipeline.base
         data, output = data or pipeline.data, output or _folder(pipeline.output)
-        format_name = format_name or pipeline.format_name
+        reading = reading.over(pipeline.columns, pipeline.format_name)
         dtype, quantize = dtype or pipeline.dtype, quantize or pipeline.quantize
     if not data or not output:
         raise ConfigError(
@@ -75,8 +73,7 @@ def asked(
                       "is one of Axolotl or LlamaFactory"),
         )  # fmt: skip
     return Asked(
-        data, output, base, whole or bool(pipeline and pipeline.whole), format_name,
-        {**(pipeline.columns if pipeline else {}), **roles(columns)}, dtype, quantize,
+        data, output, base, whole or bool(pipeline and pipeline.whole), reading, dtype, quantize,
         settings_over(settings, flags),
     )  # fmt: skip
 

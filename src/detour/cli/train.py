@@ -10,7 +10,6 @@ import click
 
 from detour.cli.accounting import accounting_of, accounting_options
 from detour.cli.options import (
-    data_options,
     full_option,
     json_option,
     lang_option,
@@ -19,10 +18,10 @@ from detour.cli.options import (
 )
 from detour.cli.output import note
 from detour.cli.pipeline import asked
+from detour.cli.rows import RowOptions, row_options
 from detour.language.catalogue import ENGLISH, Catalogue, text
 
 if TYPE_CHECKING:
-    from detour.data.numbers import Mark
     from detour.data.report import DataReport, Look
     from detour.training.cost import AnyBase
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 @click.argument("data", required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path),
               help="The adapter's new folder.")  # fmt: skip
-@data_options
+@row_options
 @model_options
 @full_option
 @click.option("--start", metavar="NAME",
@@ -71,10 +70,7 @@ if TYPE_CHECKING:
 def command(
     data: str | None,
     output: Path | None,
-    columns: tuple[str, ...],
-    format_name: str | None,
-    decimal: Mark | None,
-    encoding: str,
+    reading: RowOptions,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -96,21 +92,19 @@ def command(
     t = Catalogue.load(language)
     accounting = accounting_of(flags)
     ask = asked(
-        data, output, base_name, columns, format_name=format_name, dtype=dtype, quantize=quantize,
+        data, output, base_name, reading, dtype=dtype, quantize=quantize,
         whole=whole, config_file=config_file, flags=flags, t=t,
     )  # fmt: skip
     from detour.adapter.peft_format import check_vacant
-    from detour.data.reading import read_data
-    from detour.data.report import Look
     from detour.team import launched
 
-    loaded = read_data(ask.data, ask.columns, ask.format_name, decimal=decimal, encoding=encoding)
+    loaded = ask.reading.read(ask.data)
     if not (replace or resume):
         check_vacant(ask.output)
     has_head = loaded.kind in ("classification", "regression")
     if ask.whole or has_head:
         launched().check_alone(text("the training of heads and of whole models"))
-    look = Look(ask.columns, ask.format_name, decimal=decimal, encoding=encoding, near=False)
+    look = ask.reading.look()
     if ask.whole:
         from detour.cli.train_whole import train_whole_and_save
 

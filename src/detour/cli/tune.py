@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING
 import click
 
 from detour.cli.options import (
-    data_options,
     in_a_chain,
     json_option,
     lang_option,
     model_options,
-    roles,
     seed_option,
 )
 from detour.cli.output import note, print_json, print_table, say
+from detour.cli.rows import RowOptions, row_options
 from detour.errors import Interrupted
 from detour.language.catalogue import Catalogue, text
 
 if TYPE_CHECKING:
-    from detour.data.numbers import Mark
     from detour.training.tune.search import Comparison, Found
 
 
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("data")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="The study's folder.")  # fmt: skip
-@data_options
+@row_options
 @model_options
 @click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True,
               help="Configurations to try, the default among them.")  # fmt: skip
@@ -47,10 +45,7 @@ if TYPE_CHECKING:
 def command(
     data: str,
     output: Path,
-    columns: tuple[str, ...],
-    format_name: str | None,
-    decimal: Mark | None,
-    encoding: str,
+    reading: RowOptions,
     base_name: str,
     device: str | None,
     dtype: str | None,
@@ -67,7 +62,6 @@ def command(
 ) -> None:
     """Search settings for a training on DATA, and say whether they beat the default."""
     t = Catalogue.load(language)
-    from detour.data.reading import read_data
     from detour.training.tune.record import save, summary
     from detour.training.tune.search import Wanted, check_packages, parted, search
     from detour.training.tune.space import read_space
@@ -77,9 +71,7 @@ def command(
     check_packages(address)
     check_place(output, resume)
     space = read_space(space_file) if space_file else None
-    rows = parted(
-        read_data(data, roles(columns), format_name, decimal=decimal, encoding=encoding), seed
-    )
+    rows = parted(reading.read(data), seed)
     note(t("{learned} rows to learn, {validation} to choose by, {test} to judge by in the end",
            learned=len(rows.learned), validation=len(rows.validation),
            test=len(rows.test)))  # fmt: skip
