@@ -24,6 +24,8 @@ Identity: TypeAlias = Mapping[str, str]
 """What must be equal for a state to fit, by names such as `settings` and `base`: the values or
 digests of them."""
 FILE = "state.safetensors"
+DEALING = frozenset({"seed", "validation_share"})
+"""Settings that deal the rows to what is learned and what is held back."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -65,6 +67,8 @@ def read_state(folder: Path, run: Identity) -> tuple[dict[str, Any], dict[str, T
     before = told["run"] if isinstance(told["run"], dict) else {}
     if before != run:
         changed = [part for part in {**run, **before} if before.get(part) != run.get(part)]
+        if DEALING & set(changed):  # then other rows are learned, though none need have changed
+            changed = [part for part in changed if part != "data"]
         raise TrainingError(
             text("{path} belongs to another run", path=path),
             expected=text("the same base, data and settings"),

@@ -277,7 +277,7 @@ def test_resuming_with_other_settings_is_refused(detour, data, tiny_folder, monk
     told = detour(*call, "--seed", 5, "--resume", "--json")
     assert told.code == 2
     assert "belongs to another run" in told.json["error"]
-    assert "changed: " in told.json["found"]
+    assert told.json["found"] == "changed: seed"
 
 
 def test_progress_is_a_line_now_and_then(capfd):

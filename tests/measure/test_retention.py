@@ -8,7 +8,7 @@ import torch
 from detour.adapter.adapter import Adapter
 from detour.adapter.update import Update
 from detour.errors import DataError
-from detour.measure.retention import neutral_texts, retention
+from detour.measure.retention import Retention, neutral_texts, retention
 from detour.model.base import Base
 
 
@@ -64,3 +64,13 @@ def test_texts_of_one_token_are_no_measure(starter: Base) -> None:
 
 def test_neutral_sentences_are_as_many_in_both_languages() -> None:
     assert len(neutral_texts()) == len(set(neutral_texts())) == 32
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [(20.0, 30.0, ""), (20.0, 60.0, "is harm"), (5000.0, 100.0, "does not know such text")],
+)
+def test_figures_that_need_a_word(before: float, after: float, said: str) -> None:
+    remark = Retention(before, after, 0.1, 100).remark
+    assert said in remark
+    assert bool(remark) == bool(said)

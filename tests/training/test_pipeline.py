@@ -279,3 +279,18 @@ def test_a_misspelled_key_is_told_with_the_nearest() -> None:
     assert told == "lora_rnak: 4 has no meaning here; did you mean 'lora_r'?"
     german = Catalogue.load("de").say(told)
     assert "meintest du" in german or "gemeint" in german
+
+
+@pytest.mark.parametrize(
+    ("told", "key", "value"),
+    [
+        (AXOLOTL, "val_set_size", "5%"),
+        (AXOLOTL, "gradient_accumulation_steps", "auto"),
+        (LLAMA_FACTORY, "learning_rate", [1e-4]),
+        (LLAMA_FACTORY, "lora_dropout", "none"),
+    ],
+)
+def test_words_where_a_number_belongs(told: str, key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is not a number") as caught:
+        read(told, **{key: value})
+    assert caught.value.found == repr(value)

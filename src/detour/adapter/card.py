@@ -50,6 +50,12 @@ class Card(BaseModel):
     text: str = ""
     """The text below the front matter; empty: written from the fields."""
 
+    @property
+    def head(self) -> Mapping[str, Any] | None:
+        """What a head tells, as it was trained; None for an adapter that has none."""
+        told = self.config.get("head")
+        return told if isinstance(told, dict) else None
+
     def with_(self, **changes: object) -> Card:
         """A copy with other fields.
 

@@ -14,6 +14,7 @@ from detour.cli.output import say
 from detour.language.catalogue import Catalogue
 
 if TYPE_CHECKING:
+    from detour.measure.retention import Retention
     from detour.training.account import Accounting
     from detour.training.cost import Cost
     from detour.training.outcome import Outcome
@@ -72,6 +73,20 @@ def say_outcome(outcome: Outcome, folder: object, t: Catalogue) -> None:
     )
     say_cost(outcome.cost, t)
     say(t("report: {page}", page=f"{folder}/{PAGE_FILE}"))
+
+
+def say_retention(kept: Retention, t: Catalogue) -> None:
+    """What became of neutral text, for people."""
+    say(
+        t(
+            "neutral text: perplexity {before:.2f} to {after:.2f}, KL {kl:.4f} nats a token",
+            before=kept.perplexity_before,
+            after=kept.perplexity_after,
+            kl=kept.kl_mean,
+        )
+    )
+    if kept.remark:
+        say(t.say(kept.remark))
 
 
 def say_cost(cost: Cost, t: Catalogue) -> None:

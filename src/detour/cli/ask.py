@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detour.cli.ask_head import check_options, has_head, sole_head, tell
 from detour.cli.options import (
     chain_option,
     check_text,
@@ -56,12 +57,22 @@ def command(
     """Ask a model, with or without a chain of adapters.
 
     Several QUESTIONs are the turns of one conversation. Without one, a chat begins in a terminal;
-    elsewhere the question is read from stdin.
+    elsewhere the question is read from stdin. With an adapter that was trained on classes or
+    numbers each QUESTION is a text of its own, and gets its class or number.
     """
     asked = _questions(questions, as_json)
     if system is not None:
         check_text(system, "--system")
     chain = parse_chain(chain_text)
+    if has_head(chain):
+        check_options(compare=compare, system=system is not None, quantize=quantize is not None)
+        if not asked:
+            raise RequestError(text("there is no text"), expected='detour ask "…" --chain …')
+        from detour.model.headed import HeadedBase
+
+        headed = HeadedBase.for_adapter(sole_head(chain), base_name, dtype=dtype, device=device)
+        tell(headed, asked, chain, as_json)
+        return
     base = load_base(base_name, device, dtype, quantize)
     from detour.cli.conversation import Conversation, chat, show, tell_doubts
     from detour.model.acting import check_acts

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detour.cli.ask_head import sole_head
 from detour.cli.evaluate_more import (
     Arms,
     More,
@@ -152,13 +153,7 @@ def _heads(
     from detour.model.headed import HeadedBase
     from detour.training.heads import headed_rows
 
-    if len(chain.terms) != 1:
-        raise ConfigError(
-            text("rows with a class or a number are judged with one adapter that has a head"),
-            expected="--chain ./NAME",
-            found=chain.text or text("none"),
-        )
-    base = HeadedBase.for_adapter(chain.terms[0].adapter, base_name, dtype=dtype, device=device)
+    base = HeadedBase.for_adapter(sole_head(chain), base_name, dtype=dtype, device=device)
     judged = headed_rows(rows, base)
     found = {"chain": score(base, judged, chain)}
     if others is None:

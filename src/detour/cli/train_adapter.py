@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.accounting import say_outcome
+from detour.cli.accounting import say_outcome, say_retention
 from detour.cli.options import in_a_chain, load_base
 from detour.cli.output import note, one_line, print_json, say
 from detour.cli.progress import watched
@@ -64,6 +64,7 @@ def train_adapter_and_save(
     from detour.adapter.peft_format import check_target
     from detour.data.reading import learnable
     from detour.measure.retention import retention
+    from detour.model.examples import Example
     from detour.team import assembled
     from detour.training.config import make_config
     from detour.training.loop import train_with
@@ -120,11 +121,11 @@ def train_adapter_and_save(
         print_json(summary(outcome, path, team))
         return
     say_outcome(outcome, path, t)
-    if kept := outcome.retention:
-        say(t("neutral text: perplexity {before:.2f} to {after:.2f}, KL {kl:.4f} nats a token",
-              before=kept.perplexity_before, after=kept.perplexity_after,
-              kl=kept.kl_mean))  # fmt: skip
-    call = f'detour ask "…" --chain {in_a_chain(path)} --base {ask.base} --compare'
+    if outcome.retention:
+        say_retention(outcome.retention, t)
+    own = f"--chain {in_a_chain(path)} --base {ask.base}"
+    has_questions = any(isinstance(row, Example) for row in examples)
+    call = f'detour ask "…" {own} --compare' if has_questions else f"detour evaluate DATA {own}"
     say(t("Try: {call}", call=call))
 
 
@@ -182,8 +183,9 @@ def _try_to_end(
     if tried.unended:
         say_so(
             text("{count} of {asked} answers to learned rows did not end by themselves, such as: "
-                 "{said}", count=len(tried.unended), asked=tried.asked,
-                 said=one_line(tried.unended[0])[:SHOWN])
+                 "{said} (train longer; if that does not help, look with detour check whether the "
+                 "token that ends an answer is learned)", count=len(tried.unended),
+                 asked=tried.asked, said=one_line(tried.unended[0])[:SHOWN])
         )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def train_and_save(
     for split, told in parts.items():
         say(t("{split}: {adapter}; the plainest guess: {plainest}", split=split,
               adapter=_said(told["adapter"]), plainest=_said(told["plainest"])))  # fmt: skip
-    call = f"detour evaluate DATA --chain {in_a_chain(path)} --base {base_name}"
+    call = f'detour ask "…" --chain {in_a_chain(path)} --base {base_name}'
     say(t("Try: {call}", call=call))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from detour.cli.accounting import say_cost
+from detour.cli.accounting import say_cost, say_retention
 from detour.cli.options import load_base
 from detour.cli.output import note, print_json, say
 from detour.cli.progress import watched
@@ -93,9 +93,7 @@ def train_whole_and_save(
           folder=ask.output, first=result.first_loss, best=result.best_loss,
           step=result.best_step, steps=result.steps, seconds=result.seconds))  # fmt: skip
     say_cost(cost, t)
-    say(t("neutral text: perplexity {before:.2f} to {after:.2f}, KL {kl:.4f} nats a token",
-          before=kept.perplexity_before, after=kept.perplexity_after,
-          kl=kept.kl_mean))  # fmt: skip
+    say_retention(kept, t)
     say(t("Try: {call}", call=unfinished.trial()))
 
 

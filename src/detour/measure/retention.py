@@ -20,6 +20,9 @@ from detour.errors import BaseError, DataError
 from detour.language.catalogue import text
 from detour.model.base import Base
 
+STRANGE = 1000.0  # perplexity of neutral text from which on a base does not know it
+MUCH = 2.0  # times the base's perplexity that are harm
+
 
 @dataclass(frozen=True)
 class Retention:
@@ -30,6 +33,21 @@ class Retention:
     kl_mean: float
     """Mean over tokens of KL(base || adapted), in nats."""
     tokens: int
+
+    @property
+    def remark(self) -> str:
+        """What the figures mean where they need a word; else nothing."""
+        if self.perplexity_before > STRANGE:
+            return text(
+                "the base itself does not know such text (perplexity {before:.0f}): of harm the KL "
+                "tells more", before=self.perplexity_before,
+            )  # fmt: skip
+        if self.perplexity_after > MUCH * self.perplexity_before:
+            return text(
+                "that is harm to what nothing was trained on: take fewer steps, a lower "
+                "--learning-rate or --rank, or add rows of other kinds (docs/continual.md)"
+            )
+        return ""
 
     def to_json(self) -> dict[str, float | int]:
         """Rounded to what two runs of one machine agree on."""

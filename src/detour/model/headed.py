@@ -132,8 +132,8 @@ class HeadedBase:
             ConfigError: the adapter has no head.
             BaseError: as `load`.
         """
-        told = adapter.card.config.get("head")
-        if not isinstance(told, dict):
+        told = adapter.card.head
+        if told is None:
             raise ConfigError(
                 text("{name} has no head for classes or numbers", name=adapter.name),
                 expected=text("an adapter that was trained on rows with a label or a value"),
@@ -291,8 +291,8 @@ class HeadedBase:
         return self.slots.hold(contents)
 
     def _check_labels(self, adapter: Adapter) -> None:
-        told = adapter.card.config.get("head")
-        if isinstance(told, dict) and list(told.get("labels", ())) != list(self.labels):
+        told = adapter.card.head
+        if told is not None and list(told.get("labels", ())) != list(self.labels):
             raise ConfigError(
                 text("{name} has other classes than this head", name=adapter.name),
                 expected=", ".join(self.labels) or text("a number"),

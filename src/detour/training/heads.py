@@ -109,7 +109,7 @@ def train_head(
     learner = _Learner(base, config, lesson, objective)
     run = Run(
         identity_of(
-            config, base, (_digest(rows) for rows in (lesson.kept, lesson.held)),
+            config, base, (digest_of_rows(rows) for rows in (lesson.kept, lesson.held)),
             labels=json.dumps(base.labels),
             **{"objective.source": objective.digest if objective else ""},
         ),
@@ -295,7 +295,8 @@ def _loss(base: HeadedBase, rows: _Encoded, places: Sequence[int], own: Objectiv
     return cross_entropy(outputs, wanted) if base.labels else mse_loss(outputs[:, 0], wanted)
 
 
-def _digest(rows: Sequence[HeadRow]) -> str:
+def digest_of_rows(rows: Sequence[HeadRow]) -> str:
+    """sha256 over all texts and answers, in order: what the card records as the data."""
     told = [[row.text, row.label if isinstance(row, Labelled) else row.value] for row in rows]
     return sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
 
@@ -310,7 +311,7 @@ def _card(
     settings = config.model_dump(mode="json", exclude={"block", "kl_weight"})
     return card.with_(
         base_model=base.name,
-        data_sha256=_digest(rows),
+        data_sha256=digest_of_rows(rows),
         seeds=(config.seed,),
         config={
             **settings,

@@ -6,13 +6,12 @@ were learned cannot be recognised. Knows cards and records; knows no model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from hashlib import sha256
 
 from detour.adapter.adapter import Adapter
 from detour.data.records import Labelled, Record, Valued, input_of
 from detour.model.examples import Example, Plain, digest_of
+from detour.training.heads import digest_of_rows
 from detour.training.split import held_out
 
 
@@ -36,9 +35,4 @@ def _digest(rows: Sequence[Record]) -> str:
     talks = [row for row in rows if isinstance(row, Example | Plain)]
     if len(talks) == len(rows):
         return digest_of(talks)
-    told = [
-        [row.text, row.label if isinstance(row, Labelled) else row.value]
-        for row in rows
-        if isinstance(row, Labelled | Valued)
-    ]
-    return sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
+    return digest_of_rows([row for row in rows if isinstance(row, Labelled | Valued)])

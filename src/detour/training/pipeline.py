@@ -56,6 +56,8 @@ USUAL: Mapping[str, Callable[[Any], bool]] = {
     "lora_dropout": lambda v: float(v) == 0,
 }
 
+COUNTS = ("gradient_accumulation_steps", "warmup_steps", "lora_dropout")  # told in numbers too
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -87,12 +89,15 @@ def pipeline_of(values: Values, path: Path) -> Pipeline | None:
     """The file's pipeline; None where it is not one of another program.
 
     Raises:
-        ConfigError: another way of training than supervised examples, several data sets, or a
-            `dataset_info.json` that cannot be read or does not have the data set.
+        ConfigError: another way of training than supervised examples, several data sets, words
+            where a number belongs, or a `dataset_info.json` that cannot be read or does not have
+            the data set.
     """
     if "base_model" in values:
+        _check_numbers(values, AXOLOTL, path)
         return _axolotl(values, path)
     if "model_name_or_path" in values:
+        _check_numbers(values, LLAMA_FACTORY, path)
         return _llama_factory(values, path)
     return None
 
@@ -172,6 +177,18 @@ def _settings(values: Values, names: Mapping[str, str]) -> dict[str, Any]:
     if (share := found.get("validation_share")) is not None and share >= 1:
         found.pop("validation_share")  # a number of rows: told among what is left
     return found
+
+
+def _check_numbers(values: Values, names: Mapping[str, str], path: Path) -> None:
+    """Refuse words where a number belongs, such as `val_set_size: 5%`."""
+    for key in (*names, *COUNTS):
+        value = values.get(key)
+        if value is not None and not isinstance(_number(value), bool | int | float):
+            raise ConfigError(
+                text("{file}: {key} is not a number", file=path, key=key),
+                expected=text("a number"),
+                found=repr(value),
+            )
 
 
 def _number(value: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
