@@ -39,19 +39,26 @@ def factors(base, layers):
     return made
 
 
+def lines(*batches):
+    """The rows of the batches, without padding."""
+    return [row[there.bool()] for one in batches
+            for row, there in zip(one.ids, one.mask, strict=True)]  # fmt: skip
+
+
 def calls(model, number):
     seen = []
     model.model.layers[number].mlp.register_forward_hook(lambda *_: seen.append(1))
     return seen
 
 
-def test_the_second_epoch_runs_the_adapted_layers_only_and_gives_the_same():
+def test_known_rows_run_the_adapted_layers_only_and_give_the_same():
     model = llama()
     base = Base.from_model(model)
     layers = base.slots.named([r"layers.2.mlp.up_proj", r"layers.3.self_attn.q_proj"])
-    forward = base.forward.remembering(layers, ROOM)
-    pairs = factors(base, layers)
     below, above = calls(model, 1), calls(model, 2)
+    forward = base.forward.remembering(layers, lines(batch()), ROOM)
+    pairs = factors(base, layers)
+    below.clear(), above.clear()
     found = []
     with base.hold({name: trainable(*pair) for name, pair in pairs.items()}):
         for _ in range(3):
@@ -59,7 +66,7 @@ def test_the_second_epoch_runs_the_adapted_layers_only_and_gives_the_same():
             flat = [factor for pair in pairs.values() for factor in pair]
             found.append((hidden, torch.autograd.grad(hidden.square().sum(), flat)))
         expected = base.forward(batch()).hidden
-    assert (len(below), len(above)) == (2, 4)  # the first epoch, and the plain forward
+    assert (len(below), len(above)) == (1, 4)  # the plain forward alone runs the first layers
     for hidden, gradients in found:
         assert torch.equal(hidden, expected)
         assert all(torch.equal(a, b) for a, b in zip(gradients, found[0][1], strict=True))
@@ -68,11 +75,10 @@ def test_the_second_epoch_runs_the_adapted_layers_only_and_gives_the_same():
 def test_other_batches_of_known_rows_are_known():
     model = llama()
     base = Base.from_model(model)
-    forward = base.forward.remembering(["model.layers.3.mlp.up_proj"], ROOM)
     one, other = batch(seed=0), batch(seed=1)
+    forward = base.forward.remembering(["model.layers.3.mlp.up_proj"], lines(one, other, one), ROOM)
     expected = base.forward(Batch(*(torch.cat([getattr(one, n)[:1], getattr(other, n)[1:2]])
                                     for n in ("ids", "mask", "targets")))).hidden  # fmt: skip
-    forward(one), forward(other)
     below = calls(model, 0)
     mixed = Batch(*(torch.cat([getattr(one, n)[:1], getattr(other, n)[1:2]])
                     for n in ("ids", "mask", "targets")))  # fmt: skip
@@ -80,14 +86,30 @@ def test_other_batches_of_known_rows_are_known():
     assert below == []
 
 
-def test_no_more_is_kept_than_there_is_room_for():
+def test_rows_that_nobody_told_of_run_through_all_layers():
+    model = llama()
+    base = Base.from_model(model)
+    forward = base.forward.remembering(["model.layers.3.mlp.up_proj"], lines(batch(seed=0)), ROOM)
+    below = calls(model, 0)
+    assert torch.equal(forward(batch(seed=1)).hidden, base.forward(batch(seed=1)).hidden)
+    assert len(below) == 2
+
+
+def test_nothing_is_kept_where_there_is_no_room_for_all():
     base = Base.from_model(llama())
-    row = 7 * 16 * 4
-    forward = base.forward.remembering(["model.layers.3.mlp.up_proj"], row + 100)
-    expected = base.forward(batch()).hidden
-    for _ in range(2):
-        assert torch.equal(forward(batch()).hidden, expected)
-    assert 0 < forward.prefix.taken <= row + 100
+    size = (7 + 4 + 7) * 16 * 4
+    adapted, rows = ["model.layers.3.mlp.up_proj"], lines(batch(), batch())
+    assert base.forward.remembering(adapted, rows, size - 1) is base.forward
+    assert base.forward.remembering(adapted, rows, size).prefix.taken == size
+
+
+def test_the_upper_layers_do_not_run_to_keep_the_lower_ones():
+    model = llama()
+    base = Base.from_model(model)
+    adapted = ["model.layers.2.mlp.up_proj"]
+    below, above = calls(model, 1), calls(model, 2)
+    base.forward.remembering(adapted, lines(batch()), ROOM)
+    assert len(below) == len(above) + 1
 
 
 @pytest.mark.parametrize(
@@ -96,20 +118,20 @@ def test_no_more_is_kept_than_there_is_room_for():
 )
 def test_nothing_is_kept_where_nothing_lies_below(adapted):
     base = Base.from_model(llama())
-    assert base.forward.remembering(adapted, ROOM) is base.forward
+    assert base.forward.remembering(adapted, lines(batch()), ROOM) is base.forward
 
 
 def test_a_head_that_learns_is_above_all_layers():
     base = Base.from_model(llama())
     adapted = ["lm_head", "model.layers.2.mlp.up_proj"]
-    assert base.forward.remembering(adapted, ROOM).prefix.place == 2
+    assert base.forward.remembering(adapted, lines(batch()), ROOM).prefix.place == 2
 
 
 def test_layers_are_as_they_were_afterwards():
     model = llama()
     base = Base.from_model(model)
-    forward = base.forward.remembering(["model.layers.3.mlp.up_proj"], ROOM)
-    forward(batch()), forward(batch())
+    forward = base.forward.remembering(["model.layers.3.mlp.up_proj"], lines(batch()), ROOM)
+    forward(batch())
     assert all("forward" not in layer.__dict__ for layer in model.model.layers)
     assert not any(layer._forward_pre_hooks for layer in model.model.layers)
 
@@ -119,7 +141,7 @@ def test_architectures(name):
     model = ARCHITECTURES[name].model()
     base = Base.from_model(model)
     adapted = [layer for layer in base.slots.linear_names() if ".1." in layer]
-    forward = base.forward.remembering(adapted, ROOM)
+    forward = base.forward.remembering(adapted, lines(batch()), ROOM)
     expected = base.forward(batch()).hidden
     first, second = forward(batch()).hidden, forward(batch()).hidden
     assert forward.prefix.place == 1
@@ -145,5 +167,5 @@ def test_layers_that_share_what_earlier_ones_computed_are_not_passed_by():
         model.model.layers[number] = Shares(layer, store)
     base = Base.from_model(model)
     adapted = [n for n in base.slots.linear_names() if ".3." in n]
-    assert Prefix.below(model, adapted, ROOM) is not None
-    assert base.forward.remembering(adapted, ROOM) is base.forward
+    assert Prefix.below(model, adapted) is not None
+    assert base.forward.remembering(adapted, lines(batch()), ROOM) is base.forward

@@ -24,6 +24,7 @@ from detour.slots.chained import contents_for_chain
 from detour.training import loop, neighbours
 from detour.training.batches import Batches
 from detour.training.config import HIGHEST_RATE, make_config
+from detour.training.cost import counted, flops, layer_sizes
 from detour.training.factors import Factors
 from detour.training.loop import Progress, train, train_with
 from detour.training.objective import base_log_probabilities, kl_to_base
@@ -412,3 +413,68 @@ def test_a_result_names_its_plan(base):
     assert (result.plan.steps, result.plan.learning_rate, result.rows) == (3, HIGHEST_RATE, 8)
     assert result.plan.reasons == (f"learning rate {HIGHEST_RATE:.1e}: the base is 32 wide",)
     assert result.seconds > 0
+
+
+UPPER = make_config(
+    {**SETTINGS, "targets": r".*layers\.1\..*_proj", "validation_share": 0, "steps": 24}
+)
+
+
+def test_frozen_first_layers_run_once_a_row_and_change_nothing(base):
+    told, calls = [], []
+    hook = base.model.model.layers[0].mlp.register_forward_hook(lambda *_: calls.append(1))
+    kept = train_with(base, ROWS, UPPER, teller=told.append)
+    count, _ = len(calls), calls.clear()
+    plain = train_with(base, ROWS, UPPER.model_copy(update={"keep_prefix": False}))
+    hook.remove()
+    assert [line for line in told if "run once a row" in line]
+    assert count < len(calls) / 2  # trials, and one look at all rows, whatever the steps
+    assert kept.best_loss == pytest.approx(plain.best_loss, rel=1e-4)
+    for (name, a), (_, b) in zip(tensors(kept.adapter), tensors(plain.adapter), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_kept_states_cost_less(base):
+    works = {}
+    for keep in (True, False):
+        with counted(base) as works[keep]:
+            train_with(base, ROWS, UPPER.model_copy(update={"keep_prefix": keep}))
+    assert works[False].passed == 0
+    kept, plain = works[True], works[False]
+    assert kept.passed >= plain.learned / 2  # of two layers; and where it is judged
+    adapter = train_with(base, ROWS, UPPER).adapter
+    saved = flops(base, adapter, plain) - flops(base, adapter, kept)
+    assert saved > plain.learned * sum(layer_sizes(base).values()) * 0.9
+
+
+@pytest.mark.parametrize("stop_at", [1, 7])
+def test_a_run_with_kept_states_goes_on_bit_for_bit(base, tmp_path, stop_at):
+    whole = train_with(base, ROWS, UPPER)
+    with pytest.raises(KeyboardInterrupt):
+        train_with(base, ROWS, UPPER, checkpoints=tmp_path,
+                   watcher=Watching(stop_at))  # fmt: skip
+    resumed = train_with(base, ROWS, UPPER, checkpoints=tmp_path, resume=True)
+    assert_bit_equal(resumed.adapter, whole.adapter)
+
+
+def test_nothing_is_kept_of_rows_that_come_once_or_where_memory_is_short(base, monkeypatch):
+    def run(**changes):
+        told = []
+        train_with(base, ROWS, UPPER.model_copy(update=changes), teller=told.append)
+        return [line for line in told if "run once a row" in line]
+
+    assert run()
+    assert not run(steps=1, validations=1)
+    monkeypatch.setattr(loop, "free_memory", lambda _: 100)
+    assert not run()
+
+
+def test_it_is_said_that_rows_are_padded(base):
+    def told():
+        lines = []
+        train_with(base, ROWS, CONFIG, teller=lines.append)
+        return [line for line in lines if "padded" in line]
+
+    assert not told()
+    base.forward.packs = False
+    assert len(told()) == 1

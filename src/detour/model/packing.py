@@ -9,7 +9,7 @@ causal models; knows neither adapters nor optimisers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from detour.model.rows import Batch
 
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-6}
 _CLOSE_HALF = 3e-2  # of the largest value, in 16-bit types
+LINE = 1024  # tokens that are looked at together before a training
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,27 @@ class Forward:
         """What is kept of the layers below the lowest adapted one."""
         self._window = _window(model)
 
-    def remembering(self, adapted: Iterable[str], limit: int) -> Forward:
-        """The same, keeping at most `limit` bytes of what frozen first layers say of each row.
+    def remembering(
+        self, adapted: Iterable[str], rows: Sequence[Int[Tensor, " tokens"]], limit: int
+    ) -> Forward:
+        """The same, keeping what frozen first layers say of these rows, on the model's device.
 
-        `adapted` are the modules that something acts on. Itself where nothing can be kept. Make it,
-        too, while the slots are empty; it holds for one training.
+        `adapted` are the modules that something acts on. Itself where nothing lies below them, and
+        where it would take more than `limit` bytes. Make it, too, while the slots are empty; it
+        holds for one training.
         """
-        prefix = Prefix.below(self._model, adapted, limit) if self.packs else None
+        unique = {row.numpy().tobytes(): row for row in rows if len(row) <= self._window}
+        width = self._model.config.get_text_config().hidden_size
+        size = sum(map(len, unique.values())) * width * self._model.dtype.itemsize
+        prefix = Prefix.below(self._model, adapted) if self.packs and size <= limit else None
         if prefix is None or not _can_pass_by(self._model, prefix):
             return self
         made = copy(self)
         made.prefix = prefix
+        for line in _lines(list(unique.values()), LINE):
+            prefix.keep(
+                [row.to(self._model.device) for row in line], partial(packed_states, self._model)
+            )
         return made
 
     def __call__(self, batch: Batch) -> Supervised:
@@ -92,6 +103,18 @@ class Forward:
         wanted = min(lengths) < max(lengths) or self.prefix is not None
         within = max(lengths) <= self._window
         return self.packs and wanted and within and not recomputes(self._model)
+
+
+def _lines(rows: Sequence[Tensor], most: int) -> Iterator[list[Tensor]]:
+    """The rows, in their order, as many together as have so many tokens."""
+    line: list[Tensor] = []
+    for row in rows:
+        if line and sum(map(len, line)) + len(row) > most:
+            yield line
+            line = []
+        line.append(row)
+    if line:
+        yield line
 
 
 def packed_states(
@@ -165,11 +188,11 @@ def _can_pass_by(model: PreTrainedModel, prefix: Prefix) -> bool:
     It does not where later layers look back at what earlier ones computed.
     """
     ids = torch.tensor([0, 1, 0, 1, 1], device=model.device)
-    trial = Prefix(prefix.layers, prefix.place, limit=2**20)
+    trial = Prefix(prefix.layers, prefix.place)
     if not trial.is_plain(lambda: packed_states(model, ids, [3, 2])):
         return False
-    with trial.around(ids.split([3, 2])):
-        expected = packed_states(model, ids, [3, 2])
+    expected = packed_states(model, ids, [3, 2])
+    trial.keep(ids.split([3, 2]), partial(packed_states, model))
     with trial.around(ids.split([3, 2])):
         found = packed_states(model, ids, [3, 2])
     return torch.equal(expected, found)

@@ -1,8 +1,9 @@
 """What the layers below the lowest adapted one say of a row, computed once.
 
 Where nothing acts on the first layers of a decoder, their output for a row is the same in every
-epoch. The first forward keeps what enters the lowest adapted layer; later ones put it there and
-pass the layers before it by. Knows models whose layers lie in one list; knows no adapters.
+epoch. What enters the lowest adapted layer is kept before the training; its forwards put it there
+and pass the layers before it by. Kept in the same lines whether a run is new or resumed, so that
+both end bit-equal. Knows models whose layers lie in one list; knows no adapters.
 """
 
 from __future__ import annotations
@@ -19,18 +20,15 @@ from transformers import PreTrainedModel
 
 
 class Prefix:
-    """The kept states of one model's layers below `place`, by the ids of their rows."""
+    """The states that enter the layer at `place` of one model, by the ids of their rows."""
 
-    def __init__(self, layers: nn.ModuleList, place: int, limit: int) -> None:
+    def __init__(self, layers: nn.ModuleList, place: int) -> None:
         self.layers, self.place = layers, place
-        self._limit = limit
         self._kept: dict[bytes, Float[Tensor, "tokens width"]] = {}
-        self.taken = 0
-        """Bytes of what is kept."""
 
     @staticmethod
-    def below(model: PreTrainedModel, adapted: Iterable[str], limit: int) -> Prefix | None:
-        """The layers below the lowest one that something acts on; at most `limit` bytes are kept.
+    def below(model: PreTrainedModel, adapted: Iterable[str]) -> Prefix | None:
+        """The layers below the lowest one that something acts on.
 
         `adapted` are names of modules in the model. None where the first layer is among them, or
         anything before the layers, or where the layers are not one list.
@@ -46,7 +44,7 @@ class Prefix:
         outside = [name for name in after if model.get_submodule(name) is not head]
         if outside or not places or min(places) == 0:
             return None
-        return Prefix(layers, min(places), limit)
+        return Prefix(layers, min(places))
 
     def is_plain(self, run: Callable[[], object]) -> bool:
         """Whether the layers to be passed by take and give one tensor each."""
@@ -63,37 +61,47 @@ class Prefix:
                 handle.remove()
         return len(plain) == self.place and all(plain)
 
-    @contextmanager
-    def around(self, rows: Sequence[Int[Tensor, " tokens"]]) -> Generator[None]:
-        """Around one forward of the model on these rows, laid in one line.
+    def keep(
+        self, rows: Sequence[Int[Tensor, " tokens"]], run: Callable[[Tensor, list[int]], object]
+    ) -> None:
+        """Keep what is known of these rows in one line; `run(ids, lengths)` is the model's forward.
 
-        What is known of all of them is used; else the whole model runs, and it is kept while there
-        is room.
+        It ends before the layer at `place`. Nothing may act on the layers meanwhile.
         """
-        keys = [row.cpu().numpy().tobytes() for row in rows]
-        known = [self._kept[key] for key in keys if key in self._kept]
-        if len(known) == len(keys):
-            with self._passed_by(torch.cat(known)[None]):
-                yield
-            return
-        caught: list[Tensor] = []
 
         def catch(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-            caught.append(arguments[0].detach())
+            lengths = [len(row) for row in rows]
+            states: tuple[Tensor, ...] = arguments[0].detach()[0].split(lengths)
+            for row, own in zip(rows, states, strict=True):
+                self._kept[_key(row)] = own.clone()
+            raise _Enough
 
         handle = self.layers[self.place].register_forward_pre_hook(catch)
         try:
-            yield
+            with torch.no_grad():
+                run(torch.cat(list(rows)), [len(row) for row in rows])
+        except _Enough:
+            pass
         finally:
             handle.remove()
-        for key, states in zip(keys, caught[0][0].split([len(row) for row in rows]), strict=True):
-            self._keep(key, states)
 
-    def _keep(self, key: bytes, states: Tensor) -> None:
-        size = states.numel() * states.element_size()
-        if key not in self._kept and self.taken + size <= self._limit:
-            self._kept[key] = states.clone()
-            self.taken += size
+    @property
+    def taken(self) -> int:
+        """Bytes of what is kept."""
+        return sum(states.numel() * states.element_size() for states in self._kept.values())
+
+    @contextmanager
+    def around(self, rows: Sequence[Int[Tensor, " tokens"]]) -> Generator[None]:
+        """Around one forward of the model on these rows in one line: passes by where all are known.
+
+        With a row that is not, the whole model runs.
+        """
+        known = [self._kept[key] for row in rows if (key := _key(row)) in self._kept]
+        if len(known) < len(rows):
+            yield
+            return
+        with self._passed_by(torch.cat(known)[None]):
+            yield
 
     @contextmanager
     def _passed_by(self, states: Float[Tensor, "1 tokens width"]) -> Generator[None]:
@@ -115,6 +123,23 @@ class Prefix:
                     del layer.forward
                 else:
                     layer.forward = forward
+
+
+class _Enough(Exception):
+    """Ends a forward whose rest nobody needs."""
+
+
+def _key(row: Int[Tensor, " tokens"]) -> bytes:
+    return row.cpu().numpy().tobytes()
+
+
+def share_passed_by(model: PreTrainedModel) -> float:
+    """How much of the decoder's layers the forward that runs now passes by."""
+    found = decoder_layers(model)
+    if found is None:
+        return 0.0
+    passed = sum(layer.__dict__.get("forward") is _as_it_comes for layer in found[1])
+    return passed / len(found[1])
 
 
 def _as_it_comes(states: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: ANN401

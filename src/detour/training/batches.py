@@ -9,6 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
 from detour.model.rows import Batch, Encoded, padded
 
 BUCKET = 8  # rows are sorted by length within this many batches
@@ -67,6 +71,11 @@ class Batches:
     def per_epoch(self) -> int:
         """Steps in which every row is seen once; a last short batch counts as one."""
         return self._order.per_epoch
+
+    @property
+    def ids(self) -> list[Int[Tensor, " tokens"]]:
+        """Of every row."""
+        return [torch.tensor(row.ids) for row in self._rows]
 
     def __getitem__(self, step: int) -> Batch:
         return padded([self._rows[place] for place in self._order[step]], self._pad_id)

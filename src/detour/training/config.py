@@ -74,6 +74,9 @@ class TrainConfig(BaseModel):
     orthogonality: float = Field(
         0.0, ge=0, description="weight of the overlap with what acts beneath (O-LoRA)"
     )
+    keep_prefix: bool = Field(
+        True, description="run the layers below the lowest adapted one once a row, if memory allows"
+    )
     block: int = Field(BLOCK, ge=8, description="tokens of plain text in a row")
     seed: int = Field(0, ge=0, description="seed of the factors and of the order of rows")
 

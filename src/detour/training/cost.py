@@ -11,9 +11,10 @@ with f the share of N at or above the lowest adapted layer: below it no gradient
 frozen layers above need one to their inputs only (Hu et al. 2021, arXiv:2106.09685; the 2N a token
 are Kaplan et al. 2020's, arXiv:2001.08361). Attention, A numbers wide, takes 4 A more for each pair
 of tokens of a row and each layer, and f times 8 A where it is learned. Padding counts where it is
-computed. Where all weights are trained, P is 0 and f is 1, and a weight takes 2 more for its own
-gradient, those of the head too. Optimiser, norms, nonlinearities and what DoRA adds are left out,
-as are heads for classes and numbers.
+computed; tokens whose first layers are passed by (`model.prefix`) count without those. Where all
+weights are trained, P is 0 and f is 1, and a weight takes 2 more for its own gradient, those of the
+head too. Optimiser, norms, nonlinearities and what DoRA adds are left out, as are heads for classes
+and numbers.
 
 Knows bases, adapters and numbers; how watts are measured is `energy`'s business.
 """
@@ -32,6 +33,7 @@ from transformers import PreTrainedModel
 from detour.adapter.adapter import Adapter
 from detour.model.base import Base
 from detour.model.headed import HeadedBase
+from detour.model.prefix import share_passed_by
 from detour.slots.install import SlotSet
 from detour.training.energy import Energy
 
@@ -66,6 +68,8 @@ class Work:
         judged: tokens through the head.
         judged_learned: those with a gradient.
         own: learned tokens without padding.
+        passed: tokens, times the share of the layers that they passed by.
+        passed_pairs: the same of pairs.
     """
 
     tokens: int = 0
@@ -75,6 +79,8 @@ class Work:
     judged: int = 0
     judged_learned: int = 0
     own: int = 0
+    passed: float = 0.0
+    passed_pairs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,8 @@ def counted(base: AnyBase, model: PreTrainedModel | None = None) -> Generator[Wo
     watched = model or base.model
     with ExitStack() as stack:
         body: nn.Module = watched.base_model
-        hooks = [body.register_forward_pre_hook(_layers_hook(work), with_kwargs=True)]
+        hook = _layers_hook(work, watched)
+        hooks = [body.register_forward_pre_hook(hook, with_kwargs=True)]
         if head:
             module = watched.get_submodule(head)
             hooks.append(module.register_forward_pre_hook(_head_hook(work)))
@@ -147,8 +154,9 @@ def operations(base: Slotted, adapted: Mapping[str, int], work: Work) -> float:
     whole = sum(sizes.values())
     above = backward_share(sizes, [layer for layer in adapted if layer != name])
     own = sum(adapted.values())
-    attended = 4 * attention_width(base) * (work.pairs + 2 * above * work.learned_pairs)
-    forward = 2 * (whole + own) * work.tokens
+    pairs = work.pairs - work.passed_pairs + 2 * above * work.learned_pairs
+    attended = 4 * attention_width(base) * pairs
+    forward = 2 * (whole + own) * work.tokens - 2 * whole * work.passed
     backward = (2 * above * whole + 4 * own) * work.learned
     return forward + backward + attended + 2 * head * (work.judged + work.judged_learned)
 
@@ -223,7 +231,7 @@ def head_of(base: Slotted) -> tuple[str, int]:
     return names[0], out * wide
 
 
-def _layers_hook(work: Work) -> Any:  # noqa: ANN401 - torch's own type of a hook says no more
+def _layers_hook(work: Work, model: PreTrainedModel) -> Any:  # noqa: ANN401 - torch's own type of a hook says no more
     def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         ids: Tensor = named["input_ids"] if "input_ids" in named else given[0]
         rows, tokens = ids.shape
@@ -231,6 +239,9 @@ def _layers_hook(work: Work) -> Any:  # noqa: ANN401 - torch's own type of a hoo
         pairs = rows * tokens**2 if ends is None else int(ends.diff().long().square().sum())
         work.tokens += rows * tokens
         work.pairs += pairs
+        passed = share_passed_by(model)
+        work.passed += passed * rows * tokens
+        work.passed_pairs += passed * pairs
         if torch.is_grad_enabled():
             mask = named.get("attention_mask")
             own = mask if isinstance(mask, Tensor) and mask.shape == ids.shape else ids >= 0

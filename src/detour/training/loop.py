@@ -25,6 +25,7 @@ from detour.language.catalogue import text
 from detour.model.acting import PROBE, acts
 from detour.model.base import Base
 from detour.model.examples import Example, Plain, digest_of
+from detour.model.free_memory import free_memory
 from detour.model.rows import Batch
 from detour.slots.content import Content
 from detour.slots.install import SlotSet
@@ -43,6 +44,7 @@ from detour.training.own_loss import find_objective
 from detour.training.start import of_base, settled, updates_of
 from detour.training.under import Under
 
+ROOM = 0.25  # of the free memory may hold what frozen first layers say
 _OTHERS = frozenset(
     (
         "name",
@@ -179,6 +181,13 @@ def train_with(
     if config.objective or neighbours:
         team.check_alone(text("training with a loss of one's own or with neighbours"))
     learner = _Learner(base, config, material, begun, Under.of(base, beneath), neighbours, team)
+    if not base.forward.packs and teller:
+        teller(text("a model of this kind cannot read rows in one line, so they are padded"))
+    if learner.remember(plan.steps) and teller:
+        teller(
+            text("the layers below the lowest adapted one run once a row: {size:.0f} MB are kept",
+                 size=learner.kept / 1e6)
+        )  # fmt: skip
     bare = None if begun is None and beneath is None else learner.bare_loss()
     run = Run(
         _identity(learner, start, neighbours), watcher, checkpoints, resume,
@@ -224,6 +233,26 @@ class _Learner:
         self.objective = find_objective(config.objective) if config.objective else None
         self.forward, self.head = base.forward, base.head  # made while the slots are empty
         self.neighbours = Neighbours(base, neighbours, config)
+
+    def remember(self, steps: int) -> bool:
+        """Keep what frozen first layers say of each row, where there is room and rows come again.
+
+        Call it while the slots are empty.
+        """
+        judged = [row[there.bool()] for batch in self.material.judged
+                  for row, there in zip(batch.ids, batch.mask, strict=True)]  # fmt: skip
+        rows = [*self.material.batches.ids, *judged]
+        seen = steps * self.config.batch_size + self.config.validations * len(judged)
+        if not self.config.keep_prefix or self.base.is_spread or seen <= len(rows):
+            return False
+        room = int(ROOM * free_memory(self.base.device))
+        self.forward = self.forward.remembering(self.contents(), rows, room)
+        return self.forward.prefix is not None
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept of the rows."""
+        return self.forward.prefix.taken if self.forward.prefix else 0
 
     def contents(self) -> dict[str, Content]:
         """What the slots hold while the factors are as they are."""
