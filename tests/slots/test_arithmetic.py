@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from detour.errors import SlotError
-from detour.slots.arithmetic import LowRank, Rows, add, fast, low_rank
+from detour.slots.arithmetic import FEW, LowRank, Rows, add, fast, low_rank
 from detour.slots.content import Content, Spread, Term, per_row, pissa, trainable
 from detour.slots.reference import reference
 
@@ -106,6 +106,24 @@ def test_gradcheck_of_the_own_function() -> None:
         assert torch.autograd.gradcheck(LowRank.apply, (y, x, down, up, gate))
     batched = tensor(2, RANK, IN), tensor(2, RANK, OUT)
     assert torch.autograd.gradcheck(LowRank.apply, (y, x, *batched, tensor(2, 1, RANK)))
+
+
+@pytest.mark.parametrize("tokens", [3, FEW])
+@pytest.mark.parametrize("shape", [(9,), (1, 9)])
+def test_what_torch_differentiates_is_what_the_own_function_says(
+    tokens: int, shape: tuple[int, ...]
+) -> None:
+    lines = (*shape[:-1], tokens)
+    for gate in (None, 0.5, tensor(*lines, RANK), tensor(*lines[:-1], 1, 1)):
+        values = [tensor(*lines, OUT), tensor(*lines, IN), tensor(RANK, IN), tensor(RANK, OUT)]
+        learned = [*values, gate] if isinstance(gate, torch.Tensor) else values
+        found = low_rank(*values, gate)
+        expected = LowRank.apply(*values, gate)
+        torch.testing.assert_close(found, expected)
+        ours = torch.autograd.grad(found.square().sum(), learned)
+        theirs = torch.autograd.grad(expected.square().sum(), learned)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("wanted", range(5))

@@ -21,6 +21,7 @@ from detour.slots.content import Content, Spread, Term
 from detour.slots.products import onednn_computes, onednn_linear
 
 Gate = Tensor | float | None
+FEW = 64  # tokens up to which two views cost more than adding into the product saves
 THIN = 8  # the rank up to which `_hidden` turns its product round
 
 
@@ -276,9 +277,15 @@ def over_rank(gate: Float[Tensor, "rows adapters"], rank: int) -> Float[Tensor, 
 def low_rank(y: Tensor, x: Tensor, down: Tensor, up: Tensor, gate: Gate = None) -> Tensor:
     """Compute y + (gate · (x @ downᵀ)) @ up, for factors of two dimensions or, batched, three.
 
-    Where a gradient flows this is `LowRank`; elsewhere y is changed in place.
+    Where a gradient flows through 16-bit x, or through factors of three dimensions, this is
+    `LowRank`; through others torch's own gradient keeps as little and is faster. Elsewhere y is
+    changed in place.
     """
     if torch.is_grad_enabled() and _needs_gradient(y, x, down, up, gate):
+        if down.ndim == 2 and x.dtype == y.dtype == down.dtype == up.dtype:
+            gated = _gated(x @ down.mT, gate)
+            few = x.numel() < FEW * x.shape[-1]
+            return y + gated @ up if few else _onto(y, gated, up, in_place=False)
         return LowRank.apply(y, x, down, up, gate)  # pyright: ignore[reportReturnType]
     if _is_much(x, down) and onednn_computes(down.dtype, x.device):
         hidden = _gated(onednn_linear(x.to(down.dtype), down), gate)
