@@ -113,6 +113,21 @@ def test_no_folder_and_no_task(tmp_path: Path) -> None:
         read_tasks(tmp_path)
 
 
+def test_no_sentence_trains_two_tasks(task_folder: Callable[..., Path]) -> None:
+    folder = task_folder()
+    names = [path.parent.name for path in sorted(folder.glob("*/task.yaml"))
+             if yaml.safe_load(path.read_text()).get("split", "train") == "train"]  # fmt: skip
+    first, second = names[:2]
+    told = yaml.safe_load((folder / first / "task.yaml").read_text())
+    path = folder / second / "task.yaml"
+    other = yaml.safe_load(path.read_text())
+    sentence = told["descriptions"][0]
+    other["descriptions"].append(sentence if isinstance(sentence, str) else sentence["text"])
+    path.write_text(yaml.safe_dump(other))
+    with pytest.raises(DataError, match=f"describes the tasks {first} and {second}"):
+        read_tasks(folder)
+
+
 def test_a_test_task_shares_no_sentence(task_folder: Callable[..., Path]) -> None:
     folder = task_folder()
     trained = yaml.safe_load((folder / "work-loud" / "task.yaml").read_text())["descriptions"]

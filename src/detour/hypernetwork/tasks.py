@@ -247,7 +247,8 @@ def check(tasks: Tasks) -> None:
     """That what trains and what judges are disjoint, and that there is enough of it.
 
     Raises:
-        DataError: names the first description, phrase or task that is at fault.
+        DataError: names the first description, phrase or task that is at fault; of what is learned,
+            too, no sentence may describe two tasks.
     """
     counts = {split: len(tasks.of(split)) for split in ("train", "validation", "test")}
     if counts["train"] < FEWEST:
@@ -272,7 +273,15 @@ def check(tasks: Tasks) -> None:
             )
         if task.split != "test":
             for description in (*task.of_set(), *task.of_set("validation")):
-                trained.setdefault(normalised(description.text), task.name)
+                other = trained.setdefault(normalised(description.text), task.name)
+                if other != task.name:
+                    raise DataError(
+                        text("one sentence describes the tasks {one} and {other}", one=other,
+                             other=task.name),
+                        expected=text("descriptions that say which task is meant"),
+                        found=repr(description.text)[:80],
+                        hint=text("say more in each of them, or make one task of both"),
+                    )  # fmt: skip
     _check_combinations(tasks)
     _check_judged(tasks.every, trained)
     _check_phrases(tasks.every)
