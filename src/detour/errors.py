@@ -35,6 +35,12 @@ from typing import ClassVar, Self
 
 from detour.language.catalogue import ENGLISH, Catalogue, Text, joined, text
 
+_OUT_OF_MEMORY = (  # how torch says it, in a plain RuntimeError on a CPU
+    "out of memory",
+    "not enough memory",
+    "DefaultCPUAllocator: can't allocate",
+)
+
 
 class DetourError(Exception):
     """The root. Carries its exit code for the command line and its status for HTTP."""
@@ -210,3 +216,9 @@ class StorageError(MachineError):
     """A file could not be written: disk full, read-only, no permission."""
 
     http_status = 507
+
+
+def is_out_of_memory(cause: RuntimeError) -> bool:
+    """`torch.OutOfMemoryError` by its name, lest torch be imported to ask; else by what it says."""
+    named = type(cause).__name__ == "OutOfMemoryError"
+    return named or any(said in str(cause) for said in _OUT_OF_MEMORY)

@@ -248,6 +248,41 @@ def test_per_row_factors_carry_their_gradient_to_what_made_them() -> None:
     assert (seed.grad[:, 0] != 0).tolist() == [True, False, True]
 
 
+@pytest.mark.parametrize("tokens", [8, 2048])  # below and above what is worth 16-bit products
+@pytest.mark.parametrize("gate", [None, 2.0])
+def test_fp32_factors_learn_beside_16_bit_inputs(tokens: int, gate: float | None) -> None:
+    width = 256
+    x, y = (torch.randn(tokens, width).bfloat16().requires_grad_() for _ in range(2))
+    down, up = (torch.randn(4, width).mul(0.1).requires_grad_() for _ in range(2))
+    upstream = torch.randn(tokens, width).bfloat16()
+    values = (y, x, down, up)
+    found = low_rank(*values, gate)
+    exact = [value.detach().double().requires_grad_() for value in values]
+    expected = low_rank(*exact, gate)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, atol=0.05, rtol=0.02)
+    ours = torch.autograd.grad(found, values, upstream)
+    theirs = torch.autograd.grad(expected, exact, upstream.double())
+    for one, other, value in zip(ours, theirs, values, strict=True):
+        assert one.dtype == value.dtype
+        error = (one.double() - other).norm() / other.norm()
+        assert error < 0.01, error
+
+
+def test_large_16_bit_inputs_are_not_kept_in_fp32() -> None:
+    x, y = (torch.randn(2048, 256).bfloat16().requires_grad_() for _ in range(2))
+    down, up = (torch.randn(4, 256).requires_grad_() for _ in range(2))
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        low_rank(y, x, down, up)
+    assert sum(tensor.nbytes for tensor in kept) < 1.1 * x.nbytes
+
+
 def test_low_rank_under_autocast_keeps_gradients_in_the_factors_dtype() -> None:
     down, up = (tensor(4, n, dtype=torch.float32) for n in (IN, OUT))
     x = tensor(20, IN, dtype=torch.float32)

@@ -245,3 +245,67 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     straight = Watching()
     Task().descend(watcher=straight)
     assert [p.loss for p in (*first.told, *rest.told)] == [p.loss for p in straight.told]
+
+
+# ---- a memory that is full -----------------------------------------------------------------------
+
+
+class Room:
+    """Memory that becomes less so often."""
+
+    def __init__(self, often: int) -> None:
+        self.left = often
+        self.begun: dict[str, Any] = {}
+
+    def less(self) -> str | None:
+        if not self.left:
+            return None
+        self.left -= 1
+        return f"{self.left} left"
+
+    def kept(self) -> dict[str, Any]:
+        return {"left": self.left}
+
+    def go_on(self, kept: dict[str, Any]) -> None:
+        self.left = kept["left"]
+
+
+def full_at(task: Task, step: int, times: int) -> Callable[[int], Step]:
+    failures = iter(range(times))
+
+    def tried(number: int) -> Step:
+        found = task.step(number)
+        if number == step and next(failures, None) is not None:
+            found.total.backward()  # part of the gradient is there already
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    return tried
+
+
+def test_a_step_that_did_not_fit_begins_anew_and_counts_once() -> None:
+    plain = Task().descend()
+    task, told = Task(), list[str]()
+    state = descend(task.point, PLAN, CONFIG, full_at(task, 3, 2), task.judge,
+                    Run(IDENTITY, teller=told.append, memory=Room(5)))  # fmt: skip
+    assert told == ["4 left", "3 left"]
+    assert task.steps == PLAN.steps + 2
+    assert state.best_loss == plain.best_loss
+    assert state.tokens == plain.tokens
+
+
+def test_where_nothing_can_become_less_it_is_an_error() -> None:
+    for memory in (None, Room(1)):
+        task = Task()
+        with pytest.raises(torch.OutOfMemoryError):
+            descend(task.point, PLAN, CONFIG, full_at(task, 3, 2), task.judge,
+                    Run(IDENTITY, memory=memory))  # fmt: skip
+
+
+def test_what_a_run_had_become_lies_in_its_state(tmp_path: Path) -> None:
+    task = Task()
+    descend(task.point, PLAN, CONFIG, full_at(task, 3, 2), task.judge,
+            Run(IDENTITY, checkpoints=tmp_path, memory=Room(5)))  # fmt: skip
+    later = Room(5)
+    Task().descend(checkpoints=tmp_path, resume=True, memory=later)
+    assert later.left == 3

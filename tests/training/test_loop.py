@@ -95,17 +95,18 @@ def test_what_was_derived_is_told_before_the_first_step(base):
     told = []
     config = make_config({"batch_size": 4, "rank": 2})
     train_with(base, ROWS, config, teller=told.append, watcher=lambda p: told.append(p.step))
-    assert told.index(1) == 3
+    assert told.index(1) == 4
     assert told[0].startswith("learning rate")
     assert "steps" in told[1]
     assert told[2] == "the loss is taken on training rows"
-    assert told[3:] == list(range(1, 61))
+    assert told[3].startswith("memory: ")
+    assert told[4:] == list(range(1, 61))
 
 
 def test_what_was_asked_for_is_not_told(base):
     told = []
     train_with(base, ROWS, CONFIG, validation=OTHERS, teller=told.append)
-    assert told == []
+    assert [line.split(":")[0] for line in told] == ["memory"]
 
 
 def test_a_seed_gives_one_adapter(base):

@@ -21,14 +21,15 @@ import click
 from detour import __version__
 from detour.cli.output import print_error
 from detour.cli.usage import usage_error
-from detour.errors import ConfigError, DetourError, Interrupted, MachineError, StorageError
-from detour.language.catalogue import Catalogue, text, wanted_language
-
-OUT_OF_MEMORY = (  # how torch says it, in a plain RuntimeError on a CPU
-    "out of memory",
-    "not enough memory",
-    "DefaultCPUAllocator: can't allocate",
+from detour.errors import (
+    ConfigError,
+    DetourError,
+    Interrupted,
+    MachineError,
+    StorageError,
+    is_out_of_memory,
 )
+from detour.language.catalogue import Catalogue, text, wanted_language
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return 1
         return _fail(_machine(cause), given)
     except RuntimeError as cause:
-        if not _is_out_of_memory(cause):
+        if not is_out_of_memory(cause):
             raise
         return _fail(_memory_full(str(cause).split("\n", maxsplit=1)[0]), given)
 
@@ -176,12 +177,6 @@ def _machine(cause: OSError | MemoryError) -> MachineError:
             hint=text("free some space"),
         )
     return MachineError(text("{place} could not be used", place=place), found=reason)
-
-
-def _is_out_of_memory(cause: RuntimeError) -> bool:
-    """`torch.OutOfMemoryError` by its name, lest torch be imported to ask; else by what it says."""
-    named = type(cause).__name__ == "OutOfMemoryError"
-    return named or any(said in str(cause) for said in OUT_OF_MEMORY)
 
 
 def _memory_full(found: str) -> MachineError:

@@ -23,9 +23,12 @@ from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from detour.decoding.attention import PACKED, attending
-from detour.model.attention import attend, recomputes, torchs_is_slow
+from detour.errors import BaseError
+from detour.language.catalogue import text
+from detour.model.attention import attend, learning_attention, recomputes, torchs_is_slow
 from detour.model.loss import IGNORED, hidden_states
 from detour.model.prefix import Prefix
+from detour.model.recompute import can_recompute, recomputing
 from detour.model.rows import Batch
 
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-6}
@@ -59,6 +62,8 @@ class Forward:
         self.packs = _can_pack(model)
         self.prefix: Prefix | None = None
         """What is kept of the layers below the lowest adapted one."""
+        self.recomputes = False
+        """Whether layers run once more in the backward instead of keeping what it needs."""
         self._window = _window(model)
 
     def remembering(
@@ -84,6 +89,22 @@ class Forward:
             )
         return made
 
+    def recomputing(self) -> Forward:
+        """The same with layers that run once more in the backward.
+
+        Raises:
+            BaseError: the layers do not lie in one list.
+        """
+        if not can_recompute(self._model):
+            raise BaseError(
+                text("the layers of this model do not lie in one list, so they cannot be computed "
+                     "again in the backward"),
+                hint=text("leave checkpointing away, and take a smaller micro_batch_size"),
+            )  # fmt: skip
+        made = copy(self)
+        made.recomputes = True
+        return made
+
     def __call__(self, batch: Batch) -> Supervised:
         """Gradients flow from `hidden` into whatever the model's slots hold."""
         kept = batch.targets != IGNORED
@@ -93,9 +114,11 @@ class Forward:
             there = batch.mask.bool()
             ids = batch.ids[there]
             with self.prefix.around(ids.split(lengths)) if self.prefix else nullcontext():
-                line = packed_states(self._model, ids, lengths)
+                line = packed_states(self._model, ids, lengths, recomputes=self.recomputes)
             return Supervised(line[kept[there]], batch.targets[kept], row)
-        hidden = hidden_states(self._model, batch.ids, batch.mask)  # (rows, tokens, width)
+        around = partial(learning_attention, self._model)
+        with recomputing(self._model, around) if self.recomputes else nullcontext():
+            hidden = hidden_states(self._model, batch.ids, batch.mask)  # (rows, tokens, width)
         return Supervised(hidden[kept], batch.targets[kept], row)
 
     def _fits(self, lengths: Sequence[int]) -> bool:
@@ -122,17 +145,20 @@ def packed_states(
     ids: Int[Tensor, " tokens"],
     lengths: Sequence[int],
     attention: Callable[..., tuple[Tensor, None]] | None = None,
+    recomputes: bool = False,
 ) -> Float[Tensor, "tokens width"]:
     """The last hidden states of sequences that lie one after another.
 
     `lengths` are those of the sequences, in tokens; none of them sees another. `attention` stands
-    in for `attend_packed`.
+    in for `attend_packed`. With `recomputes` layers run once more in the backward.
     """
     ends = torch.tensor([0, *lengths], device=ids.device).cumsum(0, dtype=torch.int32)
     positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
     longest = max(lengths)
     one = attend if torchs_is_slow(model) else sdpa_attention_forward
-    with attending(model, PACKED, partial(attention or attend_packed, one), masks=_no_mask):
+    parted = partial(attention or attend_packed, one)
+    around = partial(attending, model, PACKED, parted, masks=_no_mask)
+    with around(), recomputing(model, around) if recomputes else nullcontext():
         output = model.base_model(
             input_ids=ids[None], attention_mask=torch.ones_like(ids)[None],
             position_ids=positions[None], use_cache=False, cu_seq_lens_q=ends,

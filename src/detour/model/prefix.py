@@ -138,8 +138,12 @@ def share_passed_by(model: PreTrainedModel) -> float:
     found = decoder_layers(model)
     if found is None:
         return 0.0
-    passed = sum(layer.__dict__.get("forward") is _as_it_comes for layer in found[1])
-    return passed / len(found[1])
+    return sum(map(is_passed_by, found[1])) / len(found[1])
+
+
+def is_passed_by(layer: nn.Module) -> bool:
+    """Whether the forward that runs now passes this layer by."""
+    return layer.__dict__.get("forward") is _as_it_comes
 
 
 def _as_it_comes(states: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: ANN401

@@ -23,6 +23,7 @@ from detour.slots.products import onednn_computes, onednn_linear
 Gate = Tensor | float | None
 FEW = 64  # tokens up to which two views cost more than adding into the product saves
 THIN = 8  # the rank up to which `_hidden` turns its product round
+MANY = 2**18  # numbers of a 16-bit input from which learning products run in 16 bits, up to rank 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,20 +278,34 @@ def over_rank(gate: Float[Tensor, "rows adapters"], rank: int) -> Float[Tensor, 
 def low_rank(y: Tensor, x: Tensor, down: Tensor, up: Tensor, gate: Gate = None) -> Tensor:
     """Compute y + (gate · (x @ downᵀ)) @ up, for factors of two dimensions or, batched, three.
 
-    Where a gradient flows through 16-bit x, or through factors of three dimensions, this is
-    `LowRank`; through others torch's own gradient keeps as little and is faster. Elsewhere y is
-    changed in place.
+    Where a gradient flows it is torch's own for factors of two dimensions, for others `LowRank`'s.
+    Elsewhere y is changed in place.
     """
     if torch.is_grad_enabled() and _needs_gradient(y, x, down, up, gate):
-        if down.ndim == 2 and x.dtype == y.dtype == down.dtype == up.dtype:
-            gated = _gated(x @ down.mT, gate)
-            few = x.numel() < FEW * x.shape[-1]
-            return y + gated @ up if few else _onto(y, gated, up, in_place=False)
+        if down.ndim == 2 and x.dtype == y.dtype and down.dtype == up.dtype:
+            return _learned(y, x, down, up, gate)
         return LowRank.apply(y, x, down, up, gate)  # pyright: ignore[reportReturnType]
     if _is_much(x, down) and onednn_computes(down.dtype, x.device):
         hidden = _gated(onednn_linear(x.to(down.dtype), down), gate)
         return y.add_(onednn_linear(hidden, up.mT).to(y.dtype))
     return _onto(y, _gated(_hidden(x, down), gate), up, in_place=True)
+
+
+def _learned(y: Tensor, x: Tensor, down: Tensor, up: Tensor, gate: Gate) -> Tensor:
+    """The same by products that torch differentiates.
+
+    fp32 factors beside 16-bit inputs are rounded for large products, as autocast does it: up to
+    three times as fast as in fp32, and no input is kept in fp32 for the backward. Small products in
+    16 bits cost a CPU more than they save.
+    """
+    if x.dtype != down.dtype:
+        if not x.is_cuda and x.numel() < MANY * max(1, down.shape[0] // 16):
+            return y + (_gated(x.to(down.dtype) @ down.mT, gate) @ up).to(y.dtype)
+        down, up = down.to(x.dtype), up.to(x.dtype)
+        gate = gate.to(x.dtype) if isinstance(gate, Tensor) else gate
+    gated = _gated(x @ down.mT, gate)
+    few = x.numel() < FEW * x.shape[-1]
+    return y + gated @ up if few else _onto(y, gated, up, in_place=False)
 
 
 def _needs_gradient(*values: Gate) -> bool:

@@ -77,6 +77,11 @@ class Batches:
         """Of every row."""
         return [torch.tensor(row.ids) for row in self._rows]
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of every row."""
+        return [len(row.ids) for row in self._rows]
+
     def __getitem__(self, step: int) -> Batch:
         return padded([self._rows[place] for place in self._order[step]], self._pad_id)
 

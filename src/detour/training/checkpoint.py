@@ -65,6 +65,7 @@ class State:
         tokens: learned from, over all stretches of the run.
         earlier: seconds of the stretches before this one.
         ledger: what was kept of the run's account, see `Ledger`.
+        fit: what of a step was in memory at once, see `Fit`.
     """
 
     step: int
@@ -77,6 +78,7 @@ class State:
     tokens: int = 0
     earlier: float = 0.0
     ledger: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    fit: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def save_state(
@@ -113,6 +115,7 @@ def save_state(
         "tokens": state.tokens,
         "seconds": seconds,
         "ledger": dict(state.ledger),
+        "fit": dict(state.fit),
     }
     return write_state(folder, run, told, tensors)
 
@@ -143,4 +146,5 @@ def load_state(
         told["tokens"],
         told["seconds"],
         told["ledger"],
+        told.get("fit", {}),
     )

@@ -77,6 +77,11 @@ class TrainConfig(BaseModel):
     keep_prefix: bool = Field(
         True, description="run the layers below the lowest adapted one once a row, if memory allows"
     )
+    checkpointing: bool | None = Field(
+        None,
+        description="compute layers again in the backward; default: where memory asks for it; "
+        "changes no gradient",
+    )
     block: int = Field(BLOCK, ge=8, description="tokens of plain text in a row")
     seed: int = Field(0, ge=0, description="seed of the factors and of the order of rows")
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from detour.errors import TrainingError
+from detour.errors import TrainingError, is_out_of_memory
 from detour.interrupt import AtOnce, BetweenSteps, whole_steps
 from detour.language.catalogue import text
 from detour.state_file import Identity, forget_state
@@ -60,6 +60,22 @@ class Step:
     """Of the whole batch."""
 
 
+class Memory(Protocol):
+    """What of a step is in memory at once, and may become less."""
+
+    def less(self) -> str | None:
+        """Take less at once, and say so; None where nothing is left to do."""
+        ...
+
+    def kept(self) -> Mapping[str, Any]:
+        """What is to lie in the state, as JSON."""
+        ...
+
+    def go_on(self, kept: Mapping[str, Any]) -> None:
+        """Begin with what `kept` gave."""
+        ...
+
+
 class Ledger(Protocol):
     """An account of a run that goes on where an interrupted one stopped."""
 
@@ -87,6 +103,8 @@ class Run:
     ledger: Ledger | None = None
     team: Team = ALONE
     """The processes that train together; the first of them saves."""
+    memory: Memory | None = None
+    """Asked for less where a step does not fit; without it that is an error at once."""
 
     @property
     def folder(self) -> Path | None:
@@ -151,7 +169,7 @@ def descend(
             while state.step < plan.steps and not _tired(state, due, run.patience):
                 for group in optimiser.param_groups:
                     group["lr"] = rate_at(state.step, plan, config.warmup) * group[TIMES]
-                step = step_of(state.step)
+                step = _differentiated(step_of, state.step, optimiser, run)
                 diverged = not _taken(step, weights, optimiser, config, run.team)
                 if diverged:
                     break
@@ -196,6 +214,8 @@ def _resumed(weights: Weights, optimiser: torch.optim.AdamW, run: Run) -> State 
     state = load_state(run.checkpoints, run.identity, weights, optimiser)
     if state and state.ledger and run.ledger:
         run.ledger.go_on(state.ledger)
+    if state and state.fit and run.memory:
+        run.memory.go_on(state.fit)
     return state
 
 
@@ -209,11 +229,31 @@ def _begun(weights: Weights, first: float) -> State:
     return State(0, weights.snapshot(), first, first)
 
 
+def _differentiated(
+    step_of: Callable[[int], Step], number: int, optimiser: torch.optim.AdamW, run: Run
+) -> Step:
+    """A step with its gradients; where memory runs out it begins anew with less at once."""
+    while True:
+        try:
+            step = step_of(number)
+            step.total.backward()
+        except RuntimeError as cause:
+            told = run.memory.less() if run.memory and is_out_of_memory(cause) else None
+            if told is None:
+                raise
+        else:
+            return step
+        step = None  # what the failed one holds, and its traceback, must be gone first
+        optimiser.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        if run.teller:
+            run.teller(told)
+
+
 def _taken(
     step: Step, weights: Weights, optimiser: torch.optim.AdamW, config: TrainConfig, team: Team
 ) -> bool:
     """Move the weights; where loss or gradient is no number, they stay, and this is false."""
-    step.total.backward()
     if team.size > 1:
         parameters = list(weights.parameters())
         for parameter in parameters:  # every process sends as many numbers
@@ -352,6 +392,8 @@ class _Keeper:
         began = time.monotonic()
         if run.ledger:
             self._state.ledger = run.ledger.kept(seconds)
+        if run.memory:
+            self._state.fit = run.memory.kept()
         save_state(run.folder, run.identity, self._weights, self._optimiser, self._state, seconds)
         self._last, self._kept = time.monotonic(), self._state.step
         self._took = self._last - began

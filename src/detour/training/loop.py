@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from detour.adapter.adapter import Adapter
@@ -35,6 +36,7 @@ from detour.training.checkpoint import State
 from detour.training.config import Plan, TrainConfig, derive, make_config
 from detour.training.descend import Ledger, Pause, Run, Step, Watcher, descend
 from detour.training.descend import Progress as Progress
+from detour.training.fit import fit
 from detour.training.identity import identity_of
 from detour.training.kinds import factors_of
 from detour.training.material import Material, material_of, mean_loss
@@ -181,6 +183,8 @@ def train_with(
     if config.objective or neighbours:
         team.check_alone(text("training with a loss of one's own or with neighbours"))
     learner = _Learner(base, config, material, begun, Under.of(base, beneath), neighbours, team)
+    if learner.fit.told and teller:
+        teller(learner.fit.told)
     if not base.forward.packs and teller:
         teller(text("a model of this kind cannot read rows in one line, so they are padded"))
     if learner.remember(plan.steps) and teller:
@@ -191,7 +195,7 @@ def train_with(
     bare = None if begun is None and beneath is None else learner.bare_loss()
     run = Run(
         _identity(learner, start, neighbours), watcher, checkpoints, resume,
-        config.patience if material.held else 0, teller, ledger, team,
+        config.patience if material.held else 0, teller, ledger, team, learner.fit,
     )  # fmt: skip
     with base.hold(learner.contents()) as slots:
         state = descend(
@@ -232,6 +236,9 @@ class _Learner:
             self.factors.begin_with(updates_of(begun, base, config))
         self.objective = find_objective(config.objective) if config.objective else None
         self.forward, self.head = base.forward, base.head  # made while the slots are empty
+        self.fit = fit(
+            base, config, material.batches.lengths, packs=self.forward.packs, processes=team.size
+        )
         self.neighbours = Neighbours(base, neighbours, config)
 
     def remember(self, steps: int) -> bool:
@@ -244,6 +251,8 @@ class _Learner:
         rows = [*self.material.batches.ids, *judged]
         seen = steps * self.config.batch_size + self.config.validations * len(judged)
         if not self.config.keep_prefix or self.base.is_spread or seen <= len(rows):
+            return False
+        if self.fit.again:  # memory is short
             return False
         room = int(ROOM * free_memory(self.base.device))
         self.forward = self.forward.remembering(self.contents(), rows, room)
@@ -271,6 +280,7 @@ class _Learner:
         total, loss = in_parts(self._parts(batch), share)
         if self.neighbours:
             total = total + self.neighbours.pull(number, partial(self._act, slots))
+            self._act(slots)  # whatever runs again in the backward finds what acted
         if self.config.orthogonality and self.under.downs:
             weight = self.config.orthogonality / self.team.size
             total = total + weight * self.under.overlap(self.factors)
@@ -282,7 +292,7 @@ class _Learner:
         All processes of a team run as many parts: where the base is spread over them, they gather
         its layers together. Who has fewer rows runs some once more, for nothing.
         """
-        size = self.config.micro_batch_size
+        size = self.fit.rows
         if self.team.size == 1:
             return [(part, 1.0) for part in batch.parts(size)]
         places = self.team.places(len(batch.ids))
@@ -307,9 +317,12 @@ class _Learner:
 
     def loss(self, batch: Batch, divisor: int | None = None) -> Tensor:
         """Of a batch, or of a part of one with so many learned tokens."""
+        forward = self.forward
+        if self.fit.again and torch.is_grad_enabled():
+            forward = forward.recomputing()
         if self.objective:
-            return own_loss(self.forward, self.head, batch, self.objective)
-        return answer_loss(self.forward, self.head, batch, divisor)
+            return own_loss(forward, self.head, batch, self.objective)
+        return answer_loss(forward, self.head, batch, divisor)
 
     def adapter(self, state: State, name: str, card: Card) -> Adapter:
         """The best factors as a value."""

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from detour.model.rows import Batch
 from detour.training.config import Plan, TrainConfig, derive, make_config
 from detour.training.descend import Ledger, Pause, Run, Step, Watcher, descend
 from detour.training.factors import Snapshot
+from detour.training.fit import Fit, fit
 from detour.training.identity import identity_of
 from detour.training.material import Material, material_of, mean_loss
 from detour.training.objective import answer_loss, in_parts
@@ -132,13 +132,17 @@ def train_whole(
         if teller:
             teller(reason)
     weights = _Weights(model or copy_of(base))
-    learner = _Learner(weights.model, config, material)
+    forward = Forward(weights.model)
+    fitting = fit(base, config, material.batches.lengths, packs=forward.packs, whole=True)
+    if fitting.told and teller:
+        teller(fitting.told)
+    learner = _Learner(weights.model, forward, fitting, material)
     known = identity_of(
         config, base, (digest_of(rows) for rows in (material.kept, material.held)),
         whole="all weights",
     )  # fmt: skip
     patience = config.patience if material.held else 0
-    run = Run(known, watcher, checkpoints, resume, patience, teller, ledger)
+    run = Run(known, watcher, checkpoints, resume, patience, teller, ledger, memory=fitting)
     state = descend(weights, plan, config, learner.step, learner.judge, run)
     weights.restore(state.best)
     settings = config.model_dump(mode="json", exclude=set(OF_ADAPTERS))
@@ -158,11 +162,13 @@ def copy_of(base: Base) -> PreTrainedModel:
 class _Learner:
     """The losses of a step and of a validation."""
 
-    def __init__(self, model: PreTrainedModel, config: TrainConfig, material: Material) -> None:
+    def __init__(
+        self, model: PreTrainedModel, forward: Forward, fitting: Fit, material: Material
+    ) -> None:
         self._device = model.device
-        self._parts = config.micro_batch_size
+        self._fit = fitting
         self._material = material
-        self._loss = partial(answer_loss, Forward(model), Head(model))
+        self._forward, self._head = forward, Head(model)
 
     def step(self, number: int) -> Step:
         """The loss on a batch's answers."""
@@ -172,8 +178,13 @@ class _Learner:
         def share(part: Batch) -> Tensor:
             return self._loss(part.to(self._device), count)
 
-        total, loss = in_parts(batch.parts(self._parts), share)
+        total, loss = in_parts(batch.parts(self._fit.rows), share)
         return Step(total, loss, int(batch.mask.sum()))
+
+    def _loss(self, batch: Batch, divisor: int | None = None) -> Tensor:
+        again = self._fit.again and torch.is_grad_enabled()
+        forward = self._forward.recomputing() if again else self._forward
+        return answer_loss(forward, self._head, batch, divisor)
 
     def judge(self, pause: Pause) -> float:
         """The mean loss of the rows that judge."""

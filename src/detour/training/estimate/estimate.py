@@ -198,11 +198,6 @@ class Estimate:
                 text("memory is that of one of {devices} devices; each learns from other rows",
                      devices=asked.devices)
             )  # fmt: skip
-        if any(way.layout.checkpointing for way in self.ways.values()):
-            found.append(
-                text("detour train does not compute layers again: what needs that needs a program "
-                     "that does, or smaller --micro-batch-size")
-            )  # fmt: skip
         if asked.devices > 1 or any(way.layout.shards > 1 for way in self.ways.values()):
             found.append(
                 text("several devices: accelerate launch … -m detour train, with --spread (FSDP) "
