@@ -134,7 +134,7 @@ class Update:
         Raises:
             AdapterWeightsError: the updates belong to layers of different shapes.
         """
-        _check_same_layer(parts)
+        check_same_layer(parts)
         folded = [_at_least_fp32(update.up) * (update.scale * weight) for update, weight in parts]
         return Update(
             down=torch.cat([_at_least_fp32(update.down) for update, _ in parts]),
@@ -154,7 +154,7 @@ class Update:
         Raises:
             AdapterWeightsError: the two belong to layers of different shapes.
         """
-        _check_same_layer([(self, 1.0), (other, 1.0)])
+        check_same_layer([(self, 1.0), (other, 1.0)])
         outputs = self.up.double().T @ other.up.double()
         inputs = self.down.double().flatten(1) @ other.down.double().flatten(1).T
         return self.scale * other.scale * float((outputs * inputs).sum())
@@ -233,7 +233,8 @@ def _checked(name: str, tensor: Tensor) -> Tensor:
     return tensor.detach().clone() if tensor.requires_grad else tensor
 
 
-def _check_same_layer(parts: Sequence[tuple[Update, float]]) -> None:
+def check_same_layer(parts: Sequence[tuple[Update, float]]) -> None:
+    """Raises AdapterWeightsError: the updates are none, or not all of one layer."""
     shapes = {(update.out_features, *update.down.shape[1:]) for update, _ in parts}
     if len({update.lookup for update, _ in parts}) > 1:
         raise AdapterWeightsError(
