@@ -5,6 +5,7 @@
     │   ├── DataError            422   a data file or a row of it
     │   ├── ConfigError          400   an option, a configuration key
     │   ├── ChainError           400   a chain's text, weight or mix
+    │   │   └── MixedBases           409   adapters that were made for different bases
     │   ├── RequestError         400   one question to a model
     │   ├── SlotError            422   keys or shapes that do not fit the model
     │   ├── BaseError            400   a model that cannot be loaded or lacks a part
@@ -122,6 +123,12 @@ class ConfigError(UserError):
 
 class ChainError(UserError):
     """A chain's text, weight or combination makes no sense."""
+
+
+class MixedBases(ChainError):
+    """Adapters of one chain were made for different bases."""
+
+    http_status = 409
 
 
 class RequestError(UserError):

@@ -26,7 +26,7 @@ from detour.adapter.chain_text import (
 )
 from detour.adapter.fingerprint import Fingerprint
 from detour.adapter.update import Update
-from detour.errors import AdapterWeightsError, ChainError
+from detour.errors import AdapterWeightsError, ChainError, MixedBases
 from detour.language.catalogue import text
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Chain:
     """Terms that act together; no terms at all is the base.
 
     Raises:
-        ChainError: two adapters were made for different bases.
+        MixedBases: two adapters were made for different bases.
     """
 
     terms: tuple[Term, ...] = ()
@@ -156,7 +156,7 @@ class Chain:
             ChainError: an adapter holds whole values and is not bound to its base yet.
             AdapterWeightsError: the adapters disagree about a layer's shape.
         """
-        self._check_bound()
+        self.check_bound()
         return self._adapter(
             {layer: _sum(layer, parts) for layer, parts in self.updates().items()}, name
         )
@@ -171,7 +171,7 @@ class Chain:
             ConfigError: `rank` is below 1.
             ChainError, AdapterWeightsError: as `flatten`.
         """
-        self._check_bound()
+        self.check_bound()
         smaller: dict[str, Update] = {}
         lost, total = 0.0, 0.0
         for layer, parts in self.updates().items():
@@ -182,7 +182,8 @@ class Chain:
             lost += error**2 * energy
         return self._adapter(smaller, name), math.sqrt(lost / total) if total > 0 else 0.0
 
-    def _check_bound(self) -> None:
+    def check_bound(self) -> None:
+        """Raises ChainError: an adapter holds whole values and is not bound to its base yet."""
         for term in self.terms:
             term.adapter.check_bound(ChainError)
 
@@ -229,7 +230,7 @@ def _sum(layer: str, parts: list[tuple[Update, float]]) -> Update:
 
 def _check_same_base(first: Adapter, other: Adapter) -> None:
     if first.base and other.base and not first.base.same_weights(other.base):
-        raise ChainError(
+        raise MixedBases(
             text("two adapters of one chain were made for different bases"),
             expected=text("{adapter} made for {base}", adapter=other.name, base=first.base.short),
             found=text("{adapter} made for {base}", adapter=other.name, base=other.base.short),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detour.cli.chain_check import command as check
 from detour.cli.options import base_option, dtype_option, json_option, load_base, parse_chain
 from detour.cli.output import print_json, say
 
@@ -35,7 +36,10 @@ bind_option = click.option(
 
 @click.group("chain")
 def command() -> None:
-    """Make one adapter, or a model, out of a chain such as formal:0.8+pun."""
+    """Make one adapter, or a model, out of a chain such as formal:0.8+pun; look at its parts."""
+
+
+command.add_command(check)
 
 
 @command.command("flatten")
