@@ -84,6 +84,6 @@ def _square(axes: Axes, values: np.ndarray, signed: bool, written: bool | None =
         return
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            strong = abs(value) > 0.6
-            axes.text(column, row, f"{value + 0.0:.2f}".replace("0.", ".", 1), ha="center", va="center",
-                      fontsize=7, color="#fefefe" if strong else "#111111")  # fmt: skip
+            shown = f"{round(float(value), 2) + 0.0:.2f}".replace("0.", ".", 1)  # never "-0.00"
+            axes.text(column, row, shown, ha="center", va="center", fontsize=7,
+                      color="#fefefe" if abs(value) > 0.6 else "#111111")  # fmt: skip
