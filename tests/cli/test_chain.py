@@ -179,3 +179,45 @@ def test_the_merged_models_card_names_the_parts(detour, keep, tiny_folder):
     assert sum(path.stat().st_size for path in Path("untrue").glob("*.safetensors")) < 0.6 * sum(
         path.stat().st_size for path in Path("true").glob("*.safetensors")
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("ties", {"keep": 0.5, "scale": 1.0}),
+        ("dare", {"drop": 0.9, "seed": 0}),
+        ("prune", {"keep": 0.5}),
+        ("knots", {"keep": 0.5, "scale": 1.0}),
+    ],
+)
+def test_combine_writes_what_the_method_gives(method, settings, detour, keep):
+    keep("formal", seed=1)
+    keep("pun", seed=2)
+    told = detour("chain", "combine", "formal+pun:0.5", "--method", method, "--keep", "0.5",
+                  "-o", "both", "--json")  # fmt: skip
+    assert (told.code, told.err) == (0, "")
+    adapter = Adapter.load("both")
+    assert told.json["rank"] == adapter.rank
+    assert 0 <= told.json["relative_error"] < 1
+    assert adapter.card.config["merged_by"] == method
+    assert {name: adapter.card.config[name] for name in settings} == settings
+    assert adapter.card.config["chain"] == "formal+pun:0.5"
+
+
+def test_combine_at_full_rank_is_exact(detour, keep):
+    formal, pun = keep("formal", seed=1), keep("pun", seed=2)
+    told = detour("chain", "combine", "formal+pun", "--method", "prune", "--keep", "1", "--rank",
+                  "999", "-o", "both", "--json").json  # fmt: skip
+    assert told["relative_error"] < 1e-5
+    expected, found = dense(formal + pun), dense(Adapter.load("both"))
+    for layer, delta in expected.items():
+        torch.testing.assert_close(found[layer], delta, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [("--keep", "0"), ("--keep", "1.5"), ("--drop", "1"),
+                                   ("--rank", "0"), ("--method", "sum")])  # fmt: skip
+def test_combine_refuses_settings_that_mean_nothing(wrong, detour, keep):
+    keep("formal")
+    given = ("--method", "ties") if wrong[0] != "--method" else ()
+    assert detour("chain", "combine", "formal", *given, *wrong, "-o", "both").code == 2
+    assert not Path("both").exists()

@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detour.cli.chain_check import command as check
-from detour.cli.options import base_option, dtype_option, json_option, load_base, parse_chain
+from detour.cli.options import (
+    base_option,
+    dtype_option,
+    json_option,
+    load_base,
+    parse_chain,
+    seed_option,
+)
 from detour.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from detour.adapter.adapter import Adapter
     from detour.adapter.chain import Chain
 
+METHODS = ("ties", "dare", "prune", "knots")
 spec_argument = click.argument("spec")
 output_option = click.option(
     "-o",
@@ -76,6 +84,58 @@ def compress(
     adapter, error = chain.compress(rank, output.name)
     adapter = _described(adapter, chain, {"compressed_to": rank}, {"relative_error": error})
     _save(adapter, output)
+    _tell(adapter, chain, output, error, as_json)
+
+
+@command.command("combine")
+@spec_argument
+@click.option("--method", required=True, type=click.Choice(METHODS), help="How.")
+@click.option("--keep", type=click.FloatRange(0, 1, min_open=True), default=0.2, show_default=True,
+              help="Share of the largest entries that stay (ties, prune, knots).")  # fmt: skip
+@click.option("--drop", type=click.FloatRange(0, 1, max_open=True), default=0.9, show_default=True,
+              help="Chance of an entry to be dropped (dare).")  # fmt: skip
+@click.option("--scale", type=click.FloatRange(min=0, min_open=True), default=1.0,
+              show_default=True, help="Times the merged change (ties, knots).")  # fmt: skip
+@click.option("--rank", type=click.IntRange(min=1),
+              help="Highest rank of a layer.  [default: the sum of the parts']")  # fmt: skip
+@seed_option
+@output_option
+@bind_option
+@dtype_option
+@json_option
+def combine(
+    spec: str,
+    method: str,
+    keep: float,
+    drop: float,
+    scale: float,
+    rank: int | None,
+    seed: int,
+    output: Path,
+    base_name: str | None,
+    dtype: str | None,
+    as_json: bool,
+) -> None:
+    """Write one adapter that an approximate method makes of the chain SPEC, and say how near it is
+    to what the method gives.
+    """
+    from detour.adapter.merge.chain import merge
+    from detour.adapter.merge.dare import dare
+    from detour.adapter.merge.knots import knots
+    from detour.adapter.merge.prune import prune
+    from detour.adapter.merge.ties import ties
+
+    chain = _parsed(spec, base_name, dtype)
+    if method == "dare":
+        how, settings = dare(drop, seed), {"drop": drop, "seed": seed}
+    elif method == "prune":
+        how, settings = prune(keep), {"keep": keep}
+    else:
+        make = ties if method == "ties" else knots
+        how, settings = make(keep, scale), {"keep": keep, "scale": scale}
+    adapter, error = merge(chain, how, rank, output.name)
+    told = {"merged_by": method, **settings}
+    _save(adapter := _described(adapter, chain, told, {"relative_error": error}), output)
     _tell(adapter, chain, output, error, as_json)
 
 
