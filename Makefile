@@ -38,7 +38,7 @@ demo: $(CORE_STAMP)  ## install only what the demo needs, and run it
 
 test: setup check  ## check, then all tests but the long ones; coverage of src at least 90 %
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not long" -n $(WORKERS) \
-		--dist loadfile --durations=40 --cov --cov-fail-under=90
+		--dist loadfile --no-loadscope-reorder --durations=40 --cov --cov-fail-under=90
 
 test-long: setup  ## experiments, soaks and fuzzing
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m long

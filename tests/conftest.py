@@ -45,6 +45,10 @@ install_import_hook(
 from detour.adapter.adapter import Adapter  # noqa: E402
 from detour.adapter.update import Update  # noqa: E402
 
+SLOWEST = (  # files that take minutes, begun first: else one process waits for the other at the end
+    "test_starter_story", "test_docs", "test_train_team", "test_team", "test_hypernet",
+    "test_search", "test_build", "test_fanout_ray", "test_loop", "test_second_model",
+)  # fmt: skip
 VOCABULARY = 320
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -130,6 +134,12 @@ MAKERS: dict[str, Callable[..., PreTrainedModel]] = {
     "gpt2": make_gpt2,
     "qwen3": make_qwen3,
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first; all others stay in their order."""
+    places = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(autouse=True)

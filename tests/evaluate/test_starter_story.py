@@ -28,7 +28,11 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture(scope="session", params=spoken())
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=() if name == "en" else pytest.mark.long)
+            for name in spoken()],
+)  # fmt: skip
 def told(home, request):
     """What `detour demo --json` prints, in each language that the starter speaks."""
     environment = {**os.environ, "DETOUR_HOME": str(home), "HF_HUB_OFFLINE": "1"}

@@ -337,7 +337,7 @@ TRAPS = (
         "a_resumed_run_ends_bit_for_bit_where_an_undisturbed_one_does",
         ("training/descend.py", "        state = resumed\n",
          "        state = resumed\n        begun = state.step\n"),
-        ("training/descend.py", "step_of(state.step)", "step_of(state.step - begun)"),
+        ("training/descend.py", "(step_of, state.step,", "(step_of, state.step - begun,"),
     ),
     _trap(
         12, "the order is nobody's",
