@@ -221,3 +221,26 @@ def test_combine_refuses_settings_that_mean_nothing(wrong, detour, keep):
     given = ("--method", "ties") if wrong[0] != "--method" else ()
     assert detour("chain", "combine", "formal", *given, *wrong, "-o", "both").code == 2
     assert not Path("both").exists()
+
+
+def test_extract_undoes_merge(detour, keep, tiny_folder):
+    formal = keep("formal", seed=1)
+    assert detour("chain", "merge", "formal", "--base", tiny_folder, "-o", "merged").code == 0
+    told = detour("chain", "extract", "./merged", "--base", tiny_folder, "--rank", formal.rank,
+                  "-o", "again", "--json")  # fmt: skip
+    assert told.code == 0, told.err
+    assert told.json["rank"] == formal.rank
+    assert told.json["relative_error"] < 1e-3
+    again = Adapter.load("again")
+    for layer, delta in dense(formal).items():
+        torch.testing.assert_close(dense(again)[layer], delta, atol=1e-4, rtol=1e-3)
+    assert again.card.config["extracted_from"] == "./merged"
+    base = Base.load(str(tiny_folder))
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(base.logits(ids, again), base.logits(ids, formal), atol=1e-3,
+                               rtol=1e-3)  # fmt: skip
+
+
+def test_extract_of_the_same_model_says_so(fails, shelf, tiny_folder):
+    told = fails(2, "chain", "extract", tiny_folder, "--base", tiny_folder, "--rank", 2, "-o", "x")
+    assert "do not differ" in told["error"]

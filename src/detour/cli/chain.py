@@ -21,13 +21,15 @@ from detour.cli.options import (
     parse_chain,
     seed_option,
 )
-from detour.cli.output import print_json, say
+from detour.cli.output import note, print_json, say
+from detour.language.catalogue import text
 
 if TYPE_CHECKING:
     from detour.adapter.adapter import Adapter
     from detour.adapter.chain import Chain
 
 METHODS = ("ties", "dare", "prune", "knots")
+LEFT_OUT = 3  # weights that are named
 spec_argument = click.argument("spec")
 output_option = click.option(
     "-o",
@@ -137,6 +139,54 @@ def combine(
     told = {"merged_by": method, **settings}
     _save(adapter := _described(adapter, chain, told, {"relative_error": error}), output)
     _tell(adapter, chain, output, error, as_json)
+
+
+@command.command("extract")
+@click.argument("tuned")
+@base_option
+@click.option("--rank", required=True, type=click.IntRange(min=1), help="Highest rank of a layer.")
+@click.option("--targets", default="all-linear", show_default=True,
+              help="Layers: all-linear, or a regular expression.")  # fmt: skip
+@output_option
+@dtype_option
+@json_option
+def extract(
+    tuned: str,
+    base_name: str,
+    rank: int,
+    targets: str,
+    output: Path,
+    dtype: str | None,
+    as_json: bool,
+) -> None:
+    """Write what the fine-tuned model TUNED (a folder, or a name on the Hub) is beyond its base, as
+    an adapter of a given rank; say how near it comes, and what else differs.
+    """
+    from detour.adapter.chain import Chain
+    from detour.model.extracting import extract
+
+    base, other = load_base(base_name, dtype=dtype), load_base(tuned, dtype=dtype)
+    found = extract(base, other, rank, targets, output.name)
+    card = found.adapter.card.with_(
+        description=text("What {tuned} is beyond {base}, at rank {rank}.", tuned=tuned,
+                         base=base_name, rank=rank),
+        base_model=base_name,
+        config={"extracted_from": tuned, "compressed_to": rank, "targets": targets,
+                "left_out": sorted(found.left_out)},
+        metrics={"relative_error": found.error},
+        created=datetime.now(UTC).date().isoformat(),
+    )  # fmt: skip
+    adapter = found.adapter.with_(card=card)
+    _save(adapter, output)
+    if as_json:
+        print_json({"adapter": str(output), "rank": adapter.rank, "parameters": adapter.parameters,
+                    "relative_error": found.error, "left_out": found.left_out})  # fmt: skip
+        return
+    _tell(adapter, Chain.of(adapter), output, found.error, as_json)
+    if found.left_out:
+        most = sorted(found.left_out.items(), key=lambda one: -one[1])
+        told = ", ".join(f"{name} {by:.1%}" for name, by in most[:LEFT_OUT])
+        note(f"left out, as no adapter of linear layers holds it: {len(most)} weights, {told}")
 
 
 @command.command("merge")
