@@ -14,61 +14,27 @@ import json
 from collections.abc import Mapping
 
 import torch
+from loop import Loop
 from peft import LoraConfig, get_peft_model
-from shapes import ALPHA, BATCH, RANK, SHAPES, TARGETS, Shape
+from shapes import ALPHA, RANK, SHAPES, TARGETS, Shape
 from torch import Tensor
 
-from detour.model.base import Base
-from detour.model.rows import Encoded
-from detour.training.batches import Batches
-from detour.training.config import Plan, TrainConfig, derive, make_config, rate_at
-from detour.training.descend import Run, Step, descend
-from detour.training.kinds import factors_of
-from detour.training.objective import answer_loss
+from detour.training.config import rate_at
 
 RATE = 1e-3  # as `detour train` chooses it for such widths: twenty steps have to move something
 
 
-def batches_of(shape: Shape) -> Batches:
-    """The shape's rows, in the order of `detour train`."""
-    rows = [Encoded(ids, [place >= start for place in range(len(ids))])
-            for ids, start in shape.data()]  # fmt: skip
-    return Batches(rows, BATCH, 0, seed=0)
-
-
-def settings(steps: int) -> TrainConfig:
-    return make_config({"rank": RANK, "alpha": ALPHA, "targets": TARGETS, "batch_size": BATCH,
-                        "learning_rate": RATE, "steps": steps})  # fmt: skip
-
-
-def ours(
-    shape: Shape, config: TrainConfig
-) -> tuple[list[float], dict[str, tuple[Tensor, Tensor]], Plan]:
-    """Losses step by step, the factors that were begun with, and the plan."""
-    base = Base.from_model(shape.model(torch.float32))
-    factors = factors_of(base.slots, base.slots.named(config.targets), config, base.device)
+def ours(shape: Shape, steps: int) -> tuple[list[float], dict[str, tuple[Tensor, Tensor]], Loop]:
+    """Losses step by step, the factors that were begun with, and the loop."""
+    loop = Loop.of(shape, torch.float32, steps=steps, learning_rate=RATE)
     begun = {name: (down.detach().clone(), up.detach().clone())
-             for name, (down, up) in factors.pairs.items()}  # fmt: skip
-    batches = batches_of(shape)
-    plan = derive(config, base.model.config.hidden_size, shape.rows)
-    head, forward = base.head, base.forward
+             for name, (down, up) in loop.factors.pairs.items()}  # fmt: skip
     losses: list[float] = []
-
-    def step_of(step: int) -> Step:
-        batch = batches[step]
-        loss = answer_loss(forward, head, batch)
-        losses.append(float(loss.detach()))
-        return Step(loss, loss.detach(), int(batch.mask.sum()))
-
-    judged = iter(range(10**6, 0, -1))  # every validation is better than the one before
-    with base.hold(factors.contents()):
-        descend(factors, plan, config, step_of, lambda _: float(next(judged)), Run({}))
-    return losses, begun, plan
+    loop.run(heard=losses.append)
+    return losses, begun, loop
 
 
-def of_peft(
-    shape: Shape, config: TrainConfig, begun: Mapping[str, tuple[Tensor, Tensor]], plan: Plan
-) -> list[float]:
+def of_peft(shape: Shape, begun: Mapping[str, tuple[Tensor, Tensor]], loop: Loop) -> list[float]:
     """The same by PEFT's layers and a plain loop."""
     model = get_peft_model(
         shape.model(torch.float32),
@@ -81,10 +47,10 @@ def of_peft(
         parameters[f"{own}.lora_B.default.weight"].data.copy_(up.mT)
     learned = [p for p in parameters.values() if p.requires_grad]
     optimiser = torch.optim.AdamW(learned, RATE, (0.9, 0.99), weight_decay=0.0)
-    batches = batches_of(shape)
+    config, plan = loop.config, loop.plan
     losses: list[float] = []
     for step in range(plan.steps):
-        batch = batches[step]
+        batch = loop.batches[step]
         labels = batch.targets.roll(1, 1)
         labels[:, 0] = -100
         loss = model(input_ids=batch.ids, attention_mask=batch.mask, labels=labels).loss
@@ -106,9 +72,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    shape, config = SHAPES[given.shape], settings(given.steps)
-    mine, begun, plan = ours(shape, config)
-    theirs = of_peft(shape, config, begun, plan)
+    shape = SHAPES[given.shape]
+    mine, begun, loop = ours(shape, given.steps)
+    theirs = of_peft(shape, begun, loop)
     furthest = max(abs(a - b) for a, b in zip(mine, theirs, strict=True))
     if given.json:
         print(json.dumps({"shape": given.shape, "ours": mine, "peft": theirs,

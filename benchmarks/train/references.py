@@ -7,7 +7,8 @@ median of five pairs and the quartiles. What is compared:
 
     packing    rows in one line / rows padded to the longest
     head       the head on learned tokens / on all tokens
-    function   the update's own autograd function / torch's autograd
+    products   an update's products in the type that is chosen / in fp32
+    rows       the own autograd function of factors that differ by row / torch's autograd
     attention  plain products in bfloat16 / torch's kernel
     prefix     states kept of the lower half of the layers / all layers run
 """
@@ -120,9 +121,9 @@ def of_models() -> Iterator[Measured]:
 
 
 def of_updates() -> Iterator[Measured]:
-    """The update's own function."""
+    """Of one adapter for all rows."""
     for dtype in (torch.float32, torch.bfloat16):
-        for tokens in (16, 256, 2048):
+        for tokens in (256, 2048):
             for width in (256, 1024, 4096):
                 for rank in (4, 8, 64):
                     x, y = (torch.randn(tokens, width).to(dtype).requires_grad_() for _ in range(2))
@@ -144,7 +145,37 @@ def of_updates() -> Iterator[Measured]:
 
                     where = f"{tokens} tokens, {width} wide, rank {rank}, {str(dtype)[6:]}"
                     yield Measured(
-                        "function", where, compare(run(low_rank), run(plain_low_rank), PAIRS)
+                        "products", where, compare(run(low_rank), run(plain_low_rank), PAIRS)
+                    )
+
+
+def of_rows() -> Iterator[Measured]:
+    """Factors of each row its own, as a hypernetwork makes them."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for rows in (4, 16):
+            for tokens in (16, 64, 256):
+                for width in (256, 1024):
+                    x, y = (torch.randn(rows, tokens, width).to(dtype).requires_grad_()
+                            for _ in range(2))  # fmt: skip
+                    down, up = (torch.randn(rows, 8, width).requires_grad_() for _ in range(2))
+                    upstream = torch.randn(rows, tokens, width).to(dtype)
+                    times = max(1, 2**24 // (rows * tokens * width * 8))
+
+                    def run(
+                        how: Callable[..., Tensor],
+                        given: tuple[Tensor, ...] = (y, x, down, up),
+                        upstream: Tensor = upstream,
+                        times: int = times,
+                    ) -> Callable[[], None]:
+                        def work() -> None:
+                            for _ in range(times):
+                                torch.autograd.grad(how(*given), given, upstream)
+
+                        return work
+
+                    where = f"{rows} rows of {tokens} tokens, {width} wide, {str(dtype)[6:]}"
+                    yield Measured(
+                        "rows", where, compare(run(low_rank), run(plain_low_rank), PAIRS)
                     )
 
 
@@ -185,7 +216,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     found: list[Measured] = []
-    for part in (of_updates, of_attention, of_models):
+    for part in (of_updates, of_rows, of_attention, of_models):
         for one in part():
             found.append(one)
             print(f"{one.path}: {one.shape}: {one.ratio}", file=sys.stderr, flush=True)

@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ DETOUR = {  # what is taken away, by name
     "no own attention": ("attention",),
     "no sorting": ("sorting",),
     "head on all tokens": ("head",),
-    "no own LoRA function": ("function",),
+    "updates in fp32": ("function",),
 }
 
 
@@ -38,56 +39,40 @@ def detour(shape: Shape, without: tuple[str, ...] = ()) -> Train:
     """The loop of `detour train`, without its validations."""
     from unittest.mock import patch
 
-    from detour.model.base import Base
-    from detour.model.rows import Encoded
-    from detour.training.batches import Batches, Order
-    from detour.training.config import derive, make_config
-    from detour.training.descend import Run, Step, descend
-    from detour.training.kinds import factors_of
-    from detour.training.objective import answer_loss
+    from loop import Loop
 
-    dtype = torch.float32 if "bf16" in without else torch.bfloat16
-    base = Base.from_model(shape.model(dtype))
-    rows = [Encoded(ids, [place >= start for place in range(len(ids))])
-            for ids, start in shape.data()]  # fmt: skip
-    config = make_config({"rank": RANK, "alpha": ALPHA, "targets": TARGETS, "batch_size": BATCH,
-                          "learning_rate": RATE, "epochs": 1})  # fmt: skip
-    plan = derive(config, base.model.config.hidden_size, len(rows))
-    factors = factors_of(base.slots, base.slots.named(config.targets), config, base.device)
-    head, forward = base.head, base.forward
-    batches = Batches(rows, BATCH, 0, seed=0)
+    from detour.model.rows import Batch
+    from detour.training.batches import Order
+
+    loop = Loop.of(shape, torch.float32 if "bf16" in without else torch.bfloat16)
     if "sorting" in without:
-        batches._order = Order([len(row.ids) for row in rows], BATCH, 0, bucket=1)
+        lengths = loop.batches.lengths
+        loop.batches._order = Order(lengths, BATCH, 0, bucket=1)
     if "packing" in without:
-        forward.packs = False
+        loop.forward.packs = False
 
-    def step_of(step: int) -> Step:
-        batch = batches[step]
-        loss = answer_loss(forward, head, batch)
-        return Step(loss, loss.detach(), int(batch.mask.sum()))
+    def everywhere(batch: Batch) -> torch.Tensor:
+        given = loop.base.model(input_ids=batch.ids, attention_mask=batch.mask)
+        logits = given.logits.float()
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
 
-    def everywhere(step: int) -> Step:
-        batch = batches[step]
-        logits = base.model(input_ids=batch.ids, attention_mask=batch.mask).logits.float()
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
-        return Step(loss, loss.detach(), int(batch.mask.sum()))
+    patches = {
+        "attention": ("detour.model.packing.torchs_is_slow", lambda _: False),
+        "function": ("detour.slots.arithmetic._learned", plain_low_rank),
+    }
 
     def train() -> None:
-        with base.hold(factors.contents()):
-            descend(factors, plan, config, everywhere if "head" in without else step_of,
-                    lambda: 0.0, Run({}))  # fmt: skip
+        with ExitStack() as stack:
+            for name in without:
+                if name in patches:
+                    stack.enter_context(patch(*patches[name]))
+            loop.run(everywhere if "head" in without else None)
 
-    if "attention" in without:
-        patched = patch("detour.model.packing.torchs_is_slow", lambda _: False)
-        other = patch("detour.model.attention.torchs_is_slow", lambda _: False)
-        patched.start(), other.start()
-    if "function" in without:
-        patch("detour.slots.arithmetic.low_rank", plain_low_rank).start()
     return train
 
 
 def plain_low_rank(y: Any, x: Any, down: Any, up: Any, gate: Any = None) -> Any:  # noqa: ANN401
-    """The same by torch's own autograd."""
+    """An update whose products run in the factors' type, differentiated by torch."""
     hidden = x.to(down.dtype) @ down.mT
     return y + ((hidden if gate is None else hidden * gate) @ up).to(y.dtype)
 

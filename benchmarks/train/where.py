@@ -16,22 +16,15 @@ from collections import defaultdict
 from typing import Any
 
 import torch
+from loop import Loop
 from run import cpu, gemm_peak
-from shapes import ALPHA, BATCH, RANK, RATE, SHAPES, TARGETS, Shape
+from shapes import RANK, SHAPES
 from torch.profiler import ProfilerActivity, profile
 
-from detour.model.base import Base
-from detour.model.rows import Encoded
-from detour.training.batches import Batches
-from detour.training.config import derive, make_config
 from detour.training.cost import counted, operations
-from detour.training.descend import Run, Step, descend
 from detour.training.estimate.sizes import adapted_layers
-from detour.training.kinds import factors_of
-from detour.training.objective import answer_loss
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "addmv", "mv", "dot")
-ATTENTION = ("flash", "scaled_dot_product", "_softmax", "bmm", "baddbmm")
 MOVED = ("copy", "_to_copy", "cat", "clone", "contiguous", "split", "index", "embedding", "gather",
          "fill", "zero", "scatter", "slice", "view", "empty", "select", "as_strided")  # fmt: skip
 
@@ -55,32 +48,6 @@ def part_of(name: str, shapes: list[Any], vocabulary: int) -> str:
     return "pointwise: norms, rotations, activations, sums"
 
 
-def steps_of(shape: Shape, dtype: torch.dtype, epochs: int) -> tuple[Base, Any, Any]:
-    """The loop, ready to run; the base; the layers it adapts."""
-    base = Base.from_model(shape.model(dtype))
-    rows = [Encoded(ids, [place >= start for place in range(len(ids))])
-            for ids, start in shape.data()]  # fmt: skip
-    config = make_config({"rank": RANK, "alpha": ALPHA, "targets": TARGETS, "batch_size": BATCH,
-                          "learning_rate": RATE, "epochs": epochs})  # fmt: skip
-    plan = derive(config, base.model.config.hidden_size, len(rows))
-    factors = factors_of(base.slots, base.slots.named(config.targets), config, base.device)
-    batches = Batches(rows, BATCH, 0, seed=0)
-    head, forward = base.head, base.forward
-
-    def step_of(step: int) -> Step:
-        batch = batches[step]
-        loss = answer_loss(forward, head, batch)
-        return Step(loss, loss.detach(), int(batch.mask.sum()))
-
-    judged = iter(range(10**6, 0, -1))
-
-    def train() -> None:
-        with base.hold(factors.contents()):
-            descend(factors, plan, config, step_of, lambda _: float(next(judged)), Run({}))
-
-    return base, train, adapted_layers(base, config)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="real")
@@ -91,7 +58,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     shape, dtype = SHAPES[given.shape], getattr(torch, given.dtype)
-    base, train, adapted = steps_of(shape, dtype, epochs=1)
+    loop = Loop.of(shape, dtype)
+    base, train, adapted = loop.base, loop.run, adapted_layers(loop.base, loop.config)
     train()  # what is made once
     peak = gemm_peak(dtype)
     seconds: list[float] = []

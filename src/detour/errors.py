@@ -36,10 +36,12 @@ from typing import ClassVar, Self
 
 from detour.language.catalogue import ENGLISH, Catalogue, Text, joined, text
 
-_OUT_OF_MEMORY = (  # how torch says it, in a plain RuntimeError on a CPU
+_OUT_OF_MEMORY = (  # how torch says it in a plain RuntimeError
     "out of memory",
     "not enough memory",
     "DefaultCPUAllocator: can't allocate",
+    "STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+    "std::bad_alloc",
 )
 
 

@@ -51,19 +51,32 @@ def read_state(folder: Path, run: Identity) -> tuple[dict[str, Any], dict[str, T
         TrainingError: the state is damaged, or belongs to other settings, base or data, which it
             names.
     """
+    told = read_told(folder, run)
+    if told is None:
+        return None
+    path = folder / FILE
+    try:
+        with safe_open(path, "pt") as stream:
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as cause:
+        raise _damaged(path, cause) from cause
+    return told, tensors
+
+
+def read_told(folder: Path, run: Identity) -> dict[str, Any] | None:
+    """What was told, without the tensors; None where there is no state.
+
+    Raises:
+        TrainingError: as `read_state`.
+    """
     path = folder / FILE
     if not path.exists():
         return None
     try:
         with safe_open(path, "pt") as stream:
             told: dict[str, Any] = json.loads(stream.metadata()["state"])
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as cause:
-        raise TrainingError(
-            text("{path} is damaged", path=path),
-            found=str(cause),
-            hint=text("remove it and start anew"),
-        ) from cause
+        raise _damaged(path, cause) from cause
     before = told["run"] if isinstance(told["run"], dict) else {}
     if before != run:
         changed = [part for part in {**run, **before} if before.get(part) != run.get(part)]
@@ -75,7 +88,14 @@ def read_state(folder: Path, run: Identity) -> tuple[dict[str, Any], dict[str, T
             found=text("changed: {parts}", parts=", ".join(changed)),
             hint=text("leave out --resume, or choose another output folder"),
         )
-    return told, tensors
+    return told
+
+
+def _damaged(path: Path, cause: Exception) -> TrainingError:
+    return TrainingError(
+        text("{path} is damaged", path=path), found=str(cause),
+        hint=text("remove it and start anew"),
+    )  # fmt: skip
 
 
 def forget_state(folder: Path) -> None:

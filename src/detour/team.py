@@ -22,6 +22,7 @@ from detour.language.catalogue import text
 
 T = TypeVar("T")
 _SIZE, _RANK, _LOCAL = "WORLD_SIZE", "RANK", "LOCAL_RANK"
+_BESIDE = "LOCAL_WORLD_SIZE"
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
 
 
@@ -31,6 +32,8 @@ class Team:
 
     rank: int = 0
     size: int = 1
+    beside: int = 1
+    """Processes of it on this machine, this one among them."""
 
     @property
     def leads(self) -> bool:
@@ -148,7 +151,8 @@ def assembled(on_gpu: bool = False) -> Generator[Team]:
         torch.cuda.set_device(_number(_LOCAL, 0))
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield Team(distributed.get_rank(), size)
+        beside = min(_number(_BESIDE, size), size)
+        yield Team(distributed.get_rank(), size, beside)
     finally:
         distributed.destroy_process_group()
 

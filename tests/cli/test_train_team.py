@@ -81,6 +81,41 @@ def test_two_processes_and_a_base_spread_over_them_make_what_one_makes(folder):
     assert base.bind(Adapter.load(folder / "spread")).terms
 
 
+SPREAD = """
+import torch
+from torch.distributed.tensor import DTensor
+from detour.model.base import Base
+from detour.model.prefix import decoder_layers
+from detour.model.rows import Encoded, padded
+from detour.model.sharding import shard
+from detour.team import assembled
+
+with assembled() as team:
+    base = Base.load("starter")
+    head, forward = base.head, base.forward
+    shard(base, team, torch.device("cpu"))
+    batch = padded([Encoded([5, 6, 7, 8], [True] * 4), Encoded([5, 6, 7], [True] * 3)], 0)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            forward(batch)
+        _, layers = decoder_layers(base.model)
+        whole = [n for n, p in layers.named_parameters() if not isinstance(p, DTensor)]
+        assert not whole, whole
+    if team.leads:
+        print("parted")
+"""
+
+
+def test_layers_are_parted_again_after_every_forward(tmp_path):
+    (tmp_path / "spread.py").write_text(SPREAD)
+    done = subprocess.run(
+        [sys.executable, *LAUNCH, str(tmp_path / "spread.py")], env=environment(),
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "parted"
+
+
 def test_a_team_goes_on_where_it_was_interrupted(folder):
     whole = told(train(folder, "whole", "--steps", 60, "--patience", 0, launch=LAUNCH))
     more = ("--steps", 60, "--patience", 0)

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detour.errors import TrainingError
+from detour.errors import StorageError, TrainingError
 from detour.interrupt import AtOnce
-from detour.state_file import FILE, read_state
+from detour.state_file import FILE, read_state, read_told
 from detour.training import descend as loop
 from detour.training.checkpoint import State
 from detour.training.config import Plan, make_config
@@ -263,11 +263,11 @@ class Room:
         self.left -= 1
         return f"{self.left} left"
 
+    def less_judged(self) -> str | None:
+        return self.less()
+
     def kept(self) -> dict[str, Any]:
         return {"left": self.left}
-
-    def go_on(self, kept: dict[str, Any]) -> None:
-        self.left = kept["left"]
 
 
 def full_at(task: Task, step: int, times: int) -> Callable[[int], Step]:
@@ -306,6 +306,33 @@ def test_what_a_run_had_become_lies_in_its_state(tmp_path: Path) -> None:
     task = Task()
     descend(task.point, PLAN, CONFIG, full_at(task, 3, 2), task.judge,
             Run(IDENTITY, checkpoints=tmp_path, memory=Room(5)))  # fmt: skip
-    later = Room(5)
-    Task().descend(checkpoints=tmp_path, resume=True, memory=later)
-    assert later.left == 3
+    told = read_told(tmp_path, IDENTITY)
+    assert told is not None
+    assert told["fit"] == {"left": 3}
+
+
+def test_a_validation_that_did_not_fit_is_taken_again() -> None:
+    task, told = Task(), list[str]()
+    failures = iter(range(2))
+
+    def judge(pause: Callable[[], None]) -> float:
+        if next(failures, None) is not None:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+        return task.judge(pause)
+
+    descend(task.point, PLAN, CONFIG, task.step, judge,
+            Run(IDENTITY, teller=told.append, memory=Room(5)))  # fmt: skip
+    assert told == ["4 left", "3 left"]
+    assert task.judged == 4
+
+
+def test_a_full_disk_does_not_end_a_training(tmp_path: Path, monkeypatch) -> None:
+    def full(*_: Any) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(loop, "save_state", full)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    task, told = Task(), list[str]()
+    state = task.descend(checkpoints=tmp_path, teller=told.append)
+    assert state.step == PLAN.steps
+    assert told[-1] == "the state is not saved: the disk is full"

@@ -75,7 +75,7 @@ def command(
     note(t("{learned} rows to learn, {validation} to choose by, {test} to judge by in the end",
            learned=len(rows.learned), validation=len(rows.validation),
            test=len(rows.test)))  # fmt: skip
-    setting = Setting(base_name, rows, device, dtype, quantize)
+    setting = Setting(base_name, rows, device, dtype, quantize, workers)
     wanted = Wanted(trials, workers, seed, address, resume)
     try:
         found = search(

@@ -89,6 +89,10 @@ class Forward:
             )
         return made
 
+    def packs_rows_of(self, longest: int) -> bool:
+        """Whether rows of at most so many tokens lie in one line."""
+        return self.packs and longest <= self._window
+
     def recomputing(self) -> Forward:
         """The same with layers that run once more in the backward.
 

@@ -54,6 +54,13 @@ def recomputing(model: PreTrainedModel, around: Around = nullcontext) -> Generat
                 layer.forward = forward
 
 
+def is_recomputed(model: PreTrainedModel) -> bool:
+    """Whether the forward that runs now keeps only what enters the layers."""
+    found = decoder_layers(model)
+    forwards = [layer.__dict__.get("forward") for layer in found[1]] if found else []
+    return any(isinstance(one, partial) and one.func is _again for one in forwards)
+
+
 def _again(
     forward: Callable[..., Any],
     around: Around,

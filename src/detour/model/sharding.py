@@ -48,7 +48,7 @@ def shard(base: Base, team: Team, device: torch.device) -> None:
         raise BaseError(text("{base} does not keep its layers in one list", base=base.name))
     mesh = init_device_mesh(device.type, (team.size,))
     for layer in found[1]:
-        fully_shard(layer, mesh=mesh)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)  # not the default of a root
     nn.Module.to(base.model, device)
     base.is_spread = True
     base.slots.products.limit = 0  # gathered weights live for one forward: nothing to lay out

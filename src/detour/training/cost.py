@@ -11,7 +11,8 @@ with f the share of N at or above the lowest adapted layer: below it no gradient
 frozen layers above need one to their inputs only (Hu et al. 2021, arXiv:2106.09685; the 2N a token
 are Kaplan et al. 2020's, arXiv:2001.08361). Attention, A numbers wide, takes 4 A more for each pair
 of tokens of a row and each layer, and f times 8 A where it is learned. Padding counts where it is
-computed; tokens whose first layers are passed by (`model.prefix`) count without those. Where all
+computed; tokens whose first layers are passed by (`model.prefix`) count without those, and a layer
+that runs once more in the backward (`model.recompute`) takes its forward again. Where all
 weights are trained, P is 0 and f is 1, and a weight takes 2 more for its own gradient, those of the
 head too. Optimiser, norms, nonlinearities and what DoRA adds are left out, as are heads for classes
 and numbers.
@@ -34,6 +35,7 @@ from detour.adapter.adapter import Adapter
 from detour.model.base import Base
 from detour.model.headed import HeadedBase
 from detour.model.prefix import share_passed_by
+from detour.model.recompute import is_recomputed
 from detour.slots.install import SlotSet
 from detour.training.energy import Energy
 
@@ -68,6 +70,8 @@ class Work:
         judged: tokens through the head.
         judged_learned: those with a gradient.
         own: learned tokens without padding.
+        again: learned tokens whose layers run once more in the backward.
+        again_pairs: the same of pairs.
         passed: tokens, times the share of the layers that they passed by.
         passed_pairs: the same of pairs.
     """
@@ -79,6 +83,8 @@ class Work:
     judged: int = 0
     judged_learned: int = 0
     own: int = 0
+    again: int = 0
+    again_pairs: int = 0
     passed: float = 0.0
     passed_pairs: float = 0.0
 
@@ -154,18 +160,21 @@ def operations(base: Slotted, adapted: Mapping[str, int], work: Work) -> float:
     whole = sum(sizes.values())
     above = backward_share(sizes, [layer for layer in adapted if layer != name])
     own = sum(adapted.values())
-    pairs = work.pairs - work.passed_pairs + 2 * above * work.learned_pairs
+    pairs = work.pairs - work.passed_pairs
+    pairs += above * (2 * work.learned_pairs + work.again_pairs)
     attended = 4 * attention_width(base) * pairs
     forward = 2 * (whole + own) * work.tokens - 2 * whole * work.passed
     backward = (2 * above * whole + 4 * own) * work.learned
+    backward += 2 * (above * whole + own) * work.again
     return forward + backward + attended + 2 * head * (work.judged + work.judged_learned)
 
 
 def whole_operations(base: Slotted, work: Work) -> float:
     """The operations of that work where every weight learns."""
     layers, (_, head) = sum(layer_sizes(base).values()), head_of(base)
-    attended = 4 * attention_width(base) * (work.pairs + 2 * work.learned_pairs)
-    of_layers = 2 * layers * (work.tokens + 2 * work.learned)
+    pairs = work.pairs + 2 * work.learned_pairs + work.again_pairs
+    attended = 4 * attention_width(base) * pairs
+    of_layers = 2 * layers * (work.tokens + 2 * work.learned + work.again)
     return of_layers + attended + 2 * head * (work.judged + 2 * work.judged_learned)
 
 
@@ -248,6 +257,9 @@ def _layers_hook(work: Work, model: PreTrainedModel) -> Any:  # noqa: ANN401 - t
             work.own += int(own.sum())
             work.learned += rows * tokens
             work.learned_pairs += pairs
+            if is_recomputed(model):
+                work.again += rows * tokens
+                work.again_pairs += pairs
 
     return hook
 

@@ -10,13 +10,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from detour.errors import TrainingError, is_out_of_memory
+from detour.errors import StorageError, TrainingError, is_out_of_memory
 from detour.interrupt import AtOnce, BetweenSteps, whole_steps
 from detour.language.catalogue import text
 from detour.state_file import Identity, forget_state
@@ -26,6 +27,7 @@ from detour.training.config import Plan, TrainConfig, rate_at
 
 SAVE_EVERY = 60.0  # seconds between checkpoints, at least
 SAVE_SHARE = 0.05  # of the time, at most: a model of 1 B parameters is a state of 16 GB
+T = TypeVar("T")
 TIMES = "times"  # a group's rate as a multiple of the plan's
 
 Pause = Callable[[], None]
@@ -67,12 +69,12 @@ class Memory(Protocol):
         """Take less at once, and say so; None where nothing is left to do."""
         ...
 
-    def kept(self) -> Mapping[str, Any]:
-        """What is to lie in the state, as JSON."""
+    def less_judged(self) -> str | None:
+        """The same of a validation."""
         ...
 
-    def go_on(self, kept: Mapping[str, Any]) -> None:
-        """Begin with what `kept` gave."""
+    def kept(self) -> Mapping[str, Any]:
+        """What is to lie in the state, as JSON."""
         ...
 
 
@@ -146,7 +148,8 @@ def descend(
     due = _validation_steps(plan.steps, config.validations)
     with whole_steps() as asked:
         between_steps, pause = _agreed(asked, run.team, weights)
-        resumed = _resumed(weights, optimiser, run) or _begun(weights, judge(pause))
+        judged = partial(_judged, judge, pause, run)
+        resumed = _resumed(weights, optimiser, run) or _begun(weights, judged())
         state = resumed
         pace = _Pace(plan, config, state, run)
         keeper = _Keeper(weights, optimiser, state, run, pace)
@@ -154,7 +157,7 @@ def descend(
         def finish_step() -> None:
             measured = None
             if state.step in due:
-                measured = judge(pause)
+                measured = judged()
                 if measured < state.best_loss:
                     state.best = {}  # never two of them at once: it may be a whole model
                     state.best, state.best_loss = weights.snapshot(), measured
@@ -179,6 +182,10 @@ def descend(
                 keeper.now_and_then()
                 between_steps()
         except AtOnce:  # inside a step: that is no state
+            raise
+        except RuntimeError as cause:
+            if is_out_of_memory(cause):  # the step was not taken: the weights are those before it
+                keeper.save()
             raise
         except KeyboardInterrupt:
             keeper.save()
@@ -212,10 +219,15 @@ def _resumed(weights: Weights, optimiser: torch.optim.AdamW, run: Run) -> State 
     if not run.resume or not run.checkpoints:
         return None
     state = load_state(run.checkpoints, run.identity, weights, optimiser)
+    at = state.step if state else -1
+    differs = run.team.from_leader(lambda: at) != at
+    if run.team.any(differs, next(iter(weights.parameters())).device):
+        raise TrainingError(
+            text("the processes find different states to go on from"),
+            expected=text("one folder that all of them see"), found=str(run.checkpoints),
+        )  # fmt: skip
     if state and state.ledger and run.ledger:
         run.ledger.go_on(state.ledger)
-    if state and state.fit and run.memory:
-        run.memory.go_on(state.fit)
     return state
 
 
@@ -233,18 +245,41 @@ def _differentiated(
     step_of: Callable[[int], Step], number: int, optimiser: torch.optim.AdamW, run: Run
 ) -> Step:
     """A step with its gradients; where memory runs out it begins anew with less at once."""
+
+    def attempt() -> Step:
+        step = step_of(number)
+        step.total.backward()
+        return step
+
+    def begin_anew() -> str | None:
+        optimiser.zero_grad(set_to_none=True)
+        return run.memory.less() if run.memory else None
+
+    return _within_memory(attempt, begin_anew, run)
+
+
+def _judged(judge: Callable[[Pause], float], pause: Pause, run: Run) -> float:
+    """A validation, the same number for all of a team, with less at once where it did not fit."""
+
+    def less() -> str | None:
+        return run.memory.less_judged() if run.memory else None
+
+    measured = _within_memory(partial(judge, pause), less, run)
+    return run.team.from_leader(lambda: measured)
+
+
+def _within_memory(attempt: Callable[[], T], less: Callable[[], str | None], run: Run) -> T:
+    """What an attempt gives; where memory runs out, again after `less` has found a way and said it.
+
+    What a failed attempt holds, and its traceback, is gone before the next one.
+    """
     while True:
         try:
-            step = step_of(number)
-            step.total.backward()
+            return attempt()
         except RuntimeError as cause:
-            told = run.memory.less() if run.memory and is_out_of_memory(cause) else None
+            told = less() if is_out_of_memory(cause) else None
             if told is None:
                 raise
-        else:
-            return step
-        step = None  # what the failed one holds, and its traceback, must be gone first
-        optimiser.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if run.teller:
             run.teller(told)
@@ -377,12 +412,21 @@ class _Keeper:
     def now_and_then(self) -> None:
         """Save where the last time is long enough ago, by the clock and by what it took."""
         if time.monotonic() - self._last > max(SAVE_EVERY, self._took / SAVE_SHARE):
-            self.save()
+            self._try_to_save()
 
     def at_the_end(self) -> None:
         """Save what is not saved yet."""
         if self._kept != self._state.step:
+            self._try_to_save()
+
+    def _try_to_save(self) -> None:
+        """A disk that is full does not end a training: what is learned is worth more."""
+        try:
             self.save()
+        except StorageError as fault:
+            self._last = time.monotonic()
+            if self._run.teller:
+                self._run.teller(text("the state is not saved: {fault}", fault=fault.line))
 
     def save(self) -> None:
         """Write the state, where there is a folder for it."""

@@ -3,7 +3,7 @@
 Decided before the first step by the formulas of `estimate.memory`: all rows at once where they fit,
 else fewer of them, else one whose layers are computed again in the backward (a third more work, so
 it comes last). Where memory runs out all the same, the next of these is taken. None of it changes a
-gradient. Knows sizes, settings and free bytes; knows no steps.
+gradient but for rounding. Knows sizes, settings and free bytes; knows no steps.
 """
 
 from __future__ import annotations
@@ -21,71 +21,90 @@ from detour.model.quantized import method_of
 from detour.model.recompute import can_recompute
 from detour.training.config import TrainConfig
 from detour.training.estimate.machine import SLACK
-from detour.training.estimate.memory import Layout, Method, memory, weight_bytes
+from detour.training.estimate.memory import (
+    MEMORY_ERROR,
+    Layout,
+    Method,
+    judging,
+    memory,
+    weight_bytes,
+)
 from detour.training.estimate.sizes import Sizes, sizes_of
 
-CAREFUL = 1.25  # times the estimate that must be free: it may be off by a quarter
+CAREFUL = 1 + MEMORY_ERROR  # times the estimate that must be free
+ROOM = 0.25  # of the free memory may hold what frozen first layers say
+JUDGED_AT_ONCE = 16  # rows of a validation, where they fit
 
 
 class Fit:
-    """What of a step is in memory at once; may become less.
+    """What of a training is in memory at once; may become less.
 
     Attributes:
-        rows: at most so many at once; None: all.
+        rows: of a step at most so many at once.
         again: layers are computed again in the backward.
+        judged: rows of a validation at once.
+        prefix: what frozen first layers say of the rows is kept; None: not decided yet.
+        room: bytes that may be kept of it.
         told: what was estimated and decided, in words; nothing where the system does not tell.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        rows: int | None = None,
+        rows: int,
         again: bool = False,
-        can_recompute: bool = False,
+        judged: int = JUDGED_AT_ONCE,
+        recomputes: bool = False,
         told: Text | None = None,
     ) -> None:
-        self._config = config
         self._may_split = config.objective is None  # a loss of one's own is of whole batches
-        self._may_recompute = can_recompute and config.checkpointing is None
+        self._may_recompute = recomputes and config.checkpointing is None
         self.rows = rows
         self.again = again
+        self.judged = judged
+        self.prefix: bool | None = None
+        self.room = 0
         self.told = told
 
     def less(self) -> Text | None:
         """Take half of the rows at once, or compute layers again; None where nothing is left."""
-        rows = self.rows or self._config.batch_size
-        if self._may_split and rows > 1:
-            self.rows = -(-rows // 2)
+        if self._may_split and self.rows > 1:
+            self.rows = -(-self.rows // 2)
+            if self.rows == 1:
+                return text("the memory is full: one row at once from here")
             return text("the memory is full: {rows} rows at once from here", rows=self.rows)
         if self._may_recompute and not self.again:
             self.again = True
             return text("the memory is full: layers are computed again in the backward from here")
         return None
 
+    def less_judged(self) -> Text | None:
+        """Judge half of the rows at once; None where it is one, or they must stay together."""
+        if not self._may_split or self.judged == 1:
+            return None
+        self.judged = -(-self.judged // 2)
+        return text("the memory is full: {rows} rows of a validation at once from here",
+                    rows=self.judged)  # fmt: skip
+
     def kept(self) -> Mapping[str, Any]:
         """What is to lie in the state, as JSON."""
-        return {"rows": self.rows, "again": self.again}
-
-    def go_on(self, kept: Mapping[str, Any]) -> None:
-        """Begin with what `kept` gave, so that the last bits are those of a run without a pause;
-        what was asked for by hand stays.
-        """
-        if self._config.micro_batch_size is None:
-            self.rows = kept.get("rows")
-        if self._may_recompute:
-            self.again = bool(kept.get("again"))
+        return {"rows": self.rows, "again": self.again, "judged": self.judged,
+                "prefix": self.prefix}  # fmt: skip
 
 
-def fit(
+def fitted(
     base: Base,
     config: TrainConfig,
-    lengths: Sequence[int],
+    learned: Sequence[int],
+    judged: Sequence[int],
     *,
     packs: bool,
     processes: int = 1,
+    beside: int = 1,
     whole: bool = False,
+    kept: Mapping[str, Any] | None = None,
 ) -> Fit:
-    """What of a step is to be in memory at once.
+    """What of a training is to be in memory at once.
 
     A base that is spread over processes is left as the settings have it: its layers must run
     equally often in all of them.
@@ -93,43 +112,58 @@ def fit(
     Args:
         base: as it lies in memory.
         config: its settings come first.
-        lengths: tokens of every row that is learned.
+        learned: tokens of every row that is learned.
+        judged: of every row that judges.
         packs: whether rows lie in one line, without padding.
         processes: that share a step's rows.
+        beside: processes on this machine that share its memory, this one among them.
         whole: every weight learns, of a copy that is there.
+        kept: what an interrupted run had decided. It is taken again, so that the last bits are
+            those of a run without a pause, unless it does not fit any more.
     """
-    rows, again = config.micro_batch_size, bool(config.checkpointing)
+    wanted = -(-min(config.batch_size, len(learned)) // processes)
+    rows, again = min(config.micro_batch_size or wanted, wanted), bool(config.checkpointing)
     can = can_recompute(base.model)
-    free = 0 if base.is_spread else free_memory(base.device)
-    if not free:
-        return Fit(config, rows, again, can and not base.is_spread)
-    blueprint = Blueprint(base.name, base.model, base.slots)
-    need = _Need(base, sizes_of(blueprint, config), lengths, packs, whole)
-    wanted = -(-min(config.batch_size, len(lengths)) // processes)
-    rows = min(rows or wanted, wanted)
+    if kept and config.micro_batch_size is None:
+        rows = min(int(kept["rows"]), wanted)
+    if kept and config.checkpointing is None:
+        again = bool(kept["again"]) and can
+    found = Fit(config, rows, again, recomputes=can)
+    if kept:
+        found.judged, found.prefix = int(kept["judged"]), kept["prefix"]
+    free = None if base.is_spread else free_memory(base.device)
+    if free is None:
+        return found
+    free //= beside if base.device.type == "cpu" else 1
+    need = _Need(base, config, packs, whole)
     if config.micro_batch_size is None and config.objective is None:
-        while rows > 1 and not need.fits(free, rows, again):
-            rows -= 1
-    if config.checkpointing is None and can and not need.fits(free, rows, again):
-        again = True
-    rows = -(-wanted // -(-wanted // rows))  # parts of like size
-    told = _told(need(rows, again), free, rows, wanted, again)
-    is_whole = rows == wanted and config.micro_batch_size is None
-    return Fit(config, None if is_whole else rows, again, can, told)
+        while found.rows > 1 and CAREFUL * need(learned, found.rows, found.again) > free:
+            found.rows -= 1
+        if found.rows != rows:
+            found.rows = -(-wanted // -(-wanted // found.rows))  # parts of like size
+    if config.checkpointing is None and can:
+        found.again |= CAREFUL * need(learned, found.rows, found.again) > free
+    while found.judged > 1 and CAREFUL * need.judging(judged, found.judged) > free:
+        found.judged -= 1
+    needed = need(learned, found.rows, found.again)
+    share = 1.0 if found.prefix else ROOM  # an interrupted run had it
+    found.room = max(0, round(min(share * free, free - CAREFUL * needed)))
+    found.told = _told(needed, free, found, wanted)
+    return found
 
 
-def _told(needed: float, free: float, rows: int, wanted: int, again: bool) -> Text:
+def _told(needed: float, free: float, found: Fit, wanted: int) -> Text:
     takes, has = _size(needed), _size(free)
-    if again:
+    if found.again:
         return text(
             "memory: {needed} besides the base, {free} are free; {rows} of {wanted} rows at once, "
             "and layers are computed again in the backward",
-            needed=takes, free=has, rows=rows, wanted=wanted,
+            needed=takes, free=has, rows=found.rows, wanted=wanted,
         )  # fmt: skip
-    if rows < wanted:
+    if found.rows < wanted:
         return text(
             "memory: {needed} besides the base, {free} are free; {rows} of {wanted} rows at once",
-            needed=takes, free=has, rows=rows, wanted=wanted,
+            needed=takes, free=has, rows=found.rows, wanted=wanted,
         )  # fmt: skip
     return text("memory: {needed} besides the base, {free} are free", needed=takes, free=has)
 
@@ -137,27 +171,29 @@ def _told(needed: float, free: float, rows: int, wanted: int, again: bool) -> Te
 class _Need:
     """Bytes that a training takes besides the base."""
 
-    def __init__(
-        self, base: Base, sizes: Sizes, lengths: Sequence[int], packs: bool, whole: bool
-    ) -> None:
+    def __init__(self, base: Base, config: TrainConfig, packs: bool, whole: bool) -> None:
+        blueprint = Blueprint(base.name, base.model, base.slots)
         quantized: Method = "qlora" if method_of(base.model.config) else "lora"
         self._method: Method = "full" if whole else quantized
         self._number = torch.finfo(base.dtype).bits // 8
         self._slack = SLACK["cuda" if base.device.type == "cuda" else "cpu"]
-        self._sizes = sizes
-        self._longest = sorted(lengths, reverse=True)
+        self._sizes: Sizes = sizes_of(blueprint, config)
         self._packs = packs
 
-    def __call__(self, rows: int, again: bool) -> float:
+    def __call__(self, lengths: Sequence[int], rows: int, again: bool) -> float:
         """At most, with so many of the longest rows at once."""
-        tokens = sum(self._longest[:rows]) if self._packs else rows * self._longest[0]
-        told = memory(self._sizes, self._method, self._number, Layout(1, tokens, again), 0.0,
-                      self._slack)  # fmt: skip
+        layout = Layout(1, self._tokens(lengths, rows), again)
+        told = memory(self._sizes, self._method, self._number, layout, 0.0, self._slack)
         return told.total - weight_bytes(self._sizes, self._method, self._number)
 
-    def fits(self, free: float, rows: int, again: bool) -> bool:
-        """Whether so much is free, with care."""
-        return CAREFUL * self(rows, again) <= free
+    def judging(self, lengths: Sequence[int], rows: int) -> float:
+        """Of a forward alone."""
+        tokens = self._tokens(lengths, rows)
+        return (1 + self._slack) * judging(self._sizes, self._number, tokens)
+
+    def _tokens(self, lengths: Sequence[int], rows: int) -> int:
+        longest = sorted(lengths, reverse=True)[:rows]
+        return sum(longest) if self._packs else rows * max(longest, default=0)
 
 
 def _size(size: float) -> str:

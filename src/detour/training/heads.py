@@ -77,7 +77,8 @@ def train_head(
     Args:
         base: loaded with the classes of the data, or without any for numbers.
         data: a file of any form that `detour check` knows, rows, or records.
-        config: all settings; `block` and `kl_weight` mean nothing here.
+        config: all settings; `block`, `kl_weight` and `keep_prefix` mean nothing here. Dropout is
+            drawn for each part of a step, so `micro_batch_size` changes what is learned a little.
         name: the adapter's name.
         validation: rows that choose the checkpoint; by default a share of the data.
         watcher: is told the progress at every step.
@@ -90,7 +91,7 @@ def train_head(
     Raises:
         DataError: rows of another kind, a class that the base's head does not have, or rows that
             judge and are learned too.
-        ConfigError: a base that is not in float32.
+        ConfigError: a base that is not in float32; `checkpointing`.
         TrainingError: the training made nothing better, or a state of another run.
         KeyboardInterrupt passes through after the state was saved.
     """
@@ -100,6 +101,11 @@ def train_head(
             text("a head is trained in float32"),
             expected="--dtype float32", found=str(base.model.dtype),
         )  # fmt: skip
+    if config.checkpointing is not None:
+        raise ConfigError(
+            text("{names} mean nothing where a head is trained", names="checkpointing"),
+            hint=text("leave them away"),
+        )
     lesson = _Lesson.of(base, data, config, validation, teller)
     plan = derive(config, base.width, len(lesson.kept))
     for reason in (*plan.reasons, *lesson.told):
@@ -111,6 +117,7 @@ def train_head(
         identity_of(
             config, base, (digest_of_rows(rows) for rows in (lesson.kept, lesson.held)),
             labels=json.dumps(base.labels),
+            micro_batch_size=json.dumps(config.micro_batch_size),  # dropout is dealt to parts
             **{"objective.source": objective.digest if objective else ""},
         ),
         watcher, checkpoints, resume, config.patience if lesson.held else 0, teller, ledger,

@@ -22,21 +22,20 @@ from detour.adapter.card import Card
 from detour.adapter.chain import Chain
 from detour.data.reading import Data
 from detour.errors import TrainingError
-from detour.language.catalogue import text
+from detour.language.catalogue import Text, text
 from detour.model.acting import PROBE, acts
 from detour.model.base import Base
 from detour.model.examples import Example, Plain, digest_of
-from detour.model.free_memory import free_memory
 from detour.model.rows import Batch
 from detour.slots.content import Content
 from detour.slots.install import SlotSet
-from detour.state_file import Identity
+from detour.state_file import Identity, read_told
 from detour.team import ALONE, Team
 from detour.training.checkpoint import State
 from detour.training.config import Plan, TrainConfig, derive, make_config
 from detour.training.descend import Ledger, Pause, Run, Step, Watcher, descend
 from detour.training.descend import Progress as Progress
-from detour.training.fit import fit
+from detour.training.fit import Fit, fitted
 from detour.training.identity import identity_of
 from detour.training.kinds import factors_of
 from detour.training.material import Material, material_of, mean_loss
@@ -46,7 +45,6 @@ from detour.training.own_loss import find_objective
 from detour.training.start import of_base, settled, updates_of
 from detour.training.under import Under
 
-ROOM = 0.25  # of the free memory may hold what frozen first layers say
 _OTHERS = frozenset(
     (
         "name",
@@ -61,6 +59,7 @@ _OTHERS = frozenset(
         "beneath",
         "ledger",
         "team",
+        "beside",
     )
 )  # arguments of `train_with` that are no settings
 
@@ -140,6 +139,7 @@ def train_with(
     beneath: Chain | Adapter | None = None,
     ledger: Ledger | None = None,
     team: Team = ALONE,
+    beside: int = 1,
 ) -> Result:
     """`train` with a ready configuration; tells how it went.
 
@@ -165,6 +165,7 @@ def train_with(
         ledger: an account that lies in the state, and goes on with it.
         team: the processes that train together. Each takes its share of every batch's rows, and
             the sum of the gradients is that of one process; all end with the same adapter.
+        beside: other trainings that share this machine's memory, this one among them.
 
     Raises:
         As `train`; WrongBase: a start that cannot be gone on with; ConfigError: that too, or a team
@@ -183,19 +184,14 @@ def train_with(
     if config.objective or neighbours:
         team.check_alone(text("training with a loss of one's own or with neighbours"))
     learner = _Learner(base, config, material, begun, Under.of(base, beneath), neighbours, team)
-    if learner.fit.told and teller:
-        teller(learner.fit.told)
-    if not base.forward.packs and teller:
-        teller(text("a model of this kind cannot read rows in one line, so they are padded"))
-    if learner.remember(plan.steps) and teller:
-        teller(
-            text("the layers below the lowest adapted one run once a row: {size:.0f} MB are kept",
-                 size=learner.kept / 1e6)
-        )  # fmt: skip
+    known = _identity(learner, start, neighbours)
+    for reason in learner.settle(plan.steps, checkpoints if resume else None, known, beside):
+        if teller:
+            teller(reason)
     bare = None if begun is None and beneath is None else learner.bare_loss()
     run = Run(
-        _identity(learner, start, neighbours), watcher, checkpoints, resume,
-        config.patience if material.held else 0, teller, ledger, team, learner.fit,
+        known, watcher, checkpoints, resume, config.patience if material.held else 0, teller,
+        ledger, team, None if base.is_spread else learner.fit,
     )  # fmt: skip
     with base.hold(learner.contents()) as slots:
         state = descend(
@@ -236,32 +232,46 @@ class _Learner:
             self.factors.begin_with(updates_of(begun, base, config))
         self.objective = find_objective(config.objective) if config.objective else None
         self.forward, self.head = base.forward, base.head  # made while the slots are empty
-        self.fit = fit(
-            base, config, material.batches.lengths, packs=self.forward.packs, processes=team.size
-        )
+        self.fit = Fit(config, config.batch_size)  # until it is settled
         self.neighbours = Neighbours(base, neighbours, config)
 
-    def remember(self, steps: int) -> bool:
-        """Keep what frozen first layers say of each row, where there is room and rows come again.
-
-        Call it while the slots are empty.
+    def settle(
+        self, steps: int, checkpoints: Path | None, known: Identity, beside: int
+    ) -> list[Text]:
+        """Decide what is in memory at once, as an interrupted run did where there was one; what is
+        to be told of it. Call it while the slots are empty.
         """
+        before = read_told(checkpoints, known) if checkpoints else None
+        lengths = self.material.batches.lengths
+        self.fit = fitted(
+            self.base, self.config, lengths, self.material.judged_lengths,
+            packs=self.forward.packs_rows_of(max(lengths)), processes=self.team.size,
+            beside=self.team.beside * beside, kept=(before or {}).get("fit"),
+        )  # fmt: skip
+        told = [self.fit.told] if self.fit.told else []
+        if not self.forward.packs:
+            told.append(text("a model of this kind cannot read rows in one line, so they are "
+                             "padded"))  # fmt: skip
+        self.fit.prefix = self.fit.prefix is not False and self._remember(steps)
+        if self.forward.prefix:
+            told.append(
+                text("the layers below the lowest adapted one run once a row: {size:.0f} MB are "
+                     "kept", size=self.forward.prefix.taken / 1e6)
+            )  # fmt: skip
+        return told
+
+    def _remember(self, steps: int) -> bool:
+        """Keep what frozen first layers say of rows that come again, where there is room."""
         judged = [row[there.bool()] for batch in self.material.judged
                   for row, there in zip(batch.ids, batch.mask, strict=True)]  # fmt: skip
         rows = [*self.material.batches.ids, *judged]
         seen = steps * self.config.batch_size + self.config.validations * len(judged)
         if not self.config.keep_prefix or self.base.is_spread or seen <= len(rows):
             return False
-        if self.fit.again:  # memory is short
+        if self.fit.again and not self.fit.prefix:  # memory is short
             return False
-        room = int(ROOM * free_memory(self.base.device))
-        self.forward = self.forward.remembering(self.contents(), rows, room)
+        self.forward = self.forward.remembering(self.contents(), rows, self.fit.room)
         return self.forward.prefix is not None
-
-    @property
-    def kept(self) -> int:
-        """Bytes that are kept of the rows."""
-        return self.forward.prefix.taken if self.forward.prefix else 0
 
     def contents(self) -> dict[str, Content]:
         """What the slots hold while the factors are as they are."""
@@ -279,7 +289,9 @@ class _Learner:
 
         total, loss = in_parts(self._parts(batch), share)
         if self.neighbours:
-            total = total + self.neighbours.pull(number, partial(self._act, slots))
+            forward = self.base.forward.recomputing() if self.fit.again else self.base.forward
+            act = partial(self._act, slots)
+            total = total + self.neighbours.pull(number, act, forward, self.fit.rows)
             self._act(slots)  # whatever runs again in the backward finds what acted
         if self.config.orthogonality and self.under.downs:
             weight = self.config.orthogonality / self.team.size
@@ -313,7 +325,8 @@ class _Learner:
 
     def _mean_loss(self, pause: Pause) -> float:
         team = ALONE if self.base.is_spread else self.team  # all run all of it then, together
-        return mean_loss(self.loss, self.material.judged, self.base.device, pause, team)
+        rows = None if self.objective else self.fit.judged
+        return mean_loss(self.loss, self.material.judged, self.base.device, pause, team, rows)
 
     def loss(self, batch: Batch, divisor: int | None = None) -> Tensor:
         """Of a batch, or of a part of one with so many learned tokens."""

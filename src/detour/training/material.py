@@ -24,11 +24,11 @@ from detour.team import ALONE, Team
 from detour.training.batches import Batches
 from detour.training.config import TrainConfig
 from detour.training.descend import Pause
+from detour.training.fit import JUDGED_AT_ONCE
 from detour.training.split import drawn, split
 
 Row = Example | Plain
 Judge = TypeVar("Judge")
-JUDGED_AT_ONCE = 16
 JUDGED_OF_LEARNED = 64  # rows that judge where none is held out
 MOST_JUDGED = 512  # rows, or blocks of text, that judge: seven times as many forwards a run
 
@@ -52,6 +52,11 @@ class Material:
     batches: Batches
     judged: Sequence[Batch]
     told: tuple[str, ...] = ()
+
+    @property
+    def judged_lengths(self) -> list[int]:
+        """Tokens of every row that judges."""
+        return [length for batch in self.judged for length in batch.mask.sum(-1).tolist()]
 
     @property
     def validation_rows(self) -> int:
@@ -131,16 +136,17 @@ def mean_loss(
     device: torch.device,
     pause: Pause,
     team: Team = ALONE,
+    rows: int | None = None,
 ) -> float:
     """Mean loss (nats, or whatever an own loss counts) over all supervised tokens.
 
-    A team shares the batches.
+    A team shares the batches. At most so many `rows` run at once.
     """
     total = count = 0.0
     with torch.no_grad():
         for batch in batches[team.rank :: team.size]:
-            loss = loss_of(batch.to(device))
-            total += float(loss) * batch.supervised
-            count += batch.supervised
+            for part in batch.parts(rows):
+                total += float(loss_of(part.to(device))) * part.supervised
+                count += part.supervised
             pause()
     return team.total(total, device) / team.total(count, device)

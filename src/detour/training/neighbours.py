@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from detour.model.base import Base
 from detour.model.examples import Example, Plain
+from detour.model.packing import Forward
 from detour.model.rows import Batch, encode, fixed
 from detour.training.config import TrainConfig
 from detour.training.material import tokenizer_of
@@ -29,30 +31,33 @@ class Neighbours:
         """
         self._base = base
         self._weight = config.kl_weight
-        self._held: list[list[tuple[Batch, Tensor]]] = []
+        self._held: list[tuple[Batch, Tensor]] = []
         if not rows or not config.kl_weight:
             return
         encoded = encode(tokenizer_of(base), rows, base.longest, config.block)
         head, forward = base.head, base.forward
         with base.hold({}):  # so it is the bare base that is asked
             for batch in fixed(encoded, config.batch_size, base.pad_id):
-                parts = batch.parts(config.micro_batch_size)
                 said = [base_log_probabilities(forward, head, part.to(base.device)).cpu()
-                        for part in parts]  # fmt: skip
-                self._held.append(list(zip(parts, said, strict=True)))
+                        for part in batch.parts(config.micro_batch_size)]  # fmt: skip
+                self._held.append((batch, torch.cat(said)))
 
     def __bool__(self) -> bool:
         return bool(self._held)
 
-    def pull(self, step: int, act: Callable[[], None]) -> Tensor:
-        """The weighted KL of this step's neighbours; `act` is called before each part."""
-        base, parts = self._base, self._held[step % len(self._held)]
-        whole = sum(part.supervised for part, _ in parts)
+    def pull(self, step: int, act: Callable[[], None], forward: Forward, rows: int) -> Tensor:
+        """The weighted KL of this step's neighbours, by this forward, at most so many rows at once;
+        `act` is called before each part.
+        """
+        base, (batch, said) = self._base, self._held[step % len(self._held)]
+        cut = batch.parts(rows)
+        parts = list(zip(cut, said.split([part.supervised for part in cut]), strict=True))
+        whole = batch.supervised
 
         def share(given: tuple[Batch, Tensor]) -> Tensor:
             act()
             part, bare = given[0].to(base.device), given[1].to(base.device)
-            held = self._weight * kl_to_base(base.forward, base.head, part, bare)
+            held = self._weight * kl_to_base(forward, base.head, part, bare)
             return held * (part.supervised / whole)
 
         return in_parts(parts, share)[0]

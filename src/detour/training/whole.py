@@ -26,10 +26,11 @@ from detour.model.examples import Example, Plain, digest_of
 from detour.model.loss import Head
 from detour.model.packing import Forward
 from detour.model.rows import Batch
+from detour.state_file import read_told
 from detour.training.config import Plan, TrainConfig, derive, make_config
 from detour.training.descend import Ledger, Pause, Run, Step, Watcher, descend
 from detour.training.factors import Snapshot
-from detour.training.fit import Fit, fit
+from detour.training.fit import Fit, fitted
 from detour.training.identity import identity_of
 from detour.training.material import Material, material_of, mean_loss
 from detour.training.objective import answer_loss, in_parts
@@ -132,17 +133,21 @@ def train_whole(
         if teller:
             teller(reason)
     weights = _Weights(model or copy_of(base))
-    forward = Forward(weights.model)
-    fitting = fit(base, config, material.batches.lengths, packs=forward.packs, whole=True)
-    if fitting.told and teller:
-        teller(fitting.told)
-    learner = _Learner(weights.model, forward, fitting, material)
     known = identity_of(
         config, base, (digest_of(rows) for rows in (material.kept, material.held)),
         whole="all weights",
     )  # fmt: skip
+    forward, lengths = Forward(weights.model), material.batches.lengths
+    before = read_told(checkpoints, known) if checkpoints and resume else None
+    fit = fitted(
+        base, config, lengths, material.judged_lengths, packs=forward.packs_rows_of(max(lengths)),
+        whole=True, kept=(before or {}).get("fit"),
+    )  # fmt: skip
+    if fit.told and teller:
+        teller(fit.told)
+    learner = _Learner(weights.model, forward, fit, material)
     patience = config.patience if material.held else 0
-    run = Run(known, watcher, checkpoints, resume, patience, teller, ledger, memory=fitting)
+    run = Run(known, watcher, checkpoints, resume, patience, teller, ledger, memory=fit)
     state = descend(weights, plan, config, learner.step, learner.judge, run)
     weights.restore(state.best)
     settings = config.model_dump(mode="json", exclude=set(OF_ADAPTERS))
@@ -163,10 +168,10 @@ class _Learner:
     """The losses of a step and of a validation."""
 
     def __init__(
-        self, model: PreTrainedModel, forward: Forward, fitting: Fit, material: Material
+        self, model: PreTrainedModel, forward: Forward, fit: Fit, material: Material
     ) -> None:
         self._device = model.device
-        self._fit = fitting
+        self._fit = fit
         self._material = material
         self._forward, self._head = forward, Head(model)
 
@@ -188,7 +193,8 @@ class _Learner:
 
     def judge(self, pause: Pause) -> float:
         """The mean loss of the rows that judge."""
-        return mean_loss(self._loss, self._material.judged, self._device, pause)
+        judged, rows = self._material.judged, self._fit.judged
+        return mean_loss(self._loss, judged, self._device, pause, rows=rows)
 
 
 def check_whole(base: Base, config: TrainConfig) -> None:

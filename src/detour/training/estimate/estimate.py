@@ -17,17 +17,12 @@ import torch
 from detour.language.catalogue import Text, text
 from detour.model.blueprint import Blueprint
 from detour.training.config import Plan, TrainConfig, derive
-from detour.training.cost import (
-    Work,
-    attention_width,
-    layer_sizes,
-    operations,
-    whole_operations,
-)
+from detour.training.cost import Work, operations, whole_operations
 from detour.training.energy import Energy, Rated
 from detour.training.estimate.machine import CPU, Machine
 from detour.training.estimate.memory import (
     CHUNK,
+    MEMORY_ERROR,
     METHODS,
     Layout,
     Memory,
@@ -44,7 +39,6 @@ MOST_DEVICES = 1024
 UTILISATION = {"gpu": 0.35, CPU: 0.5}
 UNPACKING = 1.4  # times longer with weights in 4 bits (Raschka 2023 measured 1.39 for 7B)
 LEAST, LONGEST = 0.6, 2.0  # what hours may be off by, as factors
-MEMORY_ERROR = 0.25  # what memory may be off by, as a share
 
 
 @dataclass(frozen=True)
@@ -307,15 +301,11 @@ def _devices_needed(asked: Question, sizes: Sizes, method: Method) -> int | None
 
 def _flops(asked: Question, method: Method, work: Work, checkpointing: bool) -> float:
     """Of the whole training; with checkpoints each layer's forward once more."""
-    blueprint, config = asked.blueprint, asked.config
-    if method == "full":
-        done = whole_operations(blueprint, work)
-    else:
-        done = operations(blueprint, adapted_layers(blueprint, config), work)
     if checkpointing:
-        layers = sum(layer_sizes(blueprint).values())
-        done += 2 * layers * work.learned + 4 * attention_width(blueprint) * work.learned_pairs
-    return done
+        work = replace(work, again=work.learned, again_pairs=work.learned_pairs)
+    if method == "full":
+        return whole_operations(asked.blueprint, work)
+    return operations(asked.blueprint, adapted_layers(asked.blueprint, asked.config), work)
 
 
 def _seconds(

@@ -39,6 +39,7 @@ from detour.training.estimate.sizes import Sizes
 
 Method = Literal["lora", "qlora", "full"]
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
+MEMORY_ERROR = 0.25  # what these formulas may be off by, as a share
 CHUNK = 1024  # tokens whose logits exist at once, as in `model/loss.py`
 PACKED = 0.5 + 4 / 64  # bytes of a 4-bit parameter with its share of the scale of 64
 LOGIT = 12  # bytes: itself, its logarithm of the softmax, its gradient, all in float32
@@ -138,6 +139,14 @@ def activations(sizes: Sizes, method: Method, number: int, layout: Layout) -> fl
     learned = 1.0 if method == "full" else sizes.learned
     norms = 2 * (4 - number) * sizes.width * sizes.blocks
     return learned * (number * sizes.kept + norms) * tokens + max(head, block) + hidden
+
+
+def judging(sizes: Sizes, number: int, tokens: int) -> float:
+    """Bytes that a forward of so many tokens takes where nothing is kept: a block, what goes from
+    block to block, and the logits of a chunk.
+    """
+    flowing = number * (sizes.kept_most + 2 * sizes.width) * tokens
+    return flowing + logits(sizes, min(tokens, CHUNK))
 
 
 def logits(sizes: Sizes, tokens: int) -> float:

@@ -311,12 +311,15 @@ def _compare(
     teller(text("training the best and the default once more, to compare them"))
     chosen = [default] if best.number == default.number else [default, best]
     wanted = [(name, {**one.config, "seed": seed + 1}) for one in chosen]
-    judged: dict[int, Judged] = {}
+    judged: list[tuple[Any, Judged]] = []  # two equal settings give the same, whichever is which
     for done in fanout.run(judge_work, wanted):
         if done.error:
             raise done.error
-        judged[wanted.index(done.argument)] = done.value
-    first, last = judged[0], judged[len(chosen) - 1]
+        judged.append((done.argument, done.value))
+    first, last = (
+        next(value for argument, value in judged if argument == one)
+        for one in (wanted[0], wanted[-1])
+    )
     pairs = [(one[0], other[0], one[1])
              for one, other in zip(first.losses, last.losses, strict=True)]  # fmt: skip
     tokens = sum(count for _, _, count in pairs)

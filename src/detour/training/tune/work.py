@@ -52,13 +52,15 @@ class Setting:
     device: str | None = None
     dtype: str | None = None
     quantize: str | None = None
+    workers: int = 1
+    """That may share this machine's memory."""
 
     def __call__(self) -> Ready:
         """Load the base. Raises as `Base.load`."""
         base = Base.load(
             self.base, dtype=self.dtype, device=self.device, quantize=self.quantize
         )  # fmt: skip
-        return Ready(base, self.rows)
+        return Ready(base, self.rows, self.workers)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Ready:
 
     base: Base
     rows: Rows
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def run_trial(ready: Ready, asked: Asked, ask: Ask) -> Measured:
     try:
         result = train_with(
             ready.base, ready.rows.learned, make_config(asked.settings),
-            validation=ready.rows.validation, watcher=watch,
+            validation=ready.rows.validation, watcher=watch, beside=ready.workers,
         )  # fmt: skip
     except _Pruned:
         return Measured(None, time.monotonic() - began)
