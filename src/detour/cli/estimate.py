@@ -136,6 +136,12 @@ def _check(
             expected=text("at most {count} tokens", count=rows * sequence_length),
             found=text("{count} tokens", count=tokens),
         )
+    if tokens and rows and tokens < 2 * rows:
+        raise ConfigError(
+            text("so few tokens are not in so many rows"),
+            expected=text("at least {count} tokens", count=2 * rows),
+            found=text("{count} tokens", count=tokens),
+        )
     if gpus > 1 and gpu.lower() == "cpu":
         raise ConfigError(
             text("--gpus counts GPUs, and --gpu names none"), expected="--gpu NAME", found="cpu"
@@ -202,7 +208,7 @@ def _say(found: Estimate, t: Catalogue) -> None:
     )  # fmt: skip
     say()
     ways = list(found.ways.values())
-    print_table(("", *(way.method for way in ways)), _rows(ways, t))
+    print_table(("", *(way.method for way in ways)), _rows(ways, asked.machine.memory, t))
     say()
     for told in found.advice():
         say(f"→ {t.say(told)}")
@@ -210,7 +216,7 @@ def _say(found: Estimate, t: Catalogue) -> None:
         say(f"- {t.say(told)}")
 
 
-def _rows(ways: list[Way], t: Catalogue) -> list[tuple[str, ...]]:
+def _rows(ways: list[Way], memory: float, t: Catalogue) -> list[tuple[str, ...]]:
     """A line for each figure; of what does not fit, the least that it would need."""
     yes, no = t("yes"), t("no")
     parts = {
@@ -226,7 +232,7 @@ def _rows(ways: list[Way], t: Catalogue) -> list[tuple[str, ...]]:
         for part, name in parts.items()
     ]
     rows += [
-        (t("fits"), *(yes if way.fits else no for way in ways)),
+        (t("fits"), *(_fits(way, memory, t) for way in ways)),
         (t("rows at once"), *(_at_once(way) for way in ways)),
         (t("layers computed again"), *(yes if way.layout.checkpointing else no for way in ways)),
         (t("hours"), *(f"{way.seconds / 3600:.3g}" for way in ways)),
@@ -235,6 +241,15 @@ def _rows(ways: list[Way], t: Catalogue) -> list[tuple[str, ...]]:
     if any(way.price is not None for way in ways):
         rows.append((t("price"), *(f"{way.price or 0:.3g}" for way in ways)))
     return rows
+
+
+def _fits(way: Way, memory: float, t: Catalogue) -> str:
+    """Barely: with less to spare than the formulas may be off by."""
+    from detour.training.estimate.memory import MEMORY_ERROR
+
+    if not way.fits:
+        return t("no")
+    return t("yes") if (1 + MEMORY_ERROR) * way.memory.total <= memory else t("barely")
 
 
 def _at_once(way: Way) -> str:

@@ -90,10 +90,14 @@ def train_adapter_and_save(
             return
         note(t("{count} rows from {data}; {told}; base {base}", count=len(examples), data=ask.data,
                told=loaded.told, base=base.name))  # fmt: skip
+        if team.size > 1:
+            note(t("{count} processes train together", count=team.size))
         report = looked_at(ask.data, base, look, t)
         say_so = teller(t)
         try:
-            with accounting.of(base, ask.output.name, config.model_dump(), say_so) as account:
+            with accounting.of(
+                base, ask.output.name, config.model_dump(), say_so, team=team
+            ) as account:
                 with watched(t("training"), t) as watcher:
                     result = train_with(
                         base, loaded, config, name=ask.output.name,
@@ -158,13 +162,17 @@ def _follow(
     """
     from detour.measure.retention import retention
     from detour.measure.stopping import stopping
+    from detour.training.account import shared
+    from detour.training.cost import counted
     from detour.training.loop import train_with
 
     try:
-        adapter = train_with(
-            base, loaded, config, checkpoints=unfinished.state, resume=resume, start=begun,
-            team=team,
-        ).adapter  # fmt: skip
+        with counted(base) as work:
+            adapter = train_with(
+                base, loaded, config, checkpoints=unfinished.state, resume=resume, start=begun,
+                team=team,
+            ).adapter  # fmt: skip
+        shared(work, team, base.device)
         if base.is_spread:
             retention(base, adapter)
             stopping(base, examples, adapter)

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
+from detour.team import ALONE, Team
 from detour.training.cost import AnyBase, Cost, Work, counted, flops
 from detour.training.descend import Progress, Watcher
 from detour.training.energy import Energy, EnergyMeter, Source, meter_for
@@ -44,6 +46,7 @@ class Accounting:
         settings: Mapping[str, Any],
         teller: Callable[[str], None] | None = None,
         model: PreTrainedModel | None = None,
+        team: Team = ALONE,
     ) -> Generator[Account]:
         """An account that is open for as long as the context lasts.
 
@@ -57,7 +60,7 @@ class Accounting:
         try:
             with counted(base, model) as work:
                 meter = meter_for(base.device, self.watts)
-                account = Account(base, work, meter, self.price_per_hour, told)
+                account = Account(base, work, meter, self.price_per_hour, told, team=team)
                 yield account
         except BaseException:
             if told:
@@ -65,6 +68,11 @@ class Accounting:
             raise
         if told:
             told.end(account.summary, failed=False)
+
+
+def shared(work: Work, team: Team, device: torch.device) -> Work:
+    """The work of all processes of a team, each of which calls this."""
+    return Work(**{n: type(count)(team.total(count, device)) for n, count in vars(work).items()})
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,9 @@ class Account:
         summary: numbers of the whole run, for the tracker.
         history: every step that `onward` heard of.
         earlier: what the stretches before this one took.
+        team: the processes that train together; the account is of all of them.
+        before: what went through the base of all of them in those stretches, where it is taken that
+            all did as much.
     """
 
     base: AnyBase
@@ -102,6 +113,8 @@ class Account:
     summary: Mapping[str, float] = field(default_factory=dict[str, float])
     history: History = field(default_factory=History)
     earlier: Spent = field(default_factory=Spent)
+    team: Team = ALONE
+    before: Work = field(default_factory=Work)
 
     def onward(self, watcher: Watcher | None = None) -> Watcher:
         """A watcher that keeps every step, looks at the meter, tells the tracker and hands on."""
@@ -120,7 +133,7 @@ class Account:
         """What lies in the state of a run that has taken so many seconds: see `Ledger`."""
         energy = self._energy(seconds)
         return {
-            "work": asdict(self.work),
+            "work": asdict(self.before.plus(self.work, self.team.size)),
             "seconds": seconds,
             "watt_hours": energy.watt_hours,
             "source": energy.source,
@@ -129,18 +142,20 @@ class Account:
 
     def go_on(self, kept: Mapping[str, Any]) -> None:
         """Begin with what `kept` gave."""
-        for name, count in kept["work"].items():
-            setattr(self.work, name, getattr(self.work, name) + count)
+        self.before = Work(**kept["work"])
         self.earlier = Spent(kept["seconds"], kept["watt_hours"], kept["source"])
         self.history.go_on(kept["steps"])
 
     def cost(self, result: Result | Whole) -> Cost:
-        """What was spent until now; call it once, when the training is over."""
+        """What was spent until now; call it once, when the training is over, and `shared` in every
+        other process of the team.
+        """
         hours = result.seconds / 3600
         price = None if self.price_per_hour is None else self.price_per_hour * hours
         adapter = result.adapter if isinstance(result, Result) else None
-        done = flops(self.base, adapter, self.work)
-        return Cost(done, self.work.own, result.seconds, self._energy(result.seconds), price)
+        work = self.before.plus(shared(self.work, self.team, self.base.device))
+        done = flops(self.base, adapter, work)
+        return Cost(done, work.own, result.seconds, self._energy(result.seconds), price)
 
     def _energy(self, seconds: float) -> Energy:
         now = self.meter.energy(seconds - self.earlier.seconds)

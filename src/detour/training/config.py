@@ -130,7 +130,7 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
                 continue
             raise ConfigError(
                 text("setting {key} is out of range", key=f"{setting}.{key}"),
-                expected=text("Input should be greater than {limit}", limit="0"),
+                expected=text("a number above {limit}", limit="0"),
                 found=str(value),
             )
     if config.objective and config.micro_batch_size:
@@ -164,23 +164,23 @@ def _wanted(fault: Mapping[str, Any]) -> str:
     """What pydantic expected, in words that can be translated."""
     kind, limits = fault["type"], fault.get("ctx", {})
     if kind == "greater_than_equal":
-        return text("Input should be greater than or equal to {limit}", limit=f"{limits['ge']:g}")
+        return text("a number of at least {limit}", limit=f"{limits['ge']:g}")
     if kind == "greater_than":
-        return text("Input should be greater than {limit}", limit=f"{limits['gt']:g}")
+        return text("a number above {limit}", limit=f"{limits['gt']:g}")
     if kind == "less_than_equal":
-        return text("Input should be less than or equal to {limit}", limit=f"{limits['le']:g}")
+        return text("a number of at most {limit}", limit=f"{limits['le']:g}")
     if kind == "less_than":
-        return text("Input should be less than {limit}", limit=f"{limits['lt']:g}")
+        return text("a number below {limit}", limit=f"{limits['lt']:g}")
     if kind in ("int_type", "int_parsing", "int_from_float"):
-        return text("Input should be a valid integer")
+        return text("a whole number")
     if kind in ("float_type", "float_parsing"):
-        return text("Input should be a valid number")
+        return text("a number")
     if kind in ("bool_type", "bool_parsing"):
         return text("true or false")
     if kind == "literal_error":
         return str(fault["ctx"]["expected"])
     if kind == "finite_number":
-        return text("Input should be a finite number")
+        return text("a finite number")
     return fault["msg"]
 
 

@@ -88,6 +88,11 @@ class Work:
     passed: float = 0.0
     passed_pairs: float = 0.0
 
+    def plus(self, other: Work, times: float = 1) -> Work:
+        """The sum with another, so many times over."""
+        return Work(**{name: count + type(count)(times * getattr(other, name))
+                       for name, count in vars(self).items()})  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Cost:

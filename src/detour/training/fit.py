@@ -125,12 +125,12 @@ def fitted(
     rows, again = min(config.micro_batch_size or wanted, wanted), bool(config.checkpointing)
     can = can_recompute(base.model)
     if kept and config.micro_batch_size is None:
-        rows = min(int(kept["rows"]), wanted)
+        rows = min(int(kept.get("rows") or wanted), wanted)  # absent in states of old versions
     if kept and config.checkpointing is None:
-        again = bool(kept["again"]) and can
+        again = bool(kept.get("again")) and can
     found = Fit(config, rows, again, recomputes=can)
     if kept:
-        found.judged, found.prefix = int(kept["judged"]), kept["prefix"]
+        found.judged, found.prefix = kept.get("judged") or JUDGED_AT_ONCE, kept.get("prefix")
     free = None if base.is_spread else free_memory(base.device)
     if free is None:
         return found

@@ -274,7 +274,8 @@ def _layout(asked: Question, sizes: Sizes, method: Method, devices: int) -> tupl
     for layout in _layouts(asked, devices):
         most = most_rows(sizes, method, asked.number, layout, asked.machine)
         if most:
-            return replace(layout, rows=min(most, asked.rows)), most
+            parts = -(-asked.rows // most)
+            return replace(layout, rows=-(-asked.rows // parts)), most  # parts of like size
         last = layout
     return last, 0
 
