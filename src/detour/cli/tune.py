@@ -118,9 +118,13 @@ def _say(found: Found, folder: Path, t: Catalogue) -> None:
         [*rows,
          [t("validation loss"), f"{default.value:.4f}", f"{best.value:.4f}"],
          [t("loss on {count} test rows", count=held.rows), f"{held.default:.4f}",
-          f"{held.best:.4f}"]],
+          f"{held.best:.4f}"],
+         [t("KL on neutral text"), f"{held.kl_default:.4f}", f"{held.kl_best:.4f}"]],
     )  # fmt: skip
     say(verdict(held, t))
+    if held.harms:
+        say(t("But it changes text that nothing was trained on much more: before you take it, try "
+              "the default with more steps, or a lower rate (--space)."))  # fmt: skip
     say(t("{trials} trials, {pruned} ended early, {failed} failed, in {seconds:.0f} s",
           trials=len(found.trials), pruned=found.count("pruned"), failed=found.count("failed"),
           seconds=found.seconds))  # fmt: skip

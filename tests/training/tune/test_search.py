@@ -12,6 +12,7 @@ import yaml
 from detour.adapter.adapter import Adapter
 from detour.data.reading import read_data
 from detour.errors import DataError, SlotError, TrainingError
+from detour.measure.retention import retention
 from detour.measure.statistics import Figure
 from detour.model.base import Base
 from detour.model.rows import encode
@@ -69,6 +70,8 @@ def test_a_search_from_rows_to_files(setting, tmp_path):
     held = found.comparison
     assert (held.rows, held.difference.n) == (3, 3)
     assert held.difference.value == pytest.approx(held.best - held.default)
+    assert held.kl_default == pytest.approx(retention(base, result.adapter).kl_mean, rel=1.0)
+    assert held.kl_best > 0
     adapter = save(found, tmp_path / "s", True)
     best = losses_of(base, rows.test, Adapter.load(adapter), 512)
     assert held.best == pytest.approx(sum(n for n, _ in best) / sum(t for _, t in best), abs=1e-4)
@@ -162,6 +165,14 @@ def test_the_datas_own_parts_are_kept(tmp_path):
 def test_a_difference_is_told_as_what_it_is(low, high, verdict):
     difference = Figure((low + high) / 2, low, high, 9)
     assert Comparison(9, 1.0, 1.0, difference, None).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("default", "best", "harms"), [(0.15, 3.8, True), (0.001, 0.05, False), (0.4, 0.5, False)]
+)
+def test_harm_to_other_text_is_seen(default, best, harms):
+    difference = Figure(-0.1, -0.2, -0.05, 9)
+    assert Comparison(9, 1.0, 0.9, difference, None, default, best).harms is harms
 
 
 def test_losses_by_question_add_up(tiny_folder):

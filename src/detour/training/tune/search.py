@@ -53,6 +53,10 @@ class Wanted:
     resume: bool = False
 
 
+FAR = 0.1  # nats a token of neutral text that are worth a word
+MUCH = 2.0  # times the default's
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The best configuration and the default on rows that no trial has seen.
@@ -63,6 +67,8 @@ class Comparison:
         difference: best less default, with the 95 % bootstrap interval over questions; n is their
             number.
         adapter: of the best configuration; None where it learned nothing.
+        kl_default, kl_best: how far neutral text is moved, in nats a token: no trial is chosen by
+            that, so a rate that learns fast may do harm elsewhere.
     """
 
     rows: int
@@ -70,6 +76,13 @@ class Comparison:
     best: float
     difference: Figure
     adapter: Adapter | None
+    kl_default: float = 0.0
+    kl_best: float = 0.0
+
+    @property
+    def harms(self) -> bool:
+        """Whether the best moves neutral text far, and much farther than the default."""
+        return self.kl_best > max(FAR, MUCH * self.kl_default)
 
     @property
     def verdict(self) -> str:
@@ -88,6 +101,8 @@ class Comparison:
             "best": round(self.best, 6),
             "difference": self.difference.to_json(),
             "verdict": self.verdict,
+            "kl_default": round(self.kl_default, 6),
+            "kl_best": round(self.kl_best, 6),
         }
 
 
@@ -326,7 +341,7 @@ def _compare(
     return Comparison(
         len(rows.test), sum(one for one, _, _ in pairs) / tokens,
         sum(other for _, other, _ in pairs) / tokens,
-        resampled(pairs, _difference, DRAWS), last.adapter,
+        resampled(pairs, _difference, DRAWS), last.adapter, first.kl, last.kl,
     )  # fmt: skip
 
 

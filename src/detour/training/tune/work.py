@@ -15,6 +15,7 @@ from detour.adapter.adapter import Adapter
 from detour.errors import TrainingError
 from detour.fanout.jobs import Ask
 from detour.measure.metrics import normalised
+from detour.measure.retention import retention
 from detour.model.base import Base
 from detour.model.examples import Example, Plain, digest_of
 from detour.model.likelihood import log_likelihoods
@@ -194,10 +195,12 @@ class Judged:
     Attributes:
         losses: by question (rows that ask the same are one) nats and tokens.
         adapter: what was trained; None where nothing was learned.
+        kl: of neutral text, KL(base || adapted) in nats a token: what was changed besides.
     """
 
     losses: tuple[tuple[float, int], ...]
     adapter: Adapter | None
+    kl: float
 
 
 def judge(ready: Ready, asked: tuple[str, Mapping[str, Any]], _: Ask) -> Judged:
@@ -213,7 +216,8 @@ def judge(ready: Ready, asked: tuple[str, Mapping[str, Any]], _: Ask) -> Judged:
         ).adapter
     except TrainingError:
         adapter = None
-    return Judged(losses_of(ready.base, ready.rows.test, adapter, config.block), adapter)
+    kl = retention(ready.base, adapter).kl_mean if adapter else 0.0
+    return Judged(losses_of(ready.base, ready.rows.test, adapter, config.block), adapter, kl)
 
 
 def losses_of(
