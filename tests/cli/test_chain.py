@@ -244,3 +244,28 @@ def test_extract_undoes_merge(detour, keep, tiny_folder):
 def test_extract_of_the_same_model_says_so(fails, shelf, tiny_folder):
     told = fails(2, "chain", "extract", tiny_folder, "--base", tiny_folder, "--rank", 2, "-o", "x")
     assert "do not differ" in told["error"]
+
+
+def test_save_writes_a_file_that_stands_for_the_chain(detour, keep):
+    keep("formal", seed=1)
+    keep("pun", seed=2)
+    told = detour("chain", "save", "formal:0.5+pun", "-o", "show.yaml", "--description", "The show",
+                  "--licence", "MIT", "--json")  # fmt: skip
+    assert told.json == {"file": "show.yaml", "chain": "formal:0.5+pun", "terms": 2}
+    whole = detour("chain", "flatten", "./show.yaml:2", "-o", "both", "--json").json
+    assert whole["chain"] == "formal+pun:2"
+    assert detour("chain", "check", "./show.yaml+formal", "--json").json["pairs"]
+
+
+@pytest.mark.parametrize("output", ["show.txt", "there.yaml"])
+def test_save_takes_new_yaml_files_only(output, fails, keep):
+    keep("formal")
+    Path("there.yaml").write_text("chain: pun")
+    told = fails(2, "chain", "save", "formal", "-o", output)
+    assert "cannot be the file of a chain" in told["error"]
+    assert Path("there.yaml").read_text() == "chain: pun"
+
+
+def test_save_of_what_is_not_there_writes_nothing(fails, shelf):
+    fails(2, "chain", "save", "formal", "-o", "show.yaml")
+    assert not Path("show.yaml").exists()

@@ -20,6 +20,7 @@ from detour.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]
 STEERED, NEAR = 0.95, 0.97
+pytestmark = pytest.mark.long  # on a new machine the model is made first, in four minutes
 
 
 @pytest.fixture(scope="module")

@@ -97,9 +97,9 @@ def test_bfloat16_is_packed_with_the_attention_for_learning():
 def counted(monkeypatch) -> list[int]:
     calls = []
 
-    def told(model, ids, lengths, *more):
+    def told(model, ids, lengths, *more, **named):
         calls.append(len(lengths))
-        return packed_states(model, ids, lengths, *more)
+        return packed_states(model, ids, lengths, *more, **named)
 
     monkeypatch.setattr("detour.model.packing.packed_states", told)
     return calls

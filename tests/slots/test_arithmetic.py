@@ -248,7 +248,7 @@ def test_per_row_factors_carry_their_gradient_to_what_made_them() -> None:
     assert (seed.grad[:, 0] != 0).tolist() == [True, False, True]
 
 
-@pytest.mark.parametrize("width", [256, 1024])  # below and above what is worth 16-bit products
+@pytest.mark.parametrize("width", [64, 1024])
 @pytest.mark.parametrize("gate", [None, 2.0])
 def test_fp32_factors_learn_beside_16_bit_inputs(width: int, gate: float | None) -> None:
     tokens = 64
@@ -269,7 +269,7 @@ def test_fp32_factors_learn_beside_16_bit_inputs(width: int, gate: float | None)
         assert error < 0.01, error
 
 
-def test_wide_16_bit_inputs_are_not_kept_in_fp32() -> None:
+def test_16_bit_inputs_are_not_kept_in_fp32() -> None:
     x, y = (torch.randn(512, 1024).bfloat16().requires_grad_() for _ in range(2))
     down, up = (torch.randn(4, 1024).requires_grad_() for _ in range(2))
     kept: list[torch.Tensor] = []

@@ -21,7 +21,7 @@ from detour.model.base import Base
 from detour.model.examples import digest_of, pair
 from detour.model.rows import encode, padded
 from detour.slots.chained import contents_for_chain
-from detour.training import loop, neighbours
+from detour.training import fit, loop, neighbours
 from detour.training.batches import Batches
 from detour.training.config import HIGHEST_RATE, make_config
 from detour.training.cost import counted, flops, layer_sizes
@@ -284,8 +284,17 @@ def test_a_state_that_cannot_be_saved_is_told(base, tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     monkeypatch.setattr("detour.training.descend.SAVE_EVERY", 0.0)
-    with pytest.raises(StorageError):
-        train_with(base, ROWS, CONFIG, checkpoints=blocked / "state")
+    told = []
+    result = train_with(base, ROWS, CONFIG, checkpoints=blocked / "state", teller=told.append)
+    assert result.steps == 12  # what is learned is worth more than the state
+    assert told[-1].startswith("the state is not saved: ")
+
+    def stop(progress):
+        if progress.step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(StorageError):  # but who interrupts is not told that all is safe
+        train_with(base, ROWS, CONFIG, checkpoints=blocked / "state", watcher=stop)
 
 
 def test_neighbours_without_a_weight_are_not_asked(base, monkeypatch):
@@ -466,7 +475,7 @@ def test_nothing_is_kept_of_rows_that_come_once_or_where_memory_is_short(base, m
 
     assert run()
     assert not run(steps=1, validations=1)
-    monkeypatch.setattr(loop, "free_memory", lambda _: 100)
+    monkeypatch.setattr(fit, "free_memory", lambda _: 100)
     assert not run()
 
 

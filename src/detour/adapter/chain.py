@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
+from detour.adapter.chain_file import expanded
 from detour.adapter.chain_text import (
     LayerWeight,
     TermText,
@@ -104,6 +105,8 @@ class Chain:
     def parse(text: str, library: Library | None = None) -> Chain:
         """Read `NAME[@REVISION][:WEIGHT][{layers.0-2=0.3}]`, joined by `+`.
 
+        A name that ends in .yaml is a file that holds a chain, see `chain_file`.
+
         Args:
             text: the chain; see `chain_text`.
             library: where names are looked up; `Library.default()` unless given.
@@ -116,6 +119,8 @@ class Chain:
 
         shelf = library or Library.default()
         written = parse(text)
+        if not shelf.names_only:
+            written = tuple(expanded(written))
         # one object per name: who compares adapters sees that `a+b+a` holds two, not three
         loaded = {
             (term.name, term.revision): shelf.load(term.name, term.revision) for term in written

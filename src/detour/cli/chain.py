@@ -22,6 +22,7 @@ from detour.cli.options import (
     seed_option,
 )
 from detour.cli.output import note, print_json, say
+from detour.errors import ConfigError
 from detour.language.catalogue import text
 
 if TYPE_CHECKING:
@@ -87,6 +88,31 @@ def compress(
     adapter = _described(adapter, chain, {"compressed_to": rank}, {"relative_error": error})
     _save(adapter, output)
     _tell(adapter, chain, output, error, as_json)
+
+
+@command.command("save")
+@spec_argument
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+              help="The new file, NAME.yaml.")  # fmt: skip
+@click.option("--description", default="", help="What the chain is for.")
+@click.option("--licence", default="", help="Of the chain, such as CC-BY-4.0.")
+@json_option
+def save(spec: str, output: Path, description: str, licence: str, as_json: bool) -> None:
+    """Write the chain SPEC as a file that stands for it, in chains and behind --chain."""
+    from detour.adapter.chain_file import ENDINGS, ChainFile, is_chain_file
+    from detour.adapter.chain_text import parse
+
+    chain = parse_chain(spec)  # all its adapters are there, and of one base
+    if not is_chain_file(output.name) or output.exists():
+        raise ConfigError(
+            text("{path} cannot be the file of a chain", path=output),
+            expected=text("a new file that ends in {endings}", endings=", ".join(ENDINGS)),
+        )
+    ChainFile(parse(spec), output.stem, description, licence).write(output)
+    if as_json:
+        print_json({"file": str(output), "chain": chain.text, "terms": len(chain.terms)})
+    else:
+        say(f"{output}: {chain.text}")
 
 
 @command.command("combine")
