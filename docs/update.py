@@ -43,7 +43,7 @@ GERMAN_VERBS = {
     "evaluate": "Misst ein Modell und eine Kette an deinen Daten.",
     "generate": "Macht aus einem Satz einen Adapter.",
     "hypernet": "Trainiert Netze, die Adapter machen.",
-    "chain": "Macht aus einer Kette einen einzigen Adapter.",
+    "chain": "Sieht eine Kette an oder macht einen einzigen Adapter daraus.",
     "list": "Listet die Adapter auf, die du mit Namen ansprechen kannst.",
     "inspect": "Zeigt, was in einem Adapter steckt.",
     "convert": "Schreibt einen Adapter in anderer Form.",

@@ -120,10 +120,22 @@ def of_models() -> Iterator[Measured]:
                 trained(base, packed, given, layers=upper), PAIRS))  # fmt: skip
 
 
+def differentiated(
+    how: Callable[..., Tensor], given: tuple[Tensor, ...], upstream: Tensor, times: int
+) -> Callable[[], None]:
+    """Forward and backward, so many times."""
+
+    def work() -> None:
+        for _ in range(times):
+            torch.autograd.grad(how(*given), given, upstream)
+
+    return work
+
+
 def of_updates() -> Iterator[Measured]:
     """Of one adapter for all rows."""
     for dtype in (torch.float32, torch.bfloat16):
-        for tokens in (256, 2048):
+        for tokens in (16, 256, 2048):
             for width in (256, 1024, 4096):
                 for rank in (4, 8, 64):
                     x, y = (torch.randn(tokens, width).to(dtype).requires_grad_() for _ in range(2))
@@ -131,21 +143,17 @@ def of_updates() -> Iterator[Measured]:
                     upstream = torch.randn(tokens, width).to(dtype)
                     times = max(1, 2**24 // (tokens * width * 8))
 
-                    def run(
-                        how: Callable[..., Tensor],
-                        given: tuple[Tensor, ...] = (y, x, down, up),
-                        upstream: Tensor = upstream,
-                        times: int = times,
-                    ) -> Callable[[], None]:
-                        def work() -> None:
-                            for _ in range(times):
-                                torch.autograd.grad(how(*given), given, upstream)
-
-                        return work
-
                     where = f"{tokens} tokens, {width} wide, rank {rank}, {str(dtype)[6:]}"
                     yield Measured(
-                        "products", where, compare(run(low_rank), run(plain_low_rank), PAIRS)
+                        "products",
+                        where,
+                        compare(
+                            *(
+                                differentiated(how, (y, x, down, up), upstream, times)
+                                for how in (low_rank, plain_low_rank)
+                            ),
+                            PAIRS,
+                        ),
                     )
 
 
@@ -161,21 +169,17 @@ def of_rows() -> Iterator[Measured]:
                     upstream = torch.randn(rows, tokens, width).to(dtype)
                     times = max(1, 2**24 // (rows * tokens * width * 8))
 
-                    def run(
-                        how: Callable[..., Tensor],
-                        given: tuple[Tensor, ...] = (y, x, down, up),
-                        upstream: Tensor = upstream,
-                        times: int = times,
-                    ) -> Callable[[], None]:
-                        def work() -> None:
-                            for _ in range(times):
-                                torch.autograd.grad(how(*given), given, upstream)
-
-                        return work
-
                     where = f"{rows} rows of {tokens} tokens, {width} wide, {str(dtype)[6:]}"
                     yield Measured(
-                        "rows", where, compare(run(low_rank), run(plain_low_rank), PAIRS)
+                        "rows",
+                        where,
+                        compare(
+                            *(
+                                differentiated(how, (y, x, down, up), upstream, times)
+                                for how in (low_rank, plain_low_rank)
+                            ),
+                            PAIRS,
+                        ),
                     )
 
 

@@ -57,15 +57,16 @@ def detour(shape: Shape, without: tuple[str, ...] = ()) -> Train:
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
 
     patches = {
-        "attention": ("detour.model.packing.torchs_is_slow", lambda _: False),
-        "function": ("detour.slots.arithmetic._learned", plain_low_rank),
-    }
+        "attention": [(f"detour.model.{name}.torchs_is_slow", lambda _: False)
+                      for name in ("packing", "attention")],
+        "function": [("detour.slots.arithmetic._learned", plain_low_rank)],
+    }  # fmt: skip
 
     def train() -> None:
         with ExitStack() as stack:
             for name in without:
-                if name in patches:
-                    stack.enter_context(patch(*patches[name]))
+                for target, stands_in in patches.get(name, ()):
+                    stack.enter_context(patch(target, stands_in))
             loop.run(everywhere if "head" in without else None)
 
     return train

@@ -114,9 +114,9 @@ def test_other_layers_and_other_weights_by_layer():
     chain = Chain((Term(one, 1.0, (LayerWeight(1, 1, -2.0),)), Term(other, 0.5)))
     found = geometry(chain)
     assert_close(found.whole.figures(0, 1), Dense.of(chain).figures(0, 1))
-    assert found.depths() == [0, 1]
+    assert list(found.by_depth) == [0, 1]
     at = Dense.of(chain, LAYERS[1:]).figures(0, 1)
-    assert_close(found.at(1).figures(0, 1), at)
+    assert_close(found.by_depth[1].figures(0, 1), at)
 
 
 def test_adapters_in_disjoint_layers_have_nothing_in_common():

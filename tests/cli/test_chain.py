@@ -269,3 +269,14 @@ def test_save_takes_new_yaml_files_only(output, fails, keep):
 def test_save_of_what_is_not_there_writes_nothing(fails, shelf):
     fails(2, "chain", "save", "formal", "-o", "show.yaml")
     assert not Path("show.yaml").exists()
+
+
+def test_save_in_another_folder_still_finds_what_lies_here(detour, keep):
+    formal = keep("formal", seed=1)
+    formal.save(Path("baker"))
+    Path("sub").mkdir()
+    Path("inner.yaml").write_text("chain: ./baker:0.5")
+    saved = detour("chain", "save", "./baker+./inner.yaml+formal", "-o", "sub/show.yaml")
+    assert saved.code == 0
+    found = detour("chain", "flatten", "./sub/show.yaml", "-o", "both", "--json").json
+    assert found["chain"] == "./baker+./baker:0.5+formal"

@@ -28,7 +28,7 @@ def test_strangers_are_no_conflict(detour, keep):
     assert set(pair) == KEYS
     assert (pair["a"], pair["b"]) == ("formal", "pun")
     assert told.json["faults"] == []
-    assert 0 <= told.json["seconds"] < 60
+    assert told.json["seconds"] >= 0
 
 
 def test_a_twin_over_steers_and_its_opposite_contradicts(detour, keep):

@@ -70,8 +70,10 @@ def test_two_processes_and_a_base_spread_over_them_make_what_one_makes(folder):
     parts = told(train(folder, "spread", "--spread", "--micro-batch-size", 1, launch=LAUNCH))
     assert [run["processes"] for run in (alone, both, parts)] == [1, 2, 2]
     expected = ups(folder, "one")
-    for run, name in ((both, "two"), (parts, "spread")):
+    for run, name, more in ((both, "two", 0.05), (parts, "spread", 0.25)):  # spread, all judge all
         assert run["loss_last"] == pytest.approx(alone["loss_last"], abs=1e-4)
+        assert run["cost"]["tokens"] == pytest.approx(alone["cost"]["tokens"], rel=0.01)
+        assert run["cost"]["flops"] == pytest.approx(alone["cost"]["flops"], rel=more)
         assert run["retention"]["kl_mean"] == pytest.approx(alone["retention"]["kl_mean"], abs=1e-4)
         assert apart(expected, ups(folder, name)) < TOLERANCE
     # as many steps of half of the rows, which is what a process alone would have seen

@@ -78,6 +78,16 @@ class ChainFile:
         write_text_atomically(path, yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
 
 
+def seen_from(terms: Sequence[TermText], folder: Path) -> tuple[TermText, ...]:
+    """Terms written here, as a file in that folder must write them: paths begin there."""
+    return tuple(
+        replace(term, name=_dotted(os.path.relpath(term.name, folder)))
+        if _is_path(term.name) and not Path(term.name).is_absolute()
+        else term
+        for term in terms
+    )
+
+
 def is_chain_file(name: str) -> bool:
     """Whether a term's name is a file that holds a chain."""
     return name.lower().endswith(ENDINGS)
@@ -127,10 +137,17 @@ def _times(term: TermText, weight: float) -> TermText:
 
 def _from(folder: Path | None, name: str) -> str:
     """A path as seen from here; a name of the library stays one."""
-    is_path = name.startswith(".") or is_chain_file(name)
-    if folder is None or not is_path or Path(name).is_absolute():
+    if folder is None or not _is_path(name) or Path(name).is_absolute():
         return name
-    path = os.path.normpath(folder / name)
+    return _dotted(os.path.normpath(folder / name))
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(".") or is_chain_file(name)
+
+
+def _dotted(path: str) -> str:
+    """A relative path that is not taken for a name of the library."""
     return path if Path(path).is_absolute() or path.startswith(".") else f"./{path}"
 
 

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -110,14 +111,21 @@ class Geometry:
 
     chain: Chain
     layers: Mapping[str, Energies]
-    _sums: dict[int | None, Energies] = field(default_factory=dict[int | None, Energies])
 
-    @property
+    @cached_property
     def whole(self) -> Energies:
         """Over all layers."""
-        if None not in self._sums:
-            self._sums[None] = _summed(self.layers.values(), len(self.chain.terms))
-        return self._sums[None]
+        return _summed(self.layers.values(), len(self.chain.terms))
+
+    @cached_property
+    def by_depth(self) -> Mapping[int, Energies]:
+        """Over the linear layers of every decoder layer that anything acts in, by its number."""
+        inside: dict[int, list[Energies]] = {}
+        for layer, energies in self.layers.items():
+            depth = layer_index(layer)
+            if depth is not None:
+                inside.setdefault(depth, []).append(energies)
+        return {depth: Energies.sum(inside[depth]) for depth in sorted(inside)}
 
     @property
     def shares(self) -> list[float]:
@@ -125,18 +133,6 @@ class Geometry:
         own = self.whole.inner.diagonal()
         total = float(own.sum())
         return [float(one) / total if total > 0 else 0.0 for one in own]
-
-    def depths(self) -> list[int]:
-        """The numbers of the decoder layers that anything acts in."""
-        found = {layer_index(layer) for layer in self.layers}
-        return sorted(depth for depth in found if depth is not None)
-
-    def at(self, depth: int) -> Energies:
-        """Over the linear layers of one decoder layer."""
-        if depth not in self._sums:
-            inside = [e for layer, e in self.layers.items() if layer_index(layer) == depth]
-            self._sums[depth] = _summed(inside, len(self.chain.terms))
-        return self._sums[depth]
 
 
 def geometry(chain: Chain) -> Geometry:

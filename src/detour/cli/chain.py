@@ -99,7 +99,7 @@ def compress(
 @json_option
 def save(spec: str, output: Path, description: str, licence: str, as_json: bool) -> None:
     """Write the chain SPEC as a file that stands for it, in chains and behind --chain."""
-    from detour.adapter.chain_file import ENDINGS, ChainFile, is_chain_file
+    from detour.adapter.chain_file import ENDINGS, ChainFile, is_chain_file, seen_from
     from detour.adapter.chain_text import parse
 
     chain = parse_chain(spec)  # all its adapters are there, and of one base
@@ -108,7 +108,8 @@ def save(spec: str, output: Path, description: str, licence: str, as_json: bool)
             text("{path} cannot be the file of a chain", path=output),
             expected=text("a new file that ends in {endings}", endings=", ".join(ENDINGS)),
         )
-    ChainFile(parse(spec), output.stem, description, licence).write(output)
+    terms = seen_from(parse(spec), output.parent)
+    ChainFile(terms, output.stem, description, licence).write(output)
     if as_json:
         print_json({"file": str(output), "chain": chain.text, "terms": len(chain.terms)})
     else:

@@ -58,7 +58,7 @@ VERBS = {
     "evaluate": Verb("detour.cli.evaluate:command", "Measure a base and a chain on data of yours."),
     "generate": Verb("detour.cli.generate:command", "Make an adapter from one sentence."),
     "hypernet": Verb("detour.cli.hypernet:group", "Train networks that make adapters."),
-    "chain": Verb("detour.cli.chain:command", "Make one adapter out of a chain."),
+    "chain": Verb("detour.cli.chain:command", "Look at a chain, or make one adapter out of it."),
     "list": Verb("detour.cli.list:command", "List the adapters that can be named."),
     "inspect": Verb("detour.cli.inspect:command", "Show what is inside an adapter."),
     "convert": Verb("detour.cli.convert:command", "Write an adapter in another form."),

@@ -166,7 +166,8 @@ def _reasons(
 
 def _depths(found: Geometry, a: int, b: int, side: str) -> Text:
     """The decoder layers in which two terms overlap, such as "layers 3, 10–14"."""
-    deep = [d for d in found.depths() if getattr(found.at(d).figures(a, b), side) >= OVERLAP]
+    deep = [depth for depth, energies in found.by_depth.items()
+            if getattr(energies.figures(a, b), side) >= OVERLAP]  # fmt: skip
     if not deep:
         return text("all layers together")
     return text("layers {numbers}", numbers=ranges(deep))

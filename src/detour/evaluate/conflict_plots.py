@@ -35,7 +35,7 @@ def inline(check: ChainCheck, t: Catalogue = ENGLISH) -> list[str]:
     """Both, as `<svg>` for a page that may be dark; the second only where there are layers."""
     with mpl.rc_context(LOOK):
         found = [_matrices(check, t)]
-        if check.pairs and check.geometry.depths():
+        if check.pairs and check.geometry.by_depth:
             found.append(_by_layer(check, t))
         return [svg(drawn, {"#000000": "var(--ink)", "#ffffff": "var(--card)"}) for drawn in found]
 
@@ -62,11 +62,12 @@ def _matrices(check: ChainCheck, t: Catalogue) -> Drawn:
 
 
 def _by_layer(check: ChainCheck, t: Catalogue) -> Drawn:
-    depths = check.geometry.depths()
+    depths = check.geometry.by_depth
     pairs = sorted(check.pairs, key=lambda pair: -pair.figures.output_overlap)[:PAIRS]
-    at = [check.geometry.at(depth) for depth in depths]
-    values = np.array([[e.figures(p.a, p.b).output_overlap for e in at] for p in pairs])
-    drawn, (own,) = panels(max(6.0, 0.22 * len(depths) + 4), 0.3 * len(pairs) + 1.4, 1)
+    values = np.array(
+        [[e.figures(p.a, p.b).output_overlap for e in depths.values()] for p in pairs]
+    )
+    drawn, (own,) = panels(max(9.0, 0.22 * len(depths) + 4), 0.3 * len(pairs) + 1.4, 1)
     _square(own, values, signed=False, written=len(depths) <= WRITTEN)
     own.set_title(t("output overlap, layer by layer"), fontsize=11)
     names: Sequence[str] = [f"{check.names[p.a]} · {check.names[p.b]}" for p in pairs]

@@ -51,7 +51,8 @@ class TrainConfig(BaseModel):
     micro_batch_size: int | None = Field(
         None,
         ge=1,
-        description="rows of a step that are in memory at once; default: all; changes no gradient",
+        description="rows of a step in memory at once; default: all that fit; changes gradients by "
+        "rounding only",
     )
     learning_rate: float | None = Field(
         None, ge=0, description="highest rate; default: from the base's width"
@@ -79,8 +80,7 @@ class TrainConfig(BaseModel):
     )
     checkpointing: bool | None = Field(
         None,
-        description="compute layers again in the backward; default: where memory asks for it; "
-        "changes no gradient",
+        description="compute layers again in the backward; default: where memory asks for it",
     )
     block: int = Field(BLOCK, ge=8, description="tokens of plain text in a row")
     seed: int = Field(0, ge=0, description="seed of the factors and of the order of rows")

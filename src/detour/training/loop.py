@@ -302,7 +302,7 @@ class _Learner:
         """What of a batch this process runs, and how much each part counts.
 
         All processes of a team run as many parts: where the base is spread over them, they gather
-        its layers together. Who has fewer rows runs some once more, for nothing.
+        its layers together. Who has fewer rows runs a single token more, for nothing.
         """
         size = self.fit.rows
         if self.team.size == 1:
@@ -311,7 +311,7 @@ class _Learner:
         own = batch.rows(places).parts(size) if places else []
         largest = self.team.largest(len(batch.ids))
         missing = -(-largest // min(size or largest, largest)) - len(own)
-        return [*((part, 1.0) for part in own), *([(batch.rows([0]), 0.0)] * missing)]
+        return [*((part, 1.0) for part in own), *([(batch.shortest(), 0.0)] * missing)]
 
     def judge(self, slots: SlotSet, pause: Pause) -> float:
         """The mean loss of the rows that judge."""

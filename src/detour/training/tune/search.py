@@ -31,6 +31,8 @@ from detour.training.tune.work import look as look_work
 
 HELD = 0.2  # share of rows that judge in the end, and of the rest that choose
 DRAWS = 10_000  # bootstrap sets of the comparison
+FAR = 0.1  # nats a token of neutral text that are worth a word
+MUCH = 2.0  # times the default's
 Teller = Callable[[str], None]
 
 
@@ -51,10 +53,6 @@ class Wanted:
     seed: int = 0
     address: str | None = None
     resume: bool = False
-
-
-FAR = 0.1  # nats a token of neutral text that are worth a word
-MUCH = 2.0  # times the default's
 
 
 @dataclass(frozen=True)
