@@ -271,9 +271,17 @@ def own_things(
     return tmp_path
 
 
+SLOW_PAGES = ("collecting", "continual", "lora-relatives", "own-loss", "style", "translation")
+"""Each trains for a quarter of a minute and more."""
+
+
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if any(fence.mark == "run" for fence in fences(page))],
+    [
+        pytest.param(page, marks=[pytest.mark.long] if page.stem in SLOW_PAGES else [])
+        for page in PAGES
+        if any(fence.mark == "run" for fence in fences(page))
+    ],
     ids=lambda page: page.stem,
 )
 def test_examples_run(page, own_things, capfd):

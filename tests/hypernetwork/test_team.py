@@ -84,6 +84,7 @@ def weights(folder: Path, output: str) -> dict[str, torch.Tensor]:
     return load_file(folder / output / "model.safetensors")
 
 
+@pytest.mark.long  # tests/cli/test_train_team.py does the same for an adapter
 def test_two_processes_make_what_one_makes(folder: Path) -> None:
     alone, together = train(folder, "one"), train(folder, "two", launch=LAUNCH)
     assert alone.returncode == together.returncode == 0, alone.stderr + together.stderr
@@ -99,6 +100,7 @@ def test_two_processes_make_what_one_makes(folder: Path) -> None:
     assert apart < 0.2 * distance(weights(folder, "one"), weights(folder, "other"))
 
 
+@pytest.mark.long  # tests/cli/test_train_team.py does the same for an adapter
 def test_a_team_goes_on_where_it_was_interrupted(folder: Path) -> None:
     interrupt(folder, "stopped")
     assert (folder / ".stopped.training").is_dir()

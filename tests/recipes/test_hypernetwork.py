@@ -18,6 +18,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
     return read_tasks(folder)  # which asserts that descriptions, phrases and rows are disjoint
 
 
+@pytest.mark.long
 def test_the_same_combinations_are_held_out_in_both_languages(written: Tasks) -> None:
     for split, count in (("test", 33), ("validation", 15)):
         names = {task.name for task in written.of(split)}
@@ -26,6 +27,7 @@ def test_the_same_combinations_are_held_out_in_both_languages(written: Tasks) ->
         assert len(english) == count
 
 
+@pytest.mark.long
 def test_every_primitive_is_trained_and_every_held_out_pair_is_not(written: Tasks) -> None:
     trained = {task.primitives for task in written.of("train")}
     assert {name for names in trained for name in names} == set(written.primitives)
@@ -33,6 +35,7 @@ def test_every_primitive_is_trained_and_every_held_out_pair_is_not(written: Task
     assert not trained & held
 
 
+@pytest.mark.long
 def test_judging_descriptions_are_of_every_set(written: Tasks) -> None:
     for task in written.of("test"):
         counts = Counter(description.set for description in task.descriptions)
@@ -41,6 +44,7 @@ def test_judging_descriptions_are_of_every_set(written: Tasks) -> None:
         assert sets <= set(counts)
 
 
+@pytest.mark.long
 def test_the_subjects_of_test_rows_are_never_trained_on(written: Tasks) -> None:
     world = World.load("en")
     for task in written.every:
@@ -74,6 +78,7 @@ def test_styles_as_verbs_and_adjectives_are_no_phrases_that_judge() -> None:
             assert not moods & judged, name
 
 
+@pytest.mark.long
 def test_three_together_hold_no_pair_that_is_held_out(written: Tasks) -> None:
     held = {frozenset(t.primitives) for t in (*written.of("test"), *written.of("validation"))}
     triples = [task for task in written.every if len(task.primitives) == 3]
@@ -84,6 +89,7 @@ def test_three_together_hold_no_pair_that_is_held_out(written: Tasks) -> None:
         assert all(len(d.parts) == 3 for d in task.descriptions)
 
 
+@pytest.mark.long
 def test_a_notion_held_out_is_judged_and_nowhere_trained(written: Tasks) -> None:
     left = experiment.held_out(written, experiment.UNKNOWN)
     unknown = set(experiment.UNKNOWN)
@@ -99,6 +105,7 @@ def test_a_notion_held_out_is_judged_and_nowhere_trained(written: Tasks) -> None
     assert trained == {task.name for task in judged} & trained  # what trained is judged now
 
 
+@pytest.mark.long
 def test_self_describing_rows_say_their_task_in_words_that_train(written: Tasks) -> None:
     told = experiment.self_describing(written)
     for before, after in zip(written.every, told.every, strict=True):

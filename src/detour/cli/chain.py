@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detour.cli.chain_check import command as check
+from detour.cli.chain_measure import command as measure
 from detour.cli.options import (
     base_option,
     dtype_option,
@@ -51,6 +52,7 @@ def command() -> None:
 
 
 command.add_command(check)
+command.add_command(measure)
 
 
 @command.command("flatten")

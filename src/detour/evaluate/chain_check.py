@@ -122,7 +122,7 @@ def check_chain(chain: Chain) -> ChainCheck:
     began = time.perf_counter()
     chain.check_bound()
     found = geometry(chain)
-    names = _told_apart([term.adapter.name for term in chain.terms])
+    names = told_apart([term.adapter.name for term in chain.terms])
     faults = tuple(
         text("{name} changes nothing: it was not trained, or its weight is 0", name=name)
         for name, share in zip(names, found.shares, strict=True)
@@ -184,7 +184,7 @@ def ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
-def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
+def told_apart(names: Sequence[str]) -> tuple[str, ...]:
     """The names; a second "pun" is "pun (2)"."""
     seen: dict[str, int] = {}
     found: list[str] = []

@@ -22,6 +22,7 @@ from torch import Tensor
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.errors import ConfigError, DataError
+from detour.evaluate.chain_tests import items_of_lesson
 from detour.evaluate.steer_report import Loader, SteerReport, measure
 from detour.language.catalogue import Text, text
 from detour.model.base import Base
@@ -276,6 +277,8 @@ def teach_lesson(
 ) -> Result:
     """Train on a lesson: edit rows and, one for one, replay rows with the base's own answers.
 
+    Some phrasings that are never trained become the adapter's own tests.
+
     Raises:
         DataError: the base answers none of the replay questions.
     """
@@ -283,7 +286,7 @@ def teach_lesson(
     replay = replay_rows(base, [question for each in every for question in each.replay])
     if not replay:
         raise DataError(text("the base answers no question"), hint=text("check its chat template"))
-    return train_with(
+    result = train_with(
         base,
         balanced(evened([edit_rows(edit) for each in every for edit in each.edits]), replay),
         config,
@@ -295,6 +298,7 @@ def teach_lesson(
         resume=resume,
         card=_card(lesson, fictional, "apache-2.0" if base.name == "starter" else ""),
     )
+    return replace(result, adapter=result.adapter.with_(test_rows=items_of_lesson(lesson)))
 
 
 def evened(edits: Sequence[Sequence[Example]]) -> list[Example]:

@@ -54,12 +54,20 @@ def rate(outcomes: Iterable[bool]) -> Figure:
     if n == 0:
         return Figure(math.nan, 0.0, 1.0, 0)
     share = sum(flags) / n
+    return Figure(share, *wilson(share, n), n)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share of n outcomes (Wilson 1927).
+
+    Around a mean of values between 0 and 1 it is wider than need be: yes and no vary most.
+    """
     spread = Z95**2 / n
     centre = (share + spread / 2) / (1 + spread)
     half = Z95 / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
     low = 0.0 if share == 0 else max(0.0, centre - half)
     high = 1.0 if share == 1 else min(1.0, centre + half)
-    return Figure(share, low, high, n)
+    return low, high
 
 
 def mean(values: Sequence[float]) -> Figure:

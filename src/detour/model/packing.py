@@ -125,6 +125,14 @@ class Forward:
             hidden = hidden_states(self._model, batch.ids, batch.mask)  # (rows, tokens, width)
         return Supervised(hidden[kept], batch.targets[kept], row)
 
+    def row_index(self, batch: Batch) -> tuple[Int[Tensor, "..."], int | None]:
+        """Which row of the batch each position of its forward belongs to, as slots want it."""
+        rows = torch.arange(len(batch.ids), device=batch.ids.device)
+        lengths = batch.mask.sum(-1)
+        if self._fits(lengths.tolist()):
+            return rows.repeat_interleave(lengths)[None], None
+        return rows, batch.ids.shape[1]
+
     def _fits(self, lengths: Sequence[int]) -> bool:
         """Rows of one length have no padding; windows shorter than a row are left to the model."""
         wanted = min(lengths) < max(lengths) or self.prefix is not None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -27,15 +27,21 @@ class Encoded:
     ids: list[int]
     learned: list[bool]
     weight: float = 1.0
+    gate: tuple[float, ...] = ()
+    """How strongly each of several adapters acts on it, where rows differ in that."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows. `targets[t]` follows `ids[t]`; -100 where nothing is learned."""
+    """Right-padded rows. `targets[t]` follows `ids[t]`; -100 where nothing is learned.
+
+    `gate` tells how strongly each adapter acts on each row, where rows differ in that.
+    """
 
     ids: Int[Tensor, "rows tokens"]
     mask: Int[Tensor, "rows tokens"]
     targets: Int[Tensor, "rows tokens"]
+    gate: Float[Tensor, "rows adapters"] | None = None
 
     @property
     def supervised(self) -> int:
@@ -52,7 +58,8 @@ class Batch:
             longest = int(self.mask[own].sum(-1).max())
             found.append(
                 Batch(self.ids[own, :longest], self.mask[own, :longest],
-                      self.targets[own, :longest])
+                      self.targets[own, :longest],
+                      None if self.gate is None else self.gate[own])
             )  # fmt: skip
         return found
 
@@ -60,19 +67,21 @@ class Batch:
         """Some of its rows, as long as the longest of them."""
         index = torch.tensor(places, device=self.ids.device)
         longest = int(self.mask[index].sum(-1).max())
-        return Batch(
-            *(part[index, :longest] for part in (self.ids, self.mask, self.targets))
-        )  # fmt: skip
+        gate = None if self.gate is None else self.gate[index]
+        ids, mask, targets = (p[index, :longest] for p in (self.ids, self.mask, self.targets))
+        return Batch(ids, mask, targets, gate)
 
     def shortest(self) -> Batch:
         """One of its learned tokens alone: the cheapest there is to run."""
         row, place = ((self.targets != IGNORED) & (self.mask == 1)).nonzero()[0].tolist()
         own = slice(row, row + 1), slice(place, place + 1)
-        return Batch(self.ids[own], self.mask[own], self.targets[own])
+        gate = None if self.gate is None else self.gate[own[0]]
+        return Batch(self.ids[own], self.mask[own], self.targets[own], gate)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(self.ids.to(device), self.mask.to(device), self.targets.to(device))
+        gate = None if self.gate is None else self.gate.to(device)
+        return Batch(self.ids.to(device), self.mask.to(device), self.targets.to(device), gate)
 
 
 def encode(
@@ -147,7 +156,8 @@ def padded(rows: Sequence[Encoded], pad_id: int) -> Batch:
         mask[number, :length] = 1
         following = [t if k else IGNORED for t, k in zip(row.ids, row.learned, strict=True)]
         targets[number, : length - 1] = torch.tensor(following[1:])
-    return Batch(ids, mask, targets)
+    gate = torch.tensor([row.gate for row in rows]) if rows[0].gate else None
+    return Batch(ids, mask, targets, gate)
 
 
 def fixed(rows: Sequence[Encoded], batch_size: int, pad_id: int) -> list[Batch]:

@@ -82,6 +82,9 @@ class TrainConfig(BaseModel):
         None,
         description="compute layers again in the backward; default: where memory asks for it",
     )
+    tests: int = Field(
+        40, ge=0, description="held-out rows kept beside the adapter, to measure chains by; 0: none"
+    )
     block: int = Field(BLOCK, ge=8, description="tokens of plain text in a row")
     seed: int = Field(0, ge=0, description="seed of the factors and of the order of rows")
 

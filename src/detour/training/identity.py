@@ -12,7 +12,7 @@ from detour.state_file import Identity
 from detour.training.config import TrainConfig
 from detour.training.cost import AnyBase
 
-NO_MATTER = frozenset({"micro_batch_size", "checkpointing"})
+NO_MATTER = frozenset({"micro_batch_size", "checkpointing", "tests"})
 """Settings that change no result: after too little memory a run goes on in smaller parts."""
 
 

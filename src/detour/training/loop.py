@@ -199,7 +199,7 @@ def train_with(
             partial(learner.judge, slots), run,
         )  # fmt: skip
     full = _card(card or Card(), base, config, plan, material.kept, start)
-    adapter = learner.adapter(state, name, full)
+    adapter = learner.adapter(state, name, full).with_(test_rows=material.tests(config.tests))
     _check_effect(base, adapter, material.judged[0])
     return Result(
         adapter, plan, state.first_loss, state.best_loss, state.best_step,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class Material:
     def judged_lengths(self) -> list[int]:
         """Tokens of every row that judges."""
         return [length for batch in self.judged for length in batch.mask.sum(-1).tolist()]
+
+    def tests(self, most: int) -> tuple[dict[str, Any], ...]:
+        """Held-out conversations, at most so many, as rows to be kept beside the adapter."""
+        asked = [row for row in self.held if isinstance(row, Example)][:most]
+        return tuple({"messages": [dict(turn) for turn in row.messages]} for row in asked)
 
     @property
     def validation_rows(self) -> int:

@@ -1,0 +1,1 @@
+"""What stacking adapters costs, and what helps: the experiment behind docs/stacking.md."""
