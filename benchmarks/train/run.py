@@ -24,7 +24,7 @@ import torch
 import transformers
 from way import DETOUR
 
-PEERS = ["trl", "trl best", "trainer"]
+PEERS = ["trl", "trl best", "trl best fp32", "trainer", "trainer fp32"]
 GEMM = 1024  # rows, columns and depth of the product that the machine's peak is measured with
 
 

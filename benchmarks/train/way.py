@@ -94,11 +94,11 @@ ARGUMENTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def trainer(shape: Shape) -> Train:
-    """Trainer of transformers over PEFT, weights in bfloat16."""
+def trainer(shape: Shape, dtype: torch.dtype) -> Train:
+    """Trainer of transformers over PEFT."""
     from transformers import Trainer, TrainingArguments
 
-    model = peft(shape, torch.bfloat16)
+    model = peft(shape, dtype)
     rows = [
         {"input_ids": ids, "labels": [-100] * start + ids[start:]} for ids, start in shape.data()
     ]
@@ -122,8 +122,8 @@ def trainer(shape: Shape) -> Train:
     return train
 
 
-def trl(shape: Shape, **more: Any) -> Train:  # noqa: ANN401
-    """TRL's SFTTrainer; without more settings its defaults."""
+def trl(shape: Shape, dtype: torch.dtype = torch.float32, **more: Any) -> Train:  # noqa: ANN401
+    """TRL's SFTTrainer; without more settings its defaults: autocast over weights in fp32."""
     from datasets import Dataset
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -139,8 +139,7 @@ def trl(shape: Shape, **more: Any) -> Train:  # noqa: ANN401
         {"input_ids": ids, "completion_mask": [0] * start + [1] * (len(ids) - start)}
         for ids, start in shape.data()
     ])  # fmt: skip
-    by_default = "bf16" not in more
-    model = peft(shape, torch.float32 if by_default else torch.bfloat16)
+    model = peft(shape, dtype)
 
     def train() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -150,13 +149,16 @@ def trl(shape: Shape, **more: Any) -> Train:  # noqa: ANN401
     return train
 
 
+BEST: dict[str, Any] = {
+    "bf16": False, "gradient_checkpointing": False, "padding_free": True, "max_length": None,
+}  # fmt: skip
 WAYS: dict[str, Callable[[Shape], Train]] = {
     **{name: lambda shape, w=without: detour(shape, w) for name, without in DETOUR.items()},
-    "trainer": trainer,
     "trl": trl,
-    "trl best": lambda shape: trl(
-        shape, bf16=False, gradient_checkpointing=False, padding_free=True, max_length=None
-    ),
+    "trl best": lambda shape: trl(shape, torch.bfloat16, **BEST),
+    "trl best fp32": lambda shape: trl(shape, torch.float32, **BEST),
+    "trainer": lambda shape: trainer(shape, torch.bfloat16),
+    "trainer fp32": lambda shape: trainer(shape, torch.float32),
 }
 
 

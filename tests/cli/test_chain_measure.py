@@ -89,3 +89,26 @@ def test_adapters_that_do_no_more_than_the_base(detour, keep, tiny_folder, tests
     assert told.code == 0, told.err
     assert "not measured" in told.out
     assert "not surely more" in told.err
+
+
+@pytest.mark.usefixtures("styles")
+def test_stress_tells_a_curve(detour, tmp_path):
+    picture = tmp_path / "limit.png"
+    told = detour(
+        "chain", "stress", "pun+formal", "--rows", 4, "--counts", "1, 2", "--picture", picture,
+        "--json",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    assert [(one["count"], one["layers"]) for one in told.json["curve"]] == [
+        (1, "same"), (2, "same"), (2, "disjoint"),
+    ]  # fmt: skip
+    assert set(told.json["curve"][0]) == {
+        "count", "layers", "retained", "broken_text_rate", "chains",
+    }  # fmt: skip
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    again = detour("chain", "stress", "pun+formal", "--picture", picture)
+    assert again.code == 2
+    assert "is there already" in again.message
+    wrong = detour("chain", "stress", "pun+formal", "--counts", "1,x")
+    assert wrong.code == 2
+    assert "--counts holds" in wrong.message

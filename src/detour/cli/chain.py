@@ -14,6 +14,8 @@ import click
 
 from detour.cli.chain_check import command as check
 from detour.cli.chain_measure import command as measure
+from detour.cli.chain_stress import command as stress
+from detour.cli.chain_train import command as train
 from detour.cli.options import (
     base_option,
     dtype_option,
@@ -53,6 +55,8 @@ def command() -> None:
 
 command.add_command(check)
 command.add_command(measure)
+command.add_command(stress)
+command.add_command(train)
 
 
 @command.command("flatten")

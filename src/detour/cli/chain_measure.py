@@ -64,14 +64,7 @@ def command(
     """
     t = Catalogue.load(language)
     chain = parse_chain(spec)
-    own = _named(given)
-    if unknown := set(own) - {term.adapter.name for term in chain.terms}:
-        raise ConfigError(
-            text("--tests names an adapter that is not in the chain"),
-            expected=", ".join(dict.fromkeys(term.adapter.name for term in chain.terms)),
-            found=", ".join(sorted(unknown)),
-        )
-    tests = _tests(chain, own, rows)
+    tests = tests_for(chain, named_tests(given, chain), rows)
     base = load_base(base_name)
     from detour.evaluate.chain_measure import measure_chain
     from detour.evaluate.chain_remedies import tried
@@ -87,8 +80,8 @@ def command(
     return NOT_CLEAR if strict and found.verdict != "compatible" else 0
 
 
-def _named(given: Sequence[str]) -> dict[str, Path]:
-    """`NAME=FILE` by name. Raises ConfigError: another form."""
+def named_tests(given: Sequence[str], chain: Chain) -> dict[str, Path]:
+    """`NAME=FILE` by name. Raises ConfigError: another form, or no adapter of the chain."""
     found: dict[str, Path] = {}
     for one in given:
         name, equals, path = one.partition("=")
@@ -98,11 +91,17 @@ def _named(given: Sequence[str]) -> dict[str, Path]:
                 expected="NAME=FILE", found=one,
             )  # fmt: skip
         found[name] = Path(path)
+    names = list(dict.fromkeys(term.adapter.name for term in chain.terms))
+    if unknown := [name for name in found if name not in names]:
+        raise ConfigError(
+            text("--tests names an adapter that is not in the chain"),
+            expected=", ".join(names), found=", ".join(unknown),
+        )  # fmt: skip
     return found
 
 
-def _tests(chain: Chain, own: dict[str, Path], rows: int) -> list[Sequence[Item]]:
-    """Of every term. Raises DataError: a file or a row cannot be read."""
+def tests_for(chain: Chain, own: dict[str, Path], rows: int) -> list[Sequence[Item]]:
+    """Of every term, at most so many. Raises DataError: a file or a row cannot be read."""
     from detour.evaluate.chain_tests import items_of, read_items, spread
 
     read = {name: read_items(path) for name, path in own.items()}

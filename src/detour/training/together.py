@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -144,7 +145,7 @@ def train_together(
     made = {
         name: Adapter(
             factors.updates(state.best, place), name, base.fingerprint,
-            _card(base, config, plan, kept, name, columns),
+            _card(base, config, plan, kept, name, columns), _tests(held, name, config.tests),
         )
         for place, name in enumerate(names)
     }  # fmt: skip
@@ -245,6 +246,15 @@ def _encoded(
 def _digest(rows: Sequence[Composed]) -> str:
     told = json.dumps([sorted(one.weights.items()) for one in rows], ensure_ascii=False)
     return sha256((digest_of([one.row for one in rows]) + told).encode()).hexdigest()
+
+
+def _tests(held: Sequence[Composed], name: str, most: int) -> tuple[dict[str, Any], ...]:
+    """Held-out conversations on which only this adapter acts, to be kept beside it."""
+    alone = [
+        one.row for one in held
+        if isinstance(one.row, Example) and {n for n, w in one.weights.items() if w} == {name}
+    ][:most]  # fmt: skip
+    return tuple({"messages": [dict(turn) for turn in row.messages]} for row in alone)
 
 
 def _card(
