@@ -69,6 +69,6 @@ SHAPES = {
     for shape in (
         Shape("tiny", 6, 4096, 64),
         Shape("real", 4, 32_000, 16),  # layers of Qwen3-0.6B, cut in number
-        Shape("0.6b", 28, 151_936, 16),  # all of Qwen3-0.6B
+        Shape("0.6b", 28, 151_936, 8),  # all of Qwen3-0.6B
     )
 }

@@ -1,5 +1,7 @@
 """Adapters that learn together, or in company: gradients, gates, and what rows are refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.conftest import make_adapter
@@ -200,3 +202,21 @@ def test_settings_and_names_that_it_does_not_know(base, shapes):
         train_together(
             base, data, ["job"], make_config(SETTINGS), company={"job": make_adapter(shapes)}
         )
+
+
+def test_parts_of_a_batch_keep_their_gates(base):
+    whole = train_together(base, rows(), ["job", "laugh"], make_config(SETTINGS))
+    parts = train_together(
+        base, rows(), ["job", "laugh"], make_config({**SETTINGS, "micro_batch_size": 2})
+    )
+    assert parts.best_loss == pytest.approx(whole.best_loss, rel=1e-3)
+
+
+def test_a_batch_is_cut_and_picked_with_its_gates(base):
+    encoded = encode(base.tokenizer, [one.row for one in rows()], base.longest)
+    gated = [replace(one, gate=(float(n), -1.0)) for n, one in enumerate(encoded)]
+    batch = padded(gated, base.pad_id)
+    assert [float(row[0]) for part in batch.parts(4) for row in part.gate] == list(range(18))
+    assert batch.rows([5, 2]).gate.tolist() == [[5.0, -1.0], [2.0, -1.0]]
+    assert batch.shortest().gate.tolist() == [[0.0, -1.0]]
+    assert padded(encoded, base.pad_id).gate is None

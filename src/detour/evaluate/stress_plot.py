@@ -16,7 +16,11 @@ def curve(found: Stress, t: Catalogue = ENGLISH) -> bytes:
     """What is left, and what breaks, by the number of adapters; PNG."""
     with mpl.rc_context(LOOK):
         drawn, (left, right) = panels(9.5, 3.6, 2)
-        for layers, label in (("same", t("the same layers")), ("disjoint", t("disjoint layers"))):
+        labels: dict[Layers, str] = {
+            "same": t("the same layers"),
+            "disjoint": t("disjoint layers"),
+        }
+        for layers, label in labels.items():
             points = [point for point in found.curve if point.layers == layers]
             if points:
                 _line(left, points, COLOURS[layers], label, broken=False)
