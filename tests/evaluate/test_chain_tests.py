@@ -57,7 +57,7 @@ def test_files_name_their_lines(tmp_path):
     with pytest.raises(DataError, match=r"tests\.jsonl:2"):
         read_items(path)
     path.write_text("\n")
-    with pytest.raises(DataError, match="empty"):
+    with pytest.raises(DataError, match="is empty"):
         read_items(path)
 
 

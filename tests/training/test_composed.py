@@ -45,6 +45,8 @@ def test_files(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({**ROW, "chain": "pun"}) + "\n\n")
     assert len(read_composed(path)) == 1
+    path.write_text(json.dumps({**ROW, "prompt": "a\u2028b", "chain": "pun"}, ensure_ascii=False))
+    assert read_composed(path)[0].row.prompt == "a\u2028b"
     path.write_text("\n")
     with pytest.raises(DataError, match="is empty"):
         read_composed(path)

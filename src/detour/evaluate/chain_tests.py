@@ -19,7 +19,7 @@ from detour.language.catalogue import text
 from detour.measure.checks import Checks, checks_of
 from detour.measure.metrics import mentions
 from detour.measure.texts import rouge_n
-from detour.model.examples import Example, example_of, json_object, read_text
+from detour.model.examples import Example, example_of, json_rows
 from detour.training.fact import Edit, Lesson
 
 Kind = TypeVar("Kind")
@@ -106,15 +106,7 @@ def items_of(adapter: Adapter) -> tuple[Item, ...]:
 
 def read_items(path: Path) -> tuple[Item, ...]:
     """Tests from a JSONL file. Raises DataError: it cannot be read, or is empty; names the line."""
-    lines = read_text(path, text("one JSON object per line")).splitlines()
-    found = tuple(
-        item_of(json_object(line, f"{path}:{number}"), f"{path}:{number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    )
-    if not found:
-        raise DataError(text("{path} is empty", path=path), expected=text("at least one row"))
-    return found
+    return tuple(item_of(row, source) for row, source in json_rows(path))
 
 
 def item_of(row: Mapping[str, Any], source: str) -> Item:

@@ -145,12 +145,18 @@ def _decoded(raw: bytes, path: Path) -> str:
 
 
 def _read_file(path: Path) -> list[Example]:
+    return [example_of(row, source) for row, source in json_rows(path)]
+
+
+def json_rows(path: Path) -> list[tuple[Mapping[str, Any], str]]:
+    """The objects of a JSONL file, each with its `file:line`.
+
+    Raises:
+        DataError: it cannot be read, holds no row, or a line is no object.
+    """
     lines = read_text(path).split("\n")  # splitlines would also split at U+2028 inside a text
-    found = [
-        example_of(json_object(line, f"{path}:{number}"), f"{path}:{number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+    sources = ((line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
+    found = [(json_object(line, source), source) for line, source in sources if line.strip()]
     if not found:
         raise DataError(
             text("{path} holds no row", path=path), expected=text("one JSON object per line")

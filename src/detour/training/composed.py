@@ -16,7 +16,7 @@ from typing import Any
 from detour.adapter.chain_text import parse
 from detour.errors import ChainError, DataError
 from detour.language.catalogue import text
-from detour.model.examples import Example, Plain, composed, example_of, json_object, read_text
+from detour.model.examples import Example, Plain, composed, example_of, json_rows
 from detour.training.together import Composed
 
 
@@ -26,15 +26,7 @@ def read_composed(path: Path) -> list[Composed]:
     Raises:
         DataError: it cannot be read, is empty, or a row says not what or whom; names the line.
     """
-    lines = read_text(path, text("one JSON object per line")).splitlines()
-    found = [
-        composed_of(json_object(line, f"{path}:{number}"), f"{path}:{number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-    if not found:
-        raise DataError(text("{path} is empty", path=path), expected=text("at least one row"))
-    return found
+    return [composed_of(row, source) for row, source in json_rows(path)]
 
 
 def composed_of(row: Any, source: str) -> Composed:  # noqa: ANN401 - any JSON object

@@ -26,7 +26,41 @@ class Size(NamedTuple):
     scale: float
 
 
-class Factors:
+class Pairs:
+    """Trainable `(down, up)` by layer, as a training loop wants them: listed, copied, put back."""
+
+    pairs: dict[str, tuple[nn.Parameter, nn.Parameter]]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All factors, layer by layer."""
+        for pair in self.pairs.values():
+            yield from pair
+
+    def ups(self) -> Iterator[nn.Parameter]:
+        """The `up` of every layer: LoRA+ lets them learn faster (Hayou et al. 2024, 2402.12354)."""
+        for _, up in self.pairs.values():
+            yield up
+
+    def values(self) -> Snapshot:
+        """All factors as they stand, by `layer.down` and `layer.up`."""
+        found: Snapshot = {}
+        for layer, (down, up) in self.pairs.items():
+            found[f"{layer}.down"], found[f"{layer}.up"] = down.detach(), up.detach()
+        return found
+
+    def snapshot(self) -> Snapshot:
+        """A copy of all factors."""
+        return {name: tensor.clone() for name, tensor in self.values().items()}
+
+    def restore(self, taken: Mapping[str, Tensor]) -> None:
+        """The inverse of `snapshot`."""
+        with torch.no_grad():
+            for layer, (down, up) in self.pairs.items():
+                down.copy_(taken[f"{layer}.down"])
+                up.copy_(taken[f"{layer}.up"])
+
+
+class Factors(Pairs):
     """One trainable pair a layer: down (rank, in) random, up (rank, out) zero.
 
     With `up` zero the model starts as the base itself (Hu et al. 2021). Masters are fp32 whatever
@@ -68,40 +102,12 @@ class Factors:
                 down[: update.rank] = update.down.to(down)
                 up[: update.rank] = update.up.mT.to(up) * (update.scale / self.scales[layer])
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """All factors, layer by layer."""
-        for pair in self.pairs.values():
-            yield from pair
-
-    def ups(self) -> Iterator[nn.Parameter]:
-        """The `up` of every layer: LoRA+ lets them learn faster (Hayou et al. 2024, 2402.12354)."""
-        for _, up in self.pairs.values():
-            yield up
-
     def contents(self) -> dict[str, Content]:
         """What the slots hold while these factors train."""
         return {
             layer: trainable(down, up, self.scales[layer])
             for layer, (down, up) in self.pairs.items()
         }
-
-    def values(self) -> Snapshot:
-        """All factors as they stand, by `layer.down` and `layer.up`."""
-        found: Snapshot = {}
-        for layer, (down, up) in self.pairs.items():
-            found[f"{layer}.down"], found[f"{layer}.up"] = down.detach(), up.detach()
-        return found
-
-    def snapshot(self) -> Snapshot:
-        """A copy of all factors."""
-        return {name: tensor.clone() for name, tensor in self.values().items()}
-
-    def restore(self, taken: Mapping[str, Tensor]) -> None:
-        """The inverse of `snapshot`."""
-        with torch.no_grad():
-            for layer, (down, up) in self.pairs.items():
-                down.copy_(taken[f"{layer}.down"])
-                up.copy_(taken[f"{layer}.up"])
 
     def updates(self, taken: Mapping[str, Tensor]) -> dict[str, Update]:
         """A snapshot as values: down (rank, in), up (out, rank)."""

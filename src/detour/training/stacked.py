@@ -6,7 +6,7 @@ rows of many chains. Knows tensors and layer shapes; knows neither data nor opti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from detour.adapter.update import Update
 from detour.errors import ConfigError
 from detour.language.catalogue import text
 from detour.slots.content import Content, Spread, Term, down_of, up_of
-from detour.training.factors import Factors, Size, Snapshot
+from detour.training.factors import Factors, Pairs, Size
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Frozen:
     """Of the gate."""
 
 
-class Stacked:
+class Stacked(Pairs):
     """Live factors down (adapters, rank, in) and up (adapters, rank, out), and frozen company.
 
     The gate's first columns are those of the live ones, in the order of `seeds`; then those of the
@@ -66,16 +66,6 @@ class Stacked:
                 down[place, : update.rank] = update.down.to(down)
                 up[place, : update.rank] = update.up.mT.to(up) * (update.scale / self.scales[layer])
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """All live factors, layer by layer."""
-        for pair in self.pairs.values():
-            yield from pair
-
-    def ups(self) -> Iterator[nn.Parameter]:
-        """The live `up` of every layer."""
-        for _, up in self.pairs.values():
-            yield up
-
     def contents(self, gate: Float[Tensor, "rows adapters"]) -> dict[str, Content]:
         """What acts on rows of this gate."""
         found: dict[str, tuple[Term, ...]] = {}
@@ -90,24 +80,6 @@ class Stacked:
             )
             found[layer] = (*found.get(layer, ()), *terms)
         return {layer: Content(terms) for layer, terms in found.items()}
-
-    def values(self) -> Snapshot:
-        """All live factors as they stand, by `layer.down` and `layer.up`."""
-        found: Snapshot = {}
-        for layer, (down, up) in self.pairs.items():
-            found[f"{layer}.down"], found[f"{layer}.up"] = down.detach(), up.detach()
-        return found
-
-    def snapshot(self) -> Snapshot:
-        """A copy of them."""
-        return {name: tensor.clone() for name, tensor in self.values().items()}
-
-    def restore(self, taken: Mapping[str, Tensor]) -> None:
-        """The inverse of `snapshot`."""
-        with torch.no_grad():
-            for layer, (down, up) in self.pairs.items():
-                down.copy_(taken[f"{layer}.down"])
-                up.copy_(taken[f"{layer}.up"])
 
     def updates(self, taken: Mapping[str, Tensor], place: int) -> dict[str, Update]:
         """One live adapter of a snapshot as values."""
