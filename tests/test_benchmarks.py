@@ -38,7 +38,7 @@ def small():
 @pytest.mark.parametrize(
     "way",
     ["detour", "detour fp32", "no packing", "no own attention", "no sorting", "head on all tokens",
-     "updates in fp32"],
+     "updates in fp32", "all rows at once"],
 )  # fmt: skip
 def test_every_way_of_ours_trains(way):
     from way import DETOUR, WAYS
@@ -65,3 +65,15 @@ def test_parts_of_a_step_have_names(monkeypatch, capsys):
     told = capsys.readouterr().out
     assert "of the peak" in told
     assert "products of the adapter" in told
+
+
+def test_tokens_at_once_are_measured(monkeypatch, capsys):
+    import json
+
+    import parts
+
+    monkeypatch.setitem(parts.SHAPES, "tiny", small())
+    monkeypatch.setattr(sys, "argv", ["parts.py", "--shape", "tiny", "--one", "1"])
+    parts.main()
+    told = json.loads(capsys.readouterr().out)
+    assert told["seconds"] > 0

@@ -15,8 +15,9 @@ from detour.training.batches import Batches
 from detour.training.config import Plan, TrainConfig, derive, make_config
 from detour.training.descend import Run, Step, descend
 from detour.training.factors import Factors
+from detour.training.fit import Fit, fitted
 from detour.training.kinds import factors_of
-from detour.training.objective import answer_loss
+from detour.training.objective import answer_loss, in_parts
 
 Loss = Callable[[Batch], torch.Tensor]
 
@@ -31,6 +32,7 @@ class Loop:
     factors: Factors
     batches: Batches
     forward: Forward
+    fit: Fit
 
     @staticmethod
     def of(shape: Shape, dtype: torch.dtype, **more: object) -> Loop:
@@ -44,12 +46,15 @@ class Loop:
         plan = derive(config, base.model.config.hidden_size, len(rows))
         factors = factors_of(base.slots, base.slots.named(config.targets), config, base.device)
         batches = Batches(rows, BATCH, 0, seed=0)
-        return Loop(base, config, plan, factors, batches, base.forward)
+        forward = base.forward
+        packs = forward.packs_rows_of(max(batches.lengths))
+        fit = fitted(base, config, batches.lengths, (), packs=packs)
+        return Loop(base, config, plan, factors, batches, forward, fit)
 
     def run(
         self, loss_of: Loss | None = None, heard: Callable[[float], object] | None = None
     ) -> None:
-        """All steps; `heard` is told every step's loss."""
+        """All steps, by the mean loss of what runs at once; `heard` is told every step's loss."""
         head = self.base.head
 
         def usual(batch: Batch) -> torch.Tensor:
@@ -57,10 +62,15 @@ class Loop:
 
         def step_of(step: int) -> Step:
             batch = self.batches[step]
-            loss = (loss_of or usual)(batch)
+            whole = batch.supervised
+
+            def share(part: Batch) -> torch.Tensor:
+                return (loss_of or usual)(part) * (part.supervised / whole)
+
+            total, loss = in_parts(self.fit.parts(batch), share)
             if heard:
-                heard(float(loss.detach()))
-            return Step(loss, loss.detach(), int(batch.mask.sum()))
+                heard(float(loss))
+            return Step(total, loss, int(batch.mask.sum()))
 
         judged = iter(range(10**6, 0, -1))  # every validation is better than the one before
         with self.base.hold(self.factors.contents()):

@@ -30,6 +30,8 @@ DETOUR = {  # what is taken away, by name
     "no packing": ("packing",),
     "no own attention": ("attention",),
     "no sorting": ("sorting",),
+    "all rows at once": ("parts",),
+    "all rows at once, fp32": ("parts", "bf16"),
     "head on all tokens": ("head",),
     "updates in fp32": ("function",),
 }
@@ -48,6 +50,8 @@ def detour(shape: Shape, without: tuple[str, ...] = ()) -> Train:
     if "sorting" in without:
         lengths = loop.batches.lengths
         loop.batches._order = Order(lengths, BATCH, 0, bucket=1)
+    if "parts" in without:
+        loop.fit.tokens = None
     if "packing" in without:
         loop.forward.packs = False
 

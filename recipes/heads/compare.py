@@ -31,8 +31,9 @@ from transformers import Trainer, TrainingArguments
 from detour.data.records import Labelled, Valued
 from detour.files import write_text_atomically
 from detour.measure.statistics import by_cluster
-from detour.model.embedder import MINILM, Embedder
+from detour.model.embedder import Embedder
 from detour.model.headed import HeadedBase
+from detour.model.packaged import MINILM
 from detour.training.config import make_config
 from detour.training.heads import HeadRow, classes_of, train_head
 from recipes.heads.docstrings import FOLDS, Answer, rows_of

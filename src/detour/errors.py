@@ -118,6 +118,9 @@ class NoSupervision(DataError):
 class WrongEncoding(DataError):
     """Bytes that the file's encoding does not have: it is in another one."""
 
+    likely: str = ""
+    """In which it reads well, where that was looked at."""
+
 
 class ConfigError(UserError):
     """An option or a configuration key is unknown or out of range."""

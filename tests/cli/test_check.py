@@ -85,7 +85,7 @@ def test_a_cleaned_copy_and_a_page_are_written(detour, data) -> None:
         (("--fix", "a.jsonl", "--rename-label", "a"), "OLD=NEW"),
         (("--fix", "a.jsonl", "--rename-label", "a=b"), "no class 'a'"),
         (("--convert", "a.jsonl", "--rename-label", "a=b"), "--fix"),
-        (("--fix", "a.jsonl", "--to", "alpaca"), "cannot be written as alpaca"),
+        (("--fix", "a.jsonl", "--to", "alpaca"), "there is no form 'alpaca'"),
         (("--base", "nothing"), "nothing"),
     ],
 )
@@ -94,6 +94,25 @@ def test_wrong_options_end_in_advice(detour, data, options, told) -> None:
     assert refused.code == 2
     assert told in refused.err
     assert sorted(path.name for path in data.parent.iterdir()) == ["fragen.csv"]
+
+
+def test_a_copy_of_nothing_is_said_not_to_be_there(detour, shelf) -> None:
+    path = shelf.parent.parent / "here" / "rows.jsonl"
+    path.write_bytes('{"prompt": "Größe?", "completion": "Für Gäste"}\n'.encode("cp1252") * 3)
+    told = detour("check", path, "--fix", "copy.jsonl")
+    assert told.code == 2
+    assert "copy.jsonl was not written: no row can be read" in told.err
+    assert "--encoding cp1252" in told.err
+    assert not Path("copy.jsonl").exists()
+
+
+def test_the_packaged_encoder_is_a_base_without_a_hub(detour, shelf) -> None:
+    path = shelf.parent.parent / "here" / "rows.jsonl"
+    rows = [{"text": f"the {('hill', 'ship')[n % 2]} {n}", "label": "ab"[n % 2]} for n in range(60)]
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    told = detour("check", path, "--base", "sentence-transformers/all-MiniLM-L6-v2", "--json")
+    assert told.code == 0
+    assert told.json["tokens"]["median"] > 3
 
 
 def test_columns_that_say_nothing_are_asked_for(detour, data) -> None:

@@ -86,6 +86,9 @@ def test_numbers(detour: Callable[..., Any], encoder: Path, tmp_path: Path) -> N
         "train", tmp_path / "rows.csv", "-o", "mine", "--base", encoder, *FAST, "--json"
     ).json
     assert told["validation_rows"] == 8
+    judged = told["metrics"]["validation"]  # of one file: the rows that were held out
+    assert judged["adapter"]["mse"]["n"] == judged["plainest"]["mse"]["n"] == 8
+    assert judged["adapter"]["mse"]["value"] < judged["plainest"]["mse"]["value"]
     assert told["best_loss"] < 0.5 * told["first_loss"]
     assert Adapter.load(Path(told["adapter"])).card.config["head"]["kind"] == "regression"
 

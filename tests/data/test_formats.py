@@ -374,3 +374,44 @@ def test_rows_with_other_columns_of_the_same_kind_are_read_by_these() -> None:
     assert turns(found.record(rows[1])) == turns(found.record(rows[0]))
     with pytest.raises(DataError, match="column 'prompt'"):
         found.record(rows[2])
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (("message", "label"), "say it: --column text=message"),
+        (("bericht", "rating"), "say it: --column text=bericht"),
+        (("prompt", "reaction"), "say it: --column completion=reaction"),
+        (("asked", "answer"), "say it: --column prompt=asked"),
+    ],
+)
+def test_the_column_that_is_missing_is_advised(names: tuple[str, str], hint: str) -> None:
+    with pytest.raises(DataError) as refused:
+        read(dict.fromkeys(names, "x"))
+    assert refused.value.hint == hint
+
+
+def test_a_class_beside_a_text_is_not_lost_whatever_it_is_called() -> None:
+    told = [{"text": f"text {n}", "sentiment": ("good", "bad")[n % 2]} for n in range(12)]
+    with pytest.raises(DataError, match="column 'sentiment' would be lost") as refused:
+        detect(raws(*told))
+    assert refused.value.hint == ("learn it: --column label=sentiment; leave it out: --format text")
+    assert detect(raws(*told), {"label": "sentiment"}).name == "classification"
+    assert detect(raws(*told), name="text").name == "text"
+    stars = [{"text": f"text {n}", "stars": str(n / 2)} for n in range(12)]
+    with pytest.raises(DataError) as refused:
+        detect(raws(*stars))
+    assert str(refused.value.hint).startswith("learn it: --column value=stars")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda n: {"text": f"text {n}", "source": ("web", "book")[n % 2]},
+        lambda n: {"text": f"text {n}", "who": f"author {n}"},
+        lambda n: {"text": f"text {n}", "who": "always me"},
+        lambda n: {"text": f"text {n}", "who": ("a", "b")[n % 2], "when": "1999"},
+    ],
+)
+def test_what_only_stands_beside_a_text_is_left_out(row: Any) -> None:
+    assert detect(raws(*(row(n) for n in range(12)))).name == "text"

@@ -322,7 +322,9 @@ def test_findings_say_what_was_found_where_and_what_mends_it(
     typo = found["label_typo"]
     assert typo.where == ("a.jsonl:42",)
     assert typo.told.endswith("(--fix --rename-label postive=positive)")
-    assert report.mend == "detour check a.jsonl --fix a-clean.jsonl"
+    assert report.mend == (
+        "detour check a.jsonl --fix a-clean.jsonl --rename-label postive=positive"
+    )
     assert str(report.advice) == (
         f"clean it first: {report.mend}; or the advice beside each finding"
     )
@@ -339,3 +341,97 @@ def test_a_folder_of_several_parts_is_cleaned_into_a_folder(
     assert open_table("v1.2/train.jsonl").copy == "v1.2/train-clean.jsonl"
     monkeypatch.chdir(tmp_path / "v1.2")
     assert open_table(".").copy == str(tmp_path / "v1.2-clean")
+
+
+INSTRUCTION = (
+    "You are the friendly helper of a shop for bicycles. Answer in one short sentence. " * 3
+)
+
+
+def instructed(number: int) -> dict[str, Any]:
+    return {"messages": [
+        {"role": "system", "content": INSTRUCTION},
+        {"role": "user", "content": chat(number)["prompt"]},
+        {"role": "assistant", "content": chat(number)["completion"]},
+    ]}  # fmt: skip
+
+
+def test_what_all_rows_share_makes_none_of_them_alike(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [instructed(n) for n in range(60)]
+    path = write(tmp_path / "a.jsonl", rows)
+    assert "near_duplicates" not in codes(look(path, tokenizer))
+    again = json.loads(json.dumps(rows[3]))
+    again["messages"][1]["content"] = again["messages"][1]["content"] + "?"
+    copy = write(tmp_path / "b.jsonl", [*rows, again])
+    assert codes(look(copy, tokenizer))["near_duplicates"] == 1
+
+
+def test_a_shared_instruction_is_no_leakage(tmp_path: Path, tokenizer: Any) -> None:
+    write(tmp_path / "train.jsonl", [instructed(n) for n in range(60)])
+    write(tmp_path / "test.jsonl", [instructed(n) for n in range(100, 115)])
+    report = look(tmp_path, tokenizer)
+    assert report.verdict == "ready"
+    cleaning = Cleaning(near=True, shared=report.shared)
+    assert report.format
+    made = write_cleaned(open_table(tmp_path), report.format, {}, tmp_path / "copy", cleaning)
+    assert made.kept == {"train": 60, "test": 15}
+
+
+def test_rows_that_nearly_all_say_the_same_are_seen(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{"text": INSTRUCTION + "!" * (1 + n)} for n in range(60)]
+    assert codes(look(write(tmp_path / "a.jsonl", rows), tokenizer))["near_duplicates"] == 59
+
+
+def test_what_the_advice_mends_is_ready_afterwards(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [chat(n) for n in range(60)]
+    alike = [{**row, "prompt": row["prompt"] + "?"} for row in rows[:9]]
+    report = look(write(tmp_path / "a.jsonl", [*rows, *alike]), tokenizer)
+    assert report.verdict == "dirty"
+    assert report.mend.endswith("--fix " + str(tmp_path / "a-clean.jsonl"))
+    assert report.format
+    cleaning = Cleaning(near=True, shared=report.shared)
+    copy = tmp_path / "a-clean.jsonl"
+    made = write_cleaned(open_table(tmp_path / "a.jsonl"), report.format, {}, copy, cleaning)
+    assert made.dropped == {"near_duplicates": 9}
+    assert look(copy, tokenizer).verdict == "ready"
+
+
+def test_the_command_that_mends_names_all_that_is_asked_for(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [labelled(n) for n in range(80)]
+    for place, name in ((4, "postive"), (9, "negatve")):
+        rows[place]["label"] = name
+    rows[11]["text"] += " Write to eva@example.org."
+    report = look(write(tmp_path / "a.jsonl", rows), tokenizer)
+    assert report.mend.endswith(
+        "--redact --rename-label negatve=negative --rename-label postive=positive"
+    )
+    counted = [f for f in report.findings if f.code == "label_typo"]
+    assert counted[0].rows == 2
+    few = look(write(tmp_path / "b.jsonl", [
+        {"text": row["text"], "label": "rare" if n < 5 else row["label"]}
+        for n, row in enumerate(labelled(n) for n in range(80))
+    ]), tokenizer)  # fmt: skip
+    assert codes(few) == {"small_classes": 5}
+    assert few.mend == ""
+    assert few.advice == "see the advice beside each finding first"
+
+
+def test_rows_with_personal_data_are_counted_once_each(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [chat(n) for n in range(60)]
+    rows[3]["completion"] += " Ask eva@example.org, +49 30 1234567."
+    rows[5]["completion"] += " Pay to DE89 3704 0044 0532 0130 00."
+    assert codes(look(write(tmp_path / "a.jsonl", rows), tokenizer))["personal_data"] == 2
+
+
+def test_lines_of_another_encoding_are_to_be_read_not_dropped(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    rows = [chat(n) for n in range(60)]
+    rows[7]["completion"] = "Größe für Gäste"
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_bytes("\n".join(lines).encode("cp1252"))
+    report = look(path, tokenizer)
+    assert report.advice.endswith(f"detour check {path} --encoding cp1252")
+    (finding,) = [f for f in report.findings if f.code == "unreadable"]
+    assert "--fix" not in finding.told

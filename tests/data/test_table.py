@@ -215,12 +215,15 @@ def test_a_row_with_other_columns_is_a_fault_with_its_line(tmp_path: Path) -> No
         ("a.txt", b"\xef\xbb\xbf\n", "holds no row"),
         ("a.csv", b"a;a\n1;2\n", "does not name its columns"),
         ("a.csv", b"a;b\n\xe4;2\n", r"a.csv:2 is not UTF-8"),
-        ("a.csv", b'a;b\n1;"2\n', "is no row of a CSV file"),
+        ("a.csv", b'a;b\n1;"2\n', "is no row of a CSV file.*a line above"),
+        ("a.csv", b"sep=;\na;b\n1;2\n", "delete line 1, which only Excel reads"),
+        ("a.jsonl", b'[{"a": 1}]\n', "is one list of rows.*name it a.json"),
+        ("a.jsonl", b'[\n{"a": 1}\n]\n', "is one list of rows.*name it a.json"),
         ("a.jsonl", b"\xff\xfe{\x00", "UTF-16"),
         ("a.jsonl", b'{"a"\x00: 1}', "binary"),
         ("a.json", b"[]", "holds no row"),
         ("a.json", b'{"a": 1}', "holds no list of rows"),
-        ("a.json", b"[1,", "is not JSON"),
+        ("a.json", b"[1,", "is not JSON.*mend it there"),
         ("a.json", b'[{"a": "\xe4"}]', "is not UTF-8"),
         ("a.parquet", b"nothing", "is no Parquet file"),
         ("a.xlsx", b"PK", "has an ending"),
@@ -248,10 +251,12 @@ def test_a_folder_holds_its_splits_by_their_names(tmp_path: Path) -> None:
 
 
 def test_folders_that_say_too_little_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no file to train on"):
+    with pytest.raises(
+        DataError, match=r"no file to train on.*put a file of rows into it: \.jsonl"
+    ):
         open_table(tmp_path)
     write_jsonl(tmp_path / "test.jsonl", ROWS)
-    with pytest.raises(DataError, match="no file to train on"):
+    with pytest.raises(DataError, match=r"no file to train on.*name one of the files itself"):
         open_table(tmp_path)
     (tmp_path / "test.jsonl").rename(tmp_path / "rows.jsonl")
     assert values(tmp_path) == ROWS  # one file alone needs no name
@@ -337,6 +342,9 @@ def test_splits_that_could_be_the_same_are_not_guessed_at(
 def test_what_is_nowhere_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         open_table(tmp_path / "nothing.jsonl")
+    (tmp_path / "orders.csv").touch()
+    with pytest.raises(DataError, match=r"does not exist.*did you mean '.*/orders\.csv'"):
+        open_table(tmp_path / "order.csv")
     with pytest.raises(DataError, match="no file here, and no dataset"):
         open_table("nobody/no-such-dataset-at-all")
 

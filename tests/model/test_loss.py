@@ -12,7 +12,15 @@ from transformers import (
 )
 
 from detour.errors import BaseError, DataError
-from detour.model.loss import IGNORED, Head, completion_loss, hidden_states, targets_from
+from detour.model import loss as loss_module
+from detour.model.loss import (
+    IGNORED,
+    Head,
+    completion_loss,
+    hidden_states,
+    targets_from,
+    to_gradient_,
+)
 from detour.slots.content import trainable
 from detour.slots.install import install
 
@@ -198,3 +206,18 @@ def test_gradients_through_slots_equal_those_through_the_whole_model(make_model)
 def test_a_model_without_a_head_is_named(make_model):
     with pytest.raises(BaseError, match="LlamaModel has no language model head"):
         Head(make_model("llama").model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cached", [1, 40, 2**18])
+def test_logits_become_their_own_gradient(monkeypatch, dtype, cached):
+    monkeypatch.setattr(loss_module, "CACHED", cached)  # 37 words: row by row, or all at once
+    torch.manual_seed(0)
+    logits = (torch.randn(11, 37) * 40).to(dtype)  # some words have no probability that fp32 holds
+    wanted = torch.randint(37, (11,))
+    leaf = logits.float().clone().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(leaf, wanted, reduction="sum")
+    (gradient,) = torch.autograd.grad(expected, leaf)
+    total = to_gradient_(logits, wanted)
+    torch.testing.assert_close(total, expected.detach())
+    torch.testing.assert_close(logits, gradient.to(dtype))

@@ -150,3 +150,12 @@ def test_parts_hold_the_same_rows_and_no_more_padding_than_they_need(size):
 def test_a_batch_goes_to_a_device():
     batch = padded(rows_of(2), PAD).to(torch.device("meta"))
     assert {batch.ids.device.type, batch.mask.device.type, batch.targets.device.type} == {"meta"}
+
+
+def test_parts_have_so_many_tokens_or_a_row():
+    whole = padded([row(*range(1, length + 1)) for length in (3, 4, 9, 2, 2, 2, 1)], PAD)
+    lengths = [part.mask.sum(-1).tolist() for part in whole.parts(None, 7)]
+    assert lengths == [[3, 4], [9], [2, 2, 2, 1]]
+    assert [len(part.ids) for part in whole.parts(2, 7)] == [2, 1, 2, 2]
+    assert sum(part.supervised for part in whole.parts(2, 7)) == whole.supervised
+    assert whole.parts(None, 23) == [whole]

@@ -14,7 +14,7 @@ from detour.errors import BaseError, ConfigError
 from detour.model.base import Base
 from detour.model.examples import pair
 from detour.model.packing import Forward
-from detour.model.rows import Batch
+from detour.model.rows import Batch, Encoded, padded
 from detour.training import fit as fitting
 from detour.training.config import make_config
 from detour.training.estimate.peak_memory import PeakMemory
@@ -178,6 +178,39 @@ def test_what_a_state_says_is_less_where_it_does_not_fit_any_more(base, free):
     assert decided(base, kept).again
 
 
+def test_a_cpu_takes_no_more_tokens_at_once_than_fill_its_working_memory(base, free, monkeypatch):
+    free(PLENTY)
+    own = fitting._Need(base, CONFIG, True, False)
+    size = own.tokens_in(0)
+    assert decided(base).tokens == own.tokens_in(fitting.WORKING * torch.get_num_threads()) > size
+    monkeypatch.setattr(fitting, "WORKING", 1)
+    found = decided(base)
+    assert (found.rows, found.tokens) == (4, fitting.FEWEST) == (4, size)
+    monkeypatch.setattr(fitting, "FEWEST", 40)
+    found = decided(base)
+    batch = padded([Encoded([1] * length, [True] * length) for length in LENGTHS], 0)
+    lengths = [part.mask.sum(-1).tolist() for part in found.parts(batch)]
+    assert lengths == [[30, 10], [20], [25, 5], [15, 20], [20]]
+    own.at_once = 40
+    assert own(LENGTHS, 4, False) == need(base, 1, False, (40,))  # what it takes is told so
+    for more in ({"micro_batch_size": 3}, {"objective": "some:loss"}):
+        assert decided(base, **more).tokens is None
+    whole = fitted(base, CONFIG, LENGTHS, LENGTHS, packs=True, whole=True)
+    assert whole.tokens is None
+
+
+def test_tokens_at_once_lie_in_the_state_and_become_less(base, free, monkeypatch):
+    free(PLENTY)
+    monkeypatch.setattr(fitting, "WORKING", 1)
+    before = decided(base)
+    before.less()
+    monkeypatch.undo()
+    free(PLENTY)
+    assert decided(base, before.kept()).tokens == fitting.FEWEST // 2
+    old = {key: value for key, value in before.kept().items() if key != "tokens"}
+    assert decided(base, old).tokens is None  # a run of before goes on as it began
+
+
 # ---- in a training -------------------------------------------------------------------------------
 
 
@@ -192,6 +225,18 @@ def test_the_adapter_is_the_same_however_little_is_free(base, free):
     for size in (CAREFUL * need(base, 2, False, (20,) * 4), 1):
         free(size)
         assert_close(train_with(base, ROWS, CONFIG).adapter, plain)
+
+
+def test_the_adapter_is_the_same_however_many_tokens_run_at_once(base, monkeypatch):
+    plain = train_with(base, ROWS, CONFIG).adapter
+    monkeypatch.setattr(fitting, "WORKING", 1)
+    monkeypatch.setattr(fitting, "FEWEST", 40)
+    seen: list[int] = []
+    cut = Batch.parts
+    monkeypatch.setattr(Batch, "parts",
+                        lambda *given: seen.append(len(found := cut(*given))) or found)  # fmt: skip
+    assert_close(train_with(base, ROWS, CONFIG).adapter, plain)
+    assert max(seen) > 1
 
 
 def test_layers_computed_again_change_no_bit(base, free):

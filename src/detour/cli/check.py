@@ -26,7 +26,7 @@ from detour.cli.output import (
     say,
 )
 from detour.cli.rows import RowOptions, row_options
-from detour.errors import ConfigError
+from detour.errors import ConfigError, DataError
 from detour.language.catalogue import Catalogue, text
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ def command(
     """
     renamed = _renamed(renames, fix)
     output = _output(fix, convert, redact, to)
+    table = reading.table(data)
     from detour.data.clean import Cleaning, check_copy, write_cleaned
     from detour.data.report import look_at
     from detour.model.loading import load_tokenizer
 
     look = replace(reading.look(), names=names, sample=sample, near=not no_near)
-    table = reading.table(data)
     if output:
         check_copy(table, output)
     if html and html.exists():
@@ -110,8 +110,8 @@ def command(
     if output and report.format:
         found = {finding.code for finding in report.findings}
         left = not redact and "personal_data" in found
-        cleaning = Cleaning(fix is not None, redact, names, left, to, not no_near, renamed,
-                            _fault(report, tokenizer, limit))  # fmt: skip
+        cleaning = Cleaning(fix is not None, redact, names, left, to, not no_near, report.shared,
+                            renamed, _fault(report, tokenizer, limit))  # fmt: skip
         cleaned = write_cleaned(table, report.format, report.labels, output, cleaning)
     if html:
         from detour.data.page import page
@@ -126,7 +126,18 @@ def command(
         _say(report, t)
         if cleaned and output:
             _say_cleaned(cleaned, output, t)
+    if output and not report.format:
+        raise _nothing_to_copy(output, report.first_fault)
     return NOT_READY if strict and report.verdict != "ready" else 0
+
+
+def _nothing_to_copy(output: Path, cause: DataError | None) -> DataError:
+    return DataError(
+        text("{path} was not written: no row can be read", path=output),
+        expected=text("at least one row that can be used"),
+        found=cause.message if cause else "",
+        hint=cause.hint if cause else "",
+    )
 
 
 def _fault(

@@ -156,6 +156,8 @@ def looked_at(data: str, base: AnyBase, look: Look, t: Catalogue = ENGLISH) -> D
     for finding in said:
         note(f"{finding.code} ({finding.rows}): {t.say(finding.advice)}")
     check_trainable(report.findings, report.mend)
-    if any(finding.options for finding in said):
+    if report.verdict == "too_few":
+        note(t.say(report.advice))
+    if report.mend and any(finding.options for finding in said):
         note(t("a copy without that: {command}", command=report.mend))
     return report

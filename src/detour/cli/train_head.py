@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from detour.data.report import Look
     from detour.model.headed import HeadedBase
     from detour.training.account import Accounting
+    from detour.training.config import TrainConfig
     from detour.training.loop import Result
 
 
@@ -89,7 +90,7 @@ def train_and_save(
             )
             keep(outcome, output)
             say_so(saved(output))
-            parts = _judged(base, loaded, result)
+            parts = _judged(base, loaded, config, result)
             outcome = replace(outcome, metrics=parts)
             path = save(outcome, output, t)
             account.summary = outcome.for_tracker()
@@ -107,14 +108,19 @@ def train_and_save(
     say(t("Try: {call}", call=call))
 
 
-def _judged(base: HeadedBase, loaded: Loaded, result: Result) -> dict[str, Any]:
-    """The adapter and the plainest guess on every part of the data but what was learned."""
+def _judged(
+    base: HeadedBase, loaded: Loaded, config: TrainConfig, result: Result
+) -> dict[str, Any]:
+    """The adapter and the plainest guess on every part of the data but what was learned; of a part
+    alone on the rows that were held out.
+    """
     from detour.evaluate.heads import plainest, score, to_json
-    from detour.training.heads import headed_rows
+    from detour.training.heads import headed_rows, kept_and_held
 
-    learned = headed_rows(loaded.train, base)
+    learned, held = kept_and_held(base, loaded, config)
     others = {split: headed_rows(rows, base) for split, rows in loaded.parts.items()
-              if split != "train"}  # fmt: skip
+              if split not in ("train", "validation")}  # fmt: skip
+    others = {**({"validation": held} if held else {}), **others}
     return {
         split: {
             "adapter": to_json(score(base, rows, result.adapter)),

@@ -1,9 +1,10 @@
 """A cleaned or converted copy of a table: never in place, written whole or not at all.
 
 A second pass over the rows. Dropped is what cannot be read, what teaches nothing or does not fit,
-what repeats an earlier row of its split, and what a test or validation part shares with training,
-nearly or to the letter; mended is damage of decoding, and classes that differ in form only;
-personal data are replaced, and classes renamed, if asked. Knows rows; no models.
+what repeats an earlier row of its split (in training nearly, too), and what a test or validation
+part shares with training, nearly or to the letter; mended is damage of decoding, and classes that
+differ in form only; personal data are replaced, and classes renamed, if asked. Knows rows; no
+models.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from detour.data.forms import Raw
 from detour.data.labels import same_but_form
 from detour.data.personal import personal_data, redacted
 from detour.data.records import Labelled, Plain, Record, Valued, input_of, text_of
+from detour.data.survey import SAMPLE
 from detour.data.table import SUFFIXES, Split, Table
 from detour.errors import ConfigError, DataError, NoSupervision
 from detour.files import check_writable, replace_file_atomically, replace_folder_atomically
-from detour.language.catalogue import text
+from detour.language.catalogue import Text, text
 from detour.model.examples import Example
 
 TARGETS: Final = ("messages", "prompt_completion", "openai")
@@ -35,7 +37,6 @@ FILE_OF: Final[Mapping[Split, str]] = {
     "train": "train.jsonl", "validation": "valid.jsonl", "test": "test.jsonl",
 }  # fmt: skip
 SHOWN = 20  # classes an error names
-SAMPLE = 20_000  # training rows with which rows of the other parts are compared at length
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class Cleaning:
     to: str | None = None
     """`messages`, `prompt_completion` or `openai`; by default what `detour train` reads."""
     near: bool = False
-    """Drop also what is nearly the same as a training row out of the other parts."""
+    """Drop also what is nearly the same as an earlier training row, of all parts."""
+    shared: frozenset[str] = frozenset()
+    """What rows have in common and says nothing about two of them (`duplicates.shared`)."""
     renamed: Mapping[str, str] = field(default_factory=lambda: {})
     """Classes by the name that they get in the copy."""
     fault: Callable[[Record], str] | None = None
@@ -92,12 +95,17 @@ def write_cleaned(
         StorageError: it cannot be written.
     """
     check_copy(table, output)
-    if cleaning.to is not None and (cleaning.to not in TARGETS or format.kind != "chat"):
+    if cleaning.to is not None and format.kind != "chat":
         raise ConfigError(
             text("{name} rows cannot be written as {form}", name=format.name, form=cleaning.to),
-            expected=text("one of {names}, from rows that are conversations",
-                          names=", ".join(TARGETS)),
+            expected=text("rows that are conversations"), found=format.name,
+            hint=text("leave {option} out", option="--to"),
         )  # fmt: skip
+    if cleaning.to is not None and cleaning.to not in TARGETS:
+        raise ConfigError(
+            text("there is no form {form!r}", form=cleaning.to),
+            expected=text("one of {names}", names=", ".join(TARGETS)),
+        )
     _check_renamed(cleaning.renamed, labels)
     check_writable(output)
     work = _Work(table, format, same_but_form(labels) if cleaning.fix else {}, cleaning)
@@ -161,6 +169,7 @@ class _Work:
         self._sample: list[str] = []
         self._rng = random.Random(0)
         self._near: Near | None = None
+        self._kept: Near | None = Near(aside=cleaning.shared) if cleaning.near else None
 
     def write_all(self, folder: Path) -> None:
         for split in self.table.splits:  # training first
@@ -178,7 +187,17 @@ class _Work:
                 text("nothing of {split} is left", split=split),
                 expected=text("at least one row that can be used"),
                 found=", ".join(f"{why} {n}" for why, n in self.told.dropped.items()),
+                hint=self._advice(),
             )
+
+    def _advice(self) -> Text | str:
+        """What to try where nothing is left, by what most rows were dropped for."""
+        most = max(self.told.dropped, key=self.told.dropped.__getitem__, default="")
+        if most in ("leakage", "near_duplicates") and self.cleaning.near:
+            return text("{option} keeps what is only nearly the same", option="--no-near")
+        if most == "no_supervision":
+            return text("write an answer at the end of every row")
+        return ""
 
     def _records(self, split: Split) -> Iterator[Record]:
         seen: set[bytes] = set()
@@ -206,6 +225,8 @@ class _Work:
             why = "leakage"
         if not why and whole in seen:
             why = "exact_duplicates"
+        if not why and split == "train" and self._repeats_nearly(text_of(record)):
+            why = "near_duplicates"
         if why:
             self.told.dropped[why] += 1
             return True
@@ -222,10 +243,17 @@ class _Work:
         elif (chosen := self._rng.randrange(len(self._trained))) < SAMPLE:
             self._sample[chosen] = told
 
+    def _repeats_nearly(self, told: str) -> bool:
+        """Whether one of the first training rows is nearly the same."""
+        if self._kept is None or len(self._kept) >= SAMPLE:
+            return False
+        return self._kept.like(told, keep=True) is not None
+
     def _is_near(self, record: Record) -> bool:
         if not self.cleaning.near:
             return False
-        self._near = self._near or Near(self._sample)
+        self._kept = None  # training is over
+        self._near = self._near or Near(self._sample, self.cleaning.shared)
         return self._near.like(input_of(record)) is not None
 
     def _mended(self, record: Record) -> Record:

@@ -6,8 +6,10 @@ Eight bytes a row are kept for exact duplicates, so that a file of any size fits
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,10 @@ NEAR = 0.85  # Jaccard similarity of shingles from which two rows are nearly the
 SHINGLE = 5  # characters
 CANDIDATE = 0.7  # estimated similarity from which a pair is checked: sketches err by some .06
 PERMUTATIONS = 64
+TOLD = 500  # texts from which is told what most of them share
+SHARED = 10  # texts at least of which it can be told
+RUN = 24  # shingles in a row that make a shared passage; a shorter one is a common word
+LEAST = 10  # shingles of its own that a text needs for what is shared to be left aside
 
 
 def digest(told: str) -> bytes:
@@ -68,23 +74,29 @@ class Near:
     """Texts, and which of them another text nearly is.
 
     Candidates come from MinHash (Broder 1997) in an LSH index; each is then checked by its true
-    Jaccard similarity. Equal texts are no near duplicates.
+    Jaccard similarity. Equal texts are no near duplicates. What most rows share, a system message
+    or an instruction, says nothing about two of them: long runs of the shingles `aside` do not
+    count.
 
     Raises:
         MissingExtra: datasketch is not installed (the extra `data`).
     """
 
-    def __init__(self, texts: Iterable[str] = ()) -> None:
+    def __init__(self, texts: Iterable[str] = (), aside: frozenset[str] = frozenset()) -> None:
+        self._aside = aside
         sketch = require("datasketch", "data")
         self._index = sketch.MinHashLSH(threshold=CANDIDATE, num_perm=PERMUTATIONS)
         self._empty = sketch.MinHash(PERMUTATIONS)
         self._texts: list[str] = []
         for told in texts:
-            self._keep(told, self._sketch(shingles(told)))
+            self._keep(told, self._sketch(self._own(told)))
+
+    def __len__(self) -> int:
+        return len(self._texts)
 
     def like(self, told: str, keep: bool = False) -> int | None:
         """The place of the first text that this one nearly is; `keep` adds it afterwards."""
-        own = shingles(told)
+        own = self._own(told)
         sketched = self._sketch(own)
         found = next((n for n in sorted(self._index.query(sketched)) if self._near(own, n)), None)
         if keep:
@@ -92,8 +104,20 @@ class Near:
         return found
 
     def _near(self, own: frozenset[str], place: int) -> bool:
-        other = shingles(self._texts[place])  # made anew: kept, they take a gigabyte
+        other = self._own(self._texts[place])  # made anew: kept, they take a gigabyte
         return own != other and len(own & other) >= NEAR * len(own | other)
+
+    def _own(self, told: str) -> frozenset[str]:
+        """A text's shingles but for long runs that are shared, unless hardly one would be left."""
+        every = _runs(told)
+        if not self._aside:
+            return frozenset(every)
+        own: set[str] = set()
+        for is_shared, run in groupby(every, self._aside.__contains__):
+            told_here = list(run)
+            if not is_shared or len(told_here) < RUN:
+                own.update(told_here)
+        return frozenset(own if len(own) >= LEAST else every)
 
     def _keep(self, told: str, sketched: Any) -> None:  # noqa: ANN401 - datasketch's MinHash
         self._index.insert(len(self._texts), sketched)
@@ -105,17 +129,32 @@ class Near:
         return sketched
 
 
-def near_duplicates(texts: Sequence[str], others: Sequence[str] = ()) -> list[tuple[int, int]]:
+def near_duplicates(
+    texts: Sequence[str], others: Sequence[str] = (), aside: frozenset[str] = frozenset()
+) -> list[tuple[int, int]]:
     """Pairs of places: a text, and the first one before it that is nearly the same.
 
     With `others` they are compared with these instead of with each other. Raises as `Near`.
     """
-    near = Near(others)
+    near = Near(others, aside)
     found = ((place, near.like(told, keep=not others)) for place, told in enumerate(texts))
     return [(place, other) for place, other in found if other is not None]
 
 
+def shared(texts: Sequence[str]) -> frozenset[str]:
+    """The shingles of more than half of some texts; of few texts none."""
+    some = texts[:: -(-len(texts) // TOLD) or 1]
+    if len(some) < SHARED:
+        return frozenset()
+    counts = Counter(one for told in some for one in shingles(told))
+    return frozenset(one for one, count in counts.items() if 2 * count > len(some))
+
+
 def shingles(told: str) -> frozenset[str]:
     """All runs of five characters of a normalised text; a shorter text is one of its own."""
+    return frozenset(_runs(told))
+
+
+def _runs(told: str) -> list[str]:
     clean = normalised(told)
-    return frozenset(clean[i : i + SHINGLE] for i in range(max(1, len(clean) - SHINGLE + 1)))
+    return [clean[i : i + SHINGLE] for i in range(max(1, len(clean) - SHINGLE + 1))]

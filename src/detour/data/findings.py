@@ -91,10 +91,14 @@ def verdict_of(findings: Sequence[Finding], usable: int, kind: Kind | None) -> V
     return "dirty" if dirty else "ready"
 
 
-def advice_for(verdict: Verdict, kind: Kind | None, mend: str) -> Text:
+def advice_for(verdict: Verdict, kind: Kind | None, mend: str, reread: str = "") -> Text:
     """What to do next, also where that is not to train."""
     if verdict == "ready":
         return text("train on it")
+    if reread:
+        return text("read it in its own encoding first: {command}", command=reread)
+    if verdict == "dirty" and not mend:
+        return text("see the advice beside each finding first")
     if verdict == "dirty":
         return text("clean it first: {command}; or the advice beside each finding", command=mend)
     if verdict == "unusable":

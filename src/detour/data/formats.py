@@ -69,6 +69,13 @@ ANSWERS: Final = frozenset({
     "zusammenfassung", "ausgabe",
 })  # fmt: skip
 _CONTENT = CONTEXTS | ANSWERS
+# columns that stand beside a text and are nothing to learn
+BESIDE: Final = frozenset({
+    "date", "domain", "id", "lang", "language", "licence", "license", "meta", "part",
+    "source", "split", "title", "url",
+})  # fmt: skip
+A_CLASS = 4  # rows at least of a class, on average, by which a column is taken for classes
+LONGEST_CLASS = 40  # characters
 WORDS = 4  # of a column's name, beyond which it is rather a sentence
 SHOWN = 8  # columns that are told
 
@@ -238,6 +245,8 @@ def _recognised(rows: Sequence[Raw], columns: Columns, name: str | None) -> Form
             return Format("regression", {"text": found["text"], "value": found["label"]})
         wanted = (*needed, *(r for r in OPTIONAL.get(candidate, ()) if r in found))
         used = {role: found[role] for role in wanted}
+        if candidate == "text" and name is None and "text" not in chosen:
+            _check_no_classes(rows, used["text"], there)
         if len(set(used.values())) == len(used):
             settled = name is not None or all(role in chosen for role in needed)
             return Format(candidate, used, settled=settled)
@@ -285,6 +294,34 @@ def _are_numbers(values: Iterable[object]) -> bool:
     return any(one is None or not one.is_integer() for one in known)
 
 
+def _check_no_classes(rows: Sequence[Raw], told: str, there: Sequence[str]) -> None:
+    """Refuse two columns, a text and what looks like its class or number: it would be lost.
+
+    Raises:
+        DataError: the other column holds few different words again and again, or numbers.
+    """
+    if len(there) != 2:
+        return
+    (other,) = (name for name in there if name != told)
+    if other.strip().casefold() in BESIDE:
+        return
+    values = [row.values.get(other) for row in rows]
+    measured = _are_numbers(values)
+    kinds = {str(value).strip() for value in values if _holds(value)}
+    repeated = 1 < len(kinds) <= len(values) // A_CLASS
+    if not measured and not (repeated and all(len(kind) <= LONGEST_CLASS for kind in kinds)):
+        return
+    role = "value" if measured else "label"
+    learn = text("learn it: {options}", options=_flags({role: other}).strip())
+    away = text("leave it out: {options}", options="--format text")
+    raise DataError(
+        text("{source}: column {column!r} would be lost", source=rows[0].source, column=other),
+        expected=text("a role for every column that is asked or answered"),
+        found=listed(sorted(kinds)),
+        hint=joined("; ", [learn, away]),
+    )
+
+
 def _unknown(source: str, there: Sequence[str], name: str | None) -> DataError:
     needs = [
         text("{roles} ({name})", roles=" + ".join(roles), name=one)
@@ -302,15 +339,28 @@ def _unknown(source: str, there: Sequence[str], name: str | None) -> DataError:
 def _how_to_say(there: Sequence[str], name: str | None) -> Text:
     """What to try where no column has a name that is known."""
     is_row = any(map(_is_said, there))
-    roles = dict.fromkeys(NEEDED[name or "prompt_completion"], "…")
-    if name is None and there and not is_row:
-        roles["prompt"] = there[0]
+    roles = _missing(there) if name is None and not is_row else {}
+    if not roles:
+        roles = dict.fromkeys(NEEDED[name or "prompt_completion"], "…")
+        if name is None and there and not is_row:
+            roles["prompt"] = there[0]
     told = {role: one if one == "…" else shlex.quote(one) for role, one in roles.items()}
     options = " ".join(f"--column {role}={one}" for role, one in told.items())
     if not is_row:
         return text("say it: {options}", options=options)
     above = text("line 1 looks like a row: write a line of names above it")
     return joined("; ", [above, text("if it names the columns: {options}", options=options)])
+
+
+def _missing(there: Sequence[str]) -> dict[str, str]:
+    """The one role that a format lacks, with the column that may have it; or nothing."""
+    known = {role: column for role in ALIASES if (column := _named(role, there))}
+    others = [column for column in there if column not in known.values()]
+    for name in ("classification", "regression", "prompt_completion"):
+        lacking = [role for role in NEEDED[name] if role not in known]
+        if len(lacking) == 1 and others:
+            return {lacking[0]: others[0]}
+    return {}
 
 
 def _is_said(name: str) -> bool:

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
-from detour.data.encodings import UTF8, advised, opened
+from detour.data.encodings import UTF8, advised, likely_encoding, opened
 from detour.errors import DataError, WrongEncoding
 from detour.extras import require
 from detour.language.catalogue import text
@@ -57,8 +57,10 @@ def _jsonl(path: Path, watch: Watch, encoding: str = UTF8) -> Iterator[Raw | Fau
                 watch(read, size)
             if number == 1:
                 _check_start(path, line)
-            if not _bare(line, first=number == 1):
+            if not (told := _bare(line, first=number == 1)):
                 continue
+            if not rows and told.startswith(b"["):
+                raise _is_list(path)
             rows += 1
             yield _parsed(line, number, path)
     if not rows:
@@ -72,6 +74,15 @@ def _parsed(line: bytes, number: int, path: Path) -> Raw | Fault:
         return Raw(json_object(_decoded(line, source, first=number == 1), source), source)
     except DataError as error:
         return Fault(error, source)
+
+
+def _is_list(path: Path) -> DataError:
+    return DataError(
+        text("{path} is one list of rows", path=path),
+        expected=text("one object per line (JSONL)"),
+        found="[",
+        hint=text("name it {name}", name=path.with_suffix(".json").name),
+    )
 
 
 def _as_row(value: object, source: str) -> Raw | Fault:
@@ -104,6 +115,7 @@ def _json(path: Path, watch: Watch, encoding: str = UTF8) -> Iterator[Raw | Faul
             text("{path} is not JSON", path=path),
             expected=text("a list of objects"),
             found=str(cause),
+            hint=text("mend it there; of one object per line (JSONL) broken ones can be left out"),
         ) from cause
     rows = value if isinstance(value, list) else _list_in(value)
     if rows is None:
@@ -166,6 +178,7 @@ def _csv(path: Path, watch: Watch, encoding: str = UTF8) -> Iterator[Raw | Fault
                 text("{path}:{line} is no row of a CSV file", path=path, line=reader.line_num),
                 expected=text("quotes in pairs, and at most 131,072 characters a cell"),
                 found=str(cause),
+                hint=text("look for a quote that is missing there or in a line above"),
             ) from cause
         except UnicodeDecodeError as cause:
             raise _not_utf8(path) from cause
@@ -186,7 +199,9 @@ def _check_head(path: Path, head: list[str], delimiter: str) -> None:
             text("{path} has a first line that does not name its columns", path=path),
             expected=text("different names, separated by {delimiter!r}", delimiter=delimiter),
             found=", ".join(map(repr, head))[:200],
-            hint=text("write a line of names above the rows"),
+            hint=text("delete line 1, which only Excel reads")
+            if head[0].casefold().startswith("sep=")
+            else text("write a line of names above the rows"),
         )
 
 
@@ -309,12 +324,14 @@ def _decoded(line: bytes, source: str, first: bool) -> str:
     try:
         return line.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as cause:
-        raise WrongEncoding(
+        error = WrongEncoding(
             text("{source} is not UTF-8", source=source),
             expected="UTF-8",
             found=text("byte 0x{byte:02x}", byte=line[cause.start]),
             hint=advised(line, cause.start),
-        ) from cause
+        )
+        error.likely, _ = likely_encoding(line)
+        raise error from cause
 
 
 def _not_utf8(path: Path) -> DataError:

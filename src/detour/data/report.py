@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from detour.data.duplicates import Digests, near_duplicates
+from detour.data.duplicates import Digests, near_duplicates, shared
 from detour.data.findings import A_CLASS, FEWEST, Finding, Verdict, advice_for, verdict_of
 from detour.data.formats import Format, listed
 from detour.data.labels import likely_typos, same_but_form
@@ -23,9 +23,10 @@ from detour.data.languages import language_of
 from detour.data.mend import mending
 from detour.data.personal import KINDS
 from detour.data.records import Kind, input_of, text_of
-from detour.data.survey import SHOWN, Look, Survey, Watch
+from detour.data.survey import SAMPLE, SHOWN, Look, Survey, Watch
 from detour.data.table import Split, Table
 from detour.data.tokens import Decoded, Tokens, counted
+from detour.errors import DataError, WrongEncoding
 from detour.language.catalogue import Text, text
 
 
@@ -47,8 +48,14 @@ class DataReport:
     licences: Mapping[str, int] = field(default_factory=lambda: {})
     example: Decoded | None = None
     sampled: int = 0
+    first_fault: DataError | None = None
+    """Why the first row that cannot be read cannot."""
     mend: str = ""
-    """The command that writes a copy in which is mended what can be."""
+    """The command that writes a copy in which is mended what can be; empty where nothing can."""
+    reread: str = ""
+    """The command that reads the data in what seems to be their own encoding."""
+    shared: frozenset[str] = frozenset()
+    """What most training rows have in common, as `duplicates.shared` tells it."""
 
     @property
     def kind(self) -> Kind | None:
@@ -63,7 +70,7 @@ class DataReport:
     @property
     def advice(self) -> Text:
         """What to do next."""
-        return advice_for(self.verdict, self.kind, self.mend)
+        return advice_for(self.verdict, self.kind, self.mend, self.reread)
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `detour check --json`."""
@@ -124,11 +131,12 @@ def _report(
     tokens, example, masked = None, None, []
     if tokenizer is not None and sampled:
         tokens, example, masked = counted(sampled, tokenizer, limit, survey.usable)
+    common = shared([text_of(record) for record in survey.sample["train"]])
     findings = [
         *_unreadable(survey),
         *_amount(survey),
-        *_duplicates(survey),
-        *_leakage(survey),
+        *_duplicates(survey, common),
+        *_leakage(survey, common),
         *_personal(survey),
         *_encoding(survey),
         *_classes(survey),
@@ -152,14 +160,32 @@ def _report(
         licences=dict(survey.licences.most_common()),
         example=example,
         sampled=len(sampled),
+        first_fault=survey.first_fault,
         mend=_mend(survey, findings),
+        reread=_reread(survey),
+        shared=common,
     )
 
 
 def _mend(survey: Survey, findings: Sequence[Finding]) -> str:
-    more = ("--redact",) if any(one.code == "personal_data" for one in findings) else ()
+    """With all that mends one of the findings."""
+    given = [shlex.split(one.options) for one in findings if one.options.startswith("--fix")]
+    if not given:
+        return ""
+    more = list(dict.fromkeys(word for words in given for word in words if word != "--fix"))
+    renames = [word for word in more if "=" in word]
+    options = [word for word in more if word not in ("--rename-label", *renames)]
+    for rename in renames:
+        options += ["--rename-label", rename]
     look = survey.look
-    return mending(survey.table, look.columns, look.format, look.decimal, more)
+    return mending(survey.table, look.columns, look.format, look.decimal, tuple(options))
+
+
+def _reread(survey: Survey) -> str:
+    cause = survey.first_fault
+    if not isinstance(cause, WrongEncoding) or not cause.likely:
+        return ""
+    return shlex.join(["detour", "check", survey.table.given, "--encoding", cause.likely])
 
 
 def _told(survey: Survey) -> Text:
@@ -176,7 +202,7 @@ def _unreadable(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             "unreadable", "error", survey.counts["unreadable"],
             text("mend or drop them; the first: {fault}", fault=fault),
-            tuple(survey.trouble["unreadable"]), "--fix",
+            tuple(survey.trouble["unreadable"]), "" if _reread(survey) else "--fix",
         )  # fmt: skip
 
 
@@ -190,7 +216,7 @@ def _amount(survey: Survey) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _duplicates(survey: Survey) -> Iterator[Finding]:
+def _duplicates(survey: Survey, common: frozenset[str]) -> Iterator[Finding]:
     seen = survey.seen["train"]
     again = seen.whole.repeated()
     if again:
@@ -207,24 +233,27 @@ def _duplicates(survey: Survey) -> Iterator[Finding]:
     if survey.look.near and survey.sample["train"]:
         texts = [text_of(record) for record in survey.sample["train"]]
         sources = [record.source for record in survey.sample["train"]]
-        near = near_duplicates(texts)
+        near = near_duplicates(texts, aside=common)
         if near:
+            few = len(seen.whole) <= SAMPLE  # so many the copy compares
             yield Finding(
                 "near_duplicates", "warning" if len(near) > 0.01 * len(texts) else "info",
                 len(near),
                 text("nearly the same as an earlier row, among {count} rows looked at",
                      count=len(texts)),
                 tuple(f"{sources[a]} ~ {sources[b]}" for a, b in near[:SHOWN]),
+                "--fix" if few else "",
             )  # fmt: skip
 
 
-def _leakage(survey: Survey) -> Iterator[Finding]:
+def _leakage(survey: Survey, common: frozenset[str]) -> Iterator[Finding]:
     train = survey.seen["train"]
     for split in survey.seen:
         if split == "train":
             continue
         inside = survey.seen[split].inputs.within(train.inputs)
-        places = [p for p, _ in _near(survey, split, "train")] if survey.look.near else []
+        near = _near(survey, split, common) if survey.look.near else []
+        places = [place for place, _ in near]
         if inside or places:
             asked = Digests()
             for record in survey.sample[split]:
@@ -239,10 +268,10 @@ def _leakage(survey: Survey) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _near(survey: Survey, split: Split, other: Split) -> list[tuple[int, int]]:
+def _near(survey: Survey, split: Split, common: frozenset[str]) -> list[tuple[int, int]]:
     texts = [input_of(record) for record in survey.sample[split]]
-    others = [input_of(record) for record in survey.sample[other]]
-    return near_duplicates(texts, others) if texts and others else []
+    others = [input_of(record) for record in survey.sample["train"]]
+    return near_duplicates(texts, others, common) if texts and others else []
 
 
 def _personal(survey: Survey) -> Iterator[Finding]:
@@ -251,7 +280,7 @@ def _personal(survey: Survey) -> Iterator[Finding]:
         places = tuple(dict.fromkeys(p for kind in kinds for p in survey.trouble[kind]))
         told = ", ".join(f"{kind} {survey.counts[kind]}" for kind in kinds)
         yield Finding(
-            "personal_data", "warning", max(survey.counts[kind] for kind in kinds),
+            "personal_data", "warning", survey.counts["personal_data"],
             text("{told}: a model may learn them by heart; replace them",
                  told=told),
             places[:SHOWN], "--fix --redact",
@@ -314,11 +343,12 @@ def _classes(survey: Survey) -> Iterator[Finding]:
             _firsts(survey, forms), "--fix",
         )  # fmt: skip
     if typos:
-        rare, name = next(iter(typos.items()))
+        renames = [f"--rename-label {shlex.quote(f'{rare}={name}')}"
+                   for rare, name in list(typos.items())[:SHOWN]]  # fmt: skip
         yield Finding(
             "label_typo", "warning", sum(survey.labels[rare] for rare in typos),
             text("perhaps the same class: {told}; if so, rename it", told=_arrows(typos)),
-            _firsts(survey, typos), f"--fix --rename-label {shlex.quote(f'{rare}={name}')}",
+            _firsts(survey, typos), " ".join(["--fix", *renames]),
         )  # fmt: skip
     doubtful = {*forms, *typos}
     small = [n for n, count in survey.labels.items() if count < A_CLASS and n not in doubtful]

@@ -138,7 +138,8 @@ class Survey:
         seen.answers.add(answer_of(record))
         if is_damaged(told):
             self._note("encoding", record.source)
-        for kind in {one.kind for one in personal_data(told, self.look.names)}:
+        kinds = {one.kind for one in personal_data(told, self.look.names)}
+        for kind in (*kinds, *(["personal_data"] if kinds else ())):
             self._note(kind, record.source)
         if isinstance(record, Example) and record.unanswered:
             self._note("unanswered", record.source)

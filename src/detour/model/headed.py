@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -26,7 +25,7 @@ from detour.errors import BaseError, ConfigError, DataError
 from detour.language.catalogue import text
 from detour.model.belonging import check_belongs
 from detour.model.binding import bound
-from detour.model.embedder import MINILM, means_tokens, packaged
+from detour.model.embedder import means_tokens
 from detour.model.loading import find, load_headed
 from detour.slots.chained import contents_for_chain
 from detour.slots.content import Content
@@ -109,7 +108,7 @@ class HeadedBase:
             raise ConfigError(
                 text("a head needs at least two classes, each once"), found=", ".join(labels)
             )
-        folder = Path(packaged()) if name == MINILM else find(name)
+        folder = find(name)
         model, tokenizer, fingerprint, new = load_headed(
             name, max(1, len(labels)), dtype, device, seed, folder
         )

@@ -35,6 +35,7 @@ from transformers.utils import logging
 from detour.adapter.fingerprint import Fingerprint, fingerprint_folder
 from detour.errors import BaseError
 from detour.language.catalogue import text
+from detour.model.packaged import MINILM, packaged
 from detour.model.quantized import keep_gradients, method_of, packing
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -151,15 +152,18 @@ def _one_of(pair: tuple[str, ...]) -> str:
 
 
 def find(name: str, weights: bool = True) -> Path:
-    """The folder of a base: the packaged starter, a folder, or one that is fetched from the Hub.
+    """The folder of a base: the packaged starter or encoder, a folder, or one that is fetched from
+    the Hub.
 
     Without `weights` nothing large is fetched: configuration and tokenizer only.
 
     Raises:
-        BaseError: there is none of that name.
+        BaseError: there is none of that name. MissingExtra: the packaged encoder is not installed.
     """
     if name == "starter":
         return _starter()
+    if name == MINILM:
+        return Path(packaged())
     folder = Path(name)
     if _is_folder(folder):
         return folder

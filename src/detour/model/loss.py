@@ -25,6 +25,8 @@ from detour.model.attention import learning_attention
 
 IGNORED = -100
 """The target of a token that the loss does not count; torch's own convention."""
+CACHED = 2**18  # logits whose softmax is taken at once on a CPU: 1 MB stays near the core
+TOGETHER = 2**24  # and elsewhere, where it is the number of calls that costs
 
 HeadFunction: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -151,6 +153,25 @@ def _recomputed(rows: Tensor, head: HeadFunction, wanted: Tensor, chunk: int) ->
     return torch.stack(parts).sum()
 
 
+def to_gradient_(
+    logits: Float[Tensor, "rows vocab"], wanted: Int[Tensor, " rows"]
+) -> Float[Tensor, ""]:
+    """The summed cross-entropy (nats, float32); `logits` become its gradient to themselves.
+
+    That is the softmax, less one at the wanted token. Formed in place and in float32, few rows at a
+    time: what torch's own functions keep, the logarithms and a gradient apart, are two more tensors
+    of the same size, which no cache holds.
+    """
+    numbers = CACHED if logits.device.type == "cpu" else TOGETHER
+    at_once = max(1, numbers // logits.shape[-1])
+    total = torch.zeros((), device=logits.device)
+    for part, goal in zip(logits.split(at_once), wanted.split(at_once), strict=True):
+        said, there = part.float().log_softmax(-1), goal[:, None]
+        total -= said.gather(1, there).sum()
+        part.copy_(said.exp_().scatter_add_(1, there, said.new_full(there.shape, -1.0)))
+    return total
+
+
 class _FrozenHead(torch.autograd.Function):
     """The summed loss; the gradient to the rows is formed in the forward, one chunk at a time."""
 
@@ -168,10 +189,11 @@ class _FrozenHead(torch.autograd.Function):
         for start in range(0, len(rows), chunk):
             part = rows[start : start + chunk].detach().requires_grad_(needed)
             with torch.set_grad_enabled(needed):
-                loss = _summed(part, head, wanted[start : start + chunk])
+                logits = head(part)
+            total += to_gradient_(logits.detach(), wanted[start : start + chunk])
             if gradient is not None:
-                (gradient[start : start + chunk],) = torch.autograd.grad(loss, part)
-            total += loss.detach()
+                into = gradient[start : start + chunk]
+                into.copy_(torch.autograd.grad(logits, part, logits.detach())[0])
         ctx.gradient = gradient
         return total
 

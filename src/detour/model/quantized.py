@@ -6,6 +6,7 @@ transformers' and bitsandbytes' settings; knows no adapters.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +32,8 @@ def packing(
         BaseError: files that are packed already, and another packing asked for; as `quantisation`.
         MissingExtra: bitsandbytes or accelerate is not installed.
     """
+    # its kernels for CPUs come from a hub; without them it computes by torch, and warns of it
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for module in ("bitsandbytes", "accelerate"):
         require(module, "scale")
     if bits is None:

@@ -48,20 +48,20 @@ class Batch:
         """How many tokens the loss counts."""
         return int((self.targets != IGNORED).sum())
 
-    def parts(self, size: int | None) -> list[Batch]:
-        """The same rows, at most so many together; each part as long as its longest row."""
-        if size is None or size >= len(self.ids):
-            return [self]
-        found: list[Batch] = []
-        for start in range(0, len(self.ids), size):
-            own = slice(start, start + size)
-            longest = int(self.mask[own].sum(-1).max())
-            found.append(
-                Batch(self.ids[own, :longest], self.mask[own, :longest],
-                      self.targets[own, :longest],
-                      None if self.gate is None else self.gate[own])
-            )  # fmt: skip
-        return found
+    def parts(self, size: int | None, tokens: int | None = None) -> list[Batch]:
+        """The same rows in turn, at most so many together, and of so many tokens without padding;
+        each part as long as its longest row. A row that is longer than that is alone.
+        """
+        size = len(self.ids) if size is None else size
+        found: list[list[int]] = [[]]
+        taken = 0
+        for row, length in enumerate(self.mask.sum(-1).tolist()):
+            if found[-1] and (len(found[-1]) == size or (tokens and taken + length > tokens)):
+                found.append([])
+                taken = 0
+            found[-1].append(row)
+            taken += length
+        return [self] if len(found) == 1 else [self.rows(places) for places in found]
 
     def rows(self, places: Sequence[int]) -> Batch:
         """Some of its rows, as long as the longest of them."""

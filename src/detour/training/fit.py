@@ -2,8 +2,10 @@
 
 Decided before the first step by the formulas of `estimate.memory`: all rows at once where they fit,
 else fewer of them, else one whose layers are computed again in the backward (a third more work, so
-it comes last). Where memory runs out all the same, the next of these is taken. None of it changes a
-gradient but for rounding. Knows sizes, settings and free bytes; knows no steps.
+it comes last). A CPU gains nothing from many tokens at once, and page by page memory costs time
+there: it takes no more than fill `WORKING` bytes. Where memory runs out all the same, the next of
+these is taken. None of it changes a gradient but for rounding. Knows sizes, settings and free
+bytes; knows no steps.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from detour.model.blueprint import Blueprint
 from detour.model.free_memory import free_memory
 from detour.model.quantized import method_of
 from detour.model.recompute import can_recompute
+from detour.model.rows import Batch
 from detour.training.config import TrainConfig
 from detour.training.estimate.machine import SLACK
 from detour.training.estimate.memory import (
     MEMORY_ERROR,
     Layout,
     Method,
+    activations,
     judging,
     memory,
     weight_bytes,
@@ -34,6 +38,8 @@ from detour.training.estimate.sizes import Sizes, sizes_of
 CAREFUL = 1 + MEMORY_ERROR  # times the estimate that must be free
 ROOM = 0.25  # of the free memory may hold what frozen first layers say
 JUDGED_AT_ONCE = 16  # rows of a validation, where they fit
+WORKING = 2**29  # bytes of activations for each thread of a CPU
+FEWEST = 256  # tokens at once that a CPU's products want (benchmarks/train/parts.py)
 
 
 class Fit:
@@ -41,6 +47,7 @@ class Fit:
 
     Attributes:
         rows: of a step at most so many at once.
+        tokens: of a step at most so many at once, or a row; None: no matter.
         again: layers are computed again in the backward.
         judged: rows of a validation at once.
         prefix: what frozen first layers say of the rows is kept; None: not decided yet.
@@ -60,16 +67,22 @@ class Fit:
         self._may_split = config.objective is None  # a loss of one's own is of whole batches
         self._may_recompute = recomputes and config.checkpointing is None
         self.rows = rows
+        self.tokens: int | None = None
         self.again = again
         self.judged = judged
         self.prefix: bool | None = None
         self.room = 0
         self.told = told
 
+    def parts(self, batch: Batch) -> list[Batch]:
+        """What of a step's rows runs at once, part by part."""
+        return batch.parts(self.rows, self.tokens)
+
     def less(self) -> Text | None:
         """Take half of the rows at once, or compute layers again; None where nothing is left."""
         if self._may_split and self.rows > 1:
             self.rows = -(-self.rows // 2)
+            self.tokens = self.tokens and -(-self.tokens // 2)
             if self.rows == 1:
                 return text("the memory is full: one row at once from here")
             return text("the memory is full: {rows} rows at once from here", rows=self.rows)
@@ -88,8 +101,8 @@ class Fit:
 
     def kept(self) -> Mapping[str, Any]:
         """What is to lie in the state, as JSON."""
-        return {"rows": self.rows, "again": self.again, "judged": self.judged,
-                "prefix": self.prefix}  # fmt: skip
+        return {"rows": self.rows, "tokens": self.tokens, "again": self.again,
+                "judged": self.judged, "prefix": self.prefix}  # fmt: skip
 
 
 def fitted(
@@ -129,14 +142,21 @@ def fitted(
     if kept and config.checkpointing is None:
         again = bool(kept.get("again")) and can
     found = Fit(config, rows, again, recomputes=can)
+    if base.is_spread:
+        return found
+    need = _Need(base, config, packs, whole)
+    splits = config.micro_batch_size is None and config.objective is None
+    if splits and not whole and base.device.type == "cpu":
+        found.tokens = need.tokens_in(WORKING * torch.get_num_threads())
     if kept:
         found.judged, found.prefix = kept.get("judged") or JUDGED_AT_ONCE, kept.get("prefix")
-    free = None if base.is_spread else free_memory(base.device)
+        found.tokens = kept.get("tokens") if splits else None
+    free = free_memory(base.device)
     if free is None:
         return found
     free //= beside if base.device.type == "cpu" else 1
-    need = _Need(base, config, packs, whole)
-    if config.micro_batch_size is None and config.objective is None:
+    need.at_once = found.tokens
+    if splits:
         while found.rows > 1 and CAREFUL * need(learned, found.rows, found.again) > free:
             found.rows -= 1
         if found.rows != rows:
@@ -179,10 +199,20 @@ class _Need:
         self._slack = SLACK["cuda" if base.device.type == "cuda" else "cpu"]
         self._sizes: Sizes = sizes_of(blueprint, config)
         self._packs = packs
+        self.at_once: int | None = None
+        """Tokens of which a step's parts are made."""
+
+    def tokens_in(self, size: float) -> int:
+        """Tokens whose activations are no more than so many bytes, and no fewer than `FEWEST`."""
+        thousand = activations(self._sizes, self._method, self._number, Layout(1, 1000))
+        return max(FEWEST, int(1000 * size / thousand))
 
     def __call__(self, lengths: Sequence[int], rows: int, again: bool) -> float:
         """At most, with so many of the longest rows at once."""
-        layout = Layout(1, self._tokens(lengths, rows), again)
+        tokens = self._tokens(lengths, rows)
+        if self.at_once:
+            tokens = min(tokens, max(self.at_once, max(lengths, default=0)))
+        layout = Layout(1, tokens, again)
         told = memory(self._sizes, self._method, self._number, layout, 0.0, self._slack)
         return told.total - weight_bytes(self._sizes, self._method, self._number)
 

@@ -138,6 +138,19 @@ def train_head(
     )  # fmt: skip
 
 
+def kept_and_held(
+    base: HeadedBase,
+    loaded: Loaded,
+    config: TrainConfig,
+    teller: Callable[[str], None] | None = None,
+) -> tuple[list[HeadRow], list[HeadRow]]:
+    """The rows that are learned, and those that judge: of their own part, or held out."""
+    kept = headed_rows(loaded.train, base)
+    if loaded.validation is not None:
+        return kept, headed_rows(loaded.validation, base)
+    return held_out(kept, lambda row: row.text, config.validation_share, config.seed, teller)
+
+
 @dataclass(frozen=True)
 class _Lesson:
     """Rows that are learned, held out, and judge; and what is said of them."""
@@ -159,15 +172,8 @@ class _Lesson:
         told: list[str] = []
         loaded = with_validation(read_data(data), validation)
         check_apart(loaded)
-        kept = headed_rows(loaded.train, base)
-        check_length(base, kept, teller)
-        held: list[HeadRow] = []
-        if loaded.validation is None:
-            kept, held = held_out(
-                kept, lambda row: row.text, config.validation_share, config.seed, told.append
-            )
-        else:
-            held = headed_rows(loaded.validation, base)
+        kept, held = kept_and_held(base, loaded, config, told.append)
+        check_length(base, [*kept, *(held if loaded.validation is None else ())], teller)
         return _Lesson(kept, held, judges(held, kept, config.seed, told.append, _kind), told)
 
 

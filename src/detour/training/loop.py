@@ -291,7 +291,7 @@ class _Learner:
         if self.neighbours:
             forward = self.base.forward.recomputing() if self.fit.again else self.base.forward
             act = partial(self._act, slots)
-            total = total + self.neighbours.pull(number, act, forward, self.fit.rows)
+            total = total + self.neighbours.pull(number, act, forward, self.fit.parts)
             self._act(slots)  # whatever runs again in the backward finds what acted
         if self.config.orthogonality and self.under.downs:
             weight = self.config.orthogonality / self.team.size
@@ -304,13 +304,12 @@ class _Learner:
         All processes of a team run as many parts: where the base is spread over them, they gather
         its layers together. Who has fewer rows runs a single token more, for nothing.
         """
-        size = self.fit.rows
         if self.team.size == 1:
-            return [(part, 1.0) for part in batch.parts(size)]
+            return [(part, 1.0) for part in self.fit.parts(batch)]
         places = self.team.places(len(batch.ids))
-        own = batch.rows(places).parts(size) if places else []
+        own = self.fit.parts(batch.rows(places)) if places else []
         largest = self.team.largest(len(batch.ids))
-        missing = -(-largest // min(size or largest, largest)) - len(own)
+        missing = -(-largest // min(self.fit.rows or largest, largest)) - len(own)
         return [*((part, 1.0) for part in own), *([(batch.shortest(), 0.0)] * missing)]
 
     def judge(self, slots: SlotSet, pause: Pause) -> float:

@@ -45,12 +45,18 @@ class Neighbours:
     def __bool__(self) -> bool:
         return bool(self._held)
 
-    def pull(self, step: int, act: Callable[[], None], forward: Forward, rows: int) -> Tensor:
-        """The weighted KL of this step's neighbours, by this forward, at most so many rows at once;
-        `act` is called before each part.
+    def pull(
+        self,
+        step: int,
+        act: Callable[[], None],
+        forward: Forward,
+        parts_of: Callable[[Batch], list[Batch]],
+    ) -> Tensor:
+        """The weighted KL of this step's neighbours, by this forward, part by part; `act` is called
+        before each.
         """
         base, (batch, said) = self._base, self._held[step % len(self._held)]
-        cut = batch.parts(rows)
+        cut = parts_of(batch)
         parts = list(zip(cut, said.split([part.supervised for part in cut]), strict=True))
         whole = batch.supervised
 

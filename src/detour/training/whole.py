@@ -183,7 +183,7 @@ class _Learner:
         def share(part: Batch) -> Tensor:
             return self._loss(part.to(self._device), count)
 
-        total, loss = in_parts(batch.parts(self._fit.rows), share)
+        total, loss = in_parts(self._fit.parts(batch), share)
         return Step(total, loss, int(batch.mask.sum()))
 
     def _loss(self, batch: Batch, divisor: int | None = None) -> Tensor:

@@ -198,3 +198,13 @@ def test_files_that_are_no_text(tmp_path: Path, raw: bytes, told: str) -> None:
     (tmp_path / "a.txt").write_bytes(raw)
     with pytest.raises(DataError, match=told):
         documents.blocks_of(tmp_path / "a.txt")
+
+
+def test_a_folder_of_two_encodings_is_read_in_one_go(tmp_path: Path) -> None:
+    told = "Die Straßenbahn fährt heute über die größte Brücke der Stadt."
+    (tmp_path / "old.txt").write_bytes(told.encode("cp1252"))
+    (tmp_path / "new.txt").write_bytes(told.encode("utf-8"))
+    read = documents.reader_of(in_characters(400), "cp1252")
+    texts = [row.record.text for name in ("old", "new") for row in read(tmp_path / f"{name}.txt")
+             if isinstance(row, Row)]  # fmt: skip
+    assert texts == [told, told]

@@ -76,10 +76,22 @@ def blocks_of(path: Path, encoding: str = UTF8) -> list[Block]:
 
 
 def _told(path: Path, encoding: str) -> str:
-    if encoding == UTF8:
+    if encoding == UTF8 or _is_utf8(path):
         return read_text(path, text("such as Markdown"))
     with opened(path, encoding) as stream:
         return stream.read().decode("utf-8")
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether its bytes can be nothing else: other encodings hardly ever make UTF-8 by chance."""
+    raw = path.read_bytes()
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in raw:
+        return False
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 # ---- paragraphs -------------------------------------------------------------------------------

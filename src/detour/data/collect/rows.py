@@ -23,7 +23,7 @@ WHY: Final[Mapping[str, Text]] = {
     "no_conversation": text("no question with an answer in it"),
     "no_text": text("a file without text"),
     "not_prose": text("a comment that is code, a mark for a tool, or a TODO"),
-    "not_utf8": text("a file in another encoding"),
+    "not_utf8": text("a file that is not UTF-8; --encoding names its encoding"),
     "repeated": text("the same as an earlier row"),
     "tiny": text("hardly anything to learn from"),
     "too_long": text("longer than --characters or --tokens allows"),

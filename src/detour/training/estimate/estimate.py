@@ -28,6 +28,7 @@ from detour.training.estimate.memory import (
     Memory,
     Method,
     logits,
+    logits_elsewhere,
     memory,
     weight_bytes,
 )
@@ -182,8 +183,8 @@ class Estimate:
             text(
                 "fused attention, and logits of at most {count} tokens at a time; all of a step's "
                 "at once would take {memory:.2g} GB instead of {ours:.2g}",
-                count=CHUNK, memory=logits(self.sizes, tokens) / 1e9,
-                ours=logits(self.sizes, min(tokens, CHUNK)) / 1e9,
+                count=CHUNK, memory=logits_elsewhere(self.sizes, tokens) / 1e9,
+                ours=logits(self.sizes, asked.number, min(tokens, CHUNK)) / 1e9,
             ),
             whole,
         ]  # fmt: skip

@@ -16,15 +16,17 @@ moments; mixed precision keeps weights in float32 beside them, 16 bytes a parame
 (Rajbhandari et al. 2020, arXiv:1910.02054). "Other" are the best weights that are put aside, the
 weight that is unpacked at the moment, and what the device's libraries take.
 
-    activations = f (e K + (8 − 2 e) L h) T + max(12 V min(T, 1024), e K₁ T) + e h T
-    with layers computed again = e L h T + max(12 V min(T, 1024), 2 e K₁ T) + e h T
+    activations = f (e K + (8 − 2 e) L h) T + max(S, e K₁ T) + e h T
+    with layers computed again = e L h T + max(S, 2 e K₁ T) + e h T
+    logits S = e V min(T, 1024) + 8 min(V min(T, 1024), 2²⁴)
 
 f is the share of the layers from the lowest adapted one on. Two norms a layer keep their input in
 float32. K₁ is the K of the largest block, whose gradients are formed in the backward, when the
 head's are gone; V is the vocabulary. Fused attention keeps no scores (Dao et al. 2022,
-arXiv:2205.14135). The head sees 1,024 tokens at a time, in float32: logits, their softmax and
-their gradient. Elsewhere the logits of all T tokens usually exist at once. "Other" has also what
-the allocator holds besides, a share of the activations that depends on the machine.
+arXiv:2205.14135). The head sees 1,024 tokens at a time, whose logits become their gradient in
+place, few rows at a time in float32. Elsewhere 12 V T bytes usually exist at once: the logits of
+all T tokens, their softmax and its gradient, in float32. "Other" has also what the allocator holds
+besides, a share of the activations that depends on the machine.
 
 Over several devices weights, gradients and optimiser are split evenly (FSDP, ZeRO-3), and two
 blocks and what is outside of blocks are there as a whole. Knows sizes; knows no machines.
@@ -42,7 +44,8 @@ METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 MEMORY_ERROR = 0.25  # what these formulas may be off by, as a share
 CHUNK = 1024  # tokens whose logits exist at once, as in `model/loss.py`
 PACKED = 0.5 + 4 / 64  # bytes of a 4-bit parameter with its share of the scale of 64
-LOGIT = 12  # bytes: itself, its logarithm of the softmax, its gradient, all in float32
+LOGIT = 8  # bytes of a logit whose softmax is taken: itself and its logarithm, in float32
+TOGETHER = 2**24  # of which so many exist at once
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def weight_bytes(sizes: Sizes, method: Method, number: int) -> float:
 def activations(sizes: Sizes, method: Method, number: int, layout: Layout) -> float:
     """Bytes that the forward leaves for the backward, and what the backward needs to work."""
     tokens = layout.rows * layout.tokens
-    head = logits(sizes, min(tokens, CHUNK))
+    head = logits(sizes, number, min(tokens, CHUNK))
     block = number * sizes.kept_most * tokens
     hidden = number * sizes.width * tokens
     if layout.checkpointing:
@@ -146,12 +149,18 @@ def judging(sizes: Sizes, number: int, tokens: int) -> float:
     block to block, and the logits of a chunk.
     """
     flowing = number * (sizes.kept_most + 2 * sizes.width) * tokens
-    return flowing + logits(sizes, min(tokens, CHUNK))
+    return flowing + logits(sizes, number, min(tokens, CHUNK))
 
 
-def logits(sizes: Sizes, tokens: int) -> float:
+def logits(sizes: Sizes, number: int, tokens: int) -> float:
     """Bytes of the logits of so many tokens, with what their loss needs."""
-    return LOGIT * sizes.vocabulary * tokens
+    count = sizes.vocabulary * tokens
+    return number * count + LOGIT * min(count, TOGETHER)
+
+
+def logits_elsewhere(sizes: Sizes, tokens: int) -> float:
+    """The same where all exist at once, in float32, with their softmax and its gradient."""
+    return 12 * sizes.vocabulary * tokens
 
 
 def _states(sizes: Sizes, method: Method, number: int) -> dict[str, float]:
