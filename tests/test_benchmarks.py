@@ -77,3 +77,12 @@ def test_tokens_at_once_are_measured(monkeypatch, capsys):
     parts.main()
     told = json.loads(capsys.readouterr().out)
     assert told["seconds"] > 0
+
+
+def test_a_large_file_has_as_many_rows_as_told(tmp_path):
+    from check_large import write
+
+    rows = write(tmp_path / "a.jsonl", 30_000)
+    told = (tmp_path / "a.jsonl").read_text("utf-8")
+    assert 30_000 <= len(told) < 31_000
+    assert len(told.splitlines()) == rows > 20
