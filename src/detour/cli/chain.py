@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detour.cli.chain_check import command as check
+from detour.cli.chain_consolidate import command as consolidate
 from detour.cli.chain_measure import command as measure
 from detour.cli.chain_stress import command as stress
 from detour.cli.chain_train import command as train
@@ -57,6 +58,7 @@ command.add_command(check)
 command.add_command(measure)
 command.add_command(stress)
 command.add_command(train)
+command.add_command(consolidate)
 
 
 @command.command("flatten")
