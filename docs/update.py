@@ -41,6 +41,7 @@ GERMAN_VERBS = {
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
     "tune": "Sucht Einstellungen für dein Training.",
     "evaluate": "Misst ein Modell und eine Kette an deinen Daten.",
+    "report": "Beurteilt eine Kette an Änderungen in der Form von CounterFact.",
     "generate": "Macht aus einem Satz einen Adapter.",
     "hypernet": "Trainiert Netze, die Adapter machen.",
     "chain": "Sieht eine Kette an oder macht einen einzigen Adapter daraus.",

@@ -10,6 +10,10 @@ import pytest
 from tests.cli.test_chain_train import NAMES
 
 from detour.adapter.adapter import Adapter
+from detour.adapter.chain import Chain
+from detour.model.examples import pair
+from detour.model.likelihood import log_likelihoods
+from detour.model.rows import encode
 
 
 @pytest.fixture
@@ -49,19 +53,26 @@ def test_a_chain_becomes_one_adapter_that_learned_more(consolidate, rows, tmp_pa
     assert [(part["name"], part["weight"]) for part in parts] == [("job", 0.5), ("laugh", 1.0)]
 
 
-def test_it_begins_at_the_chain(consolidate, detour, rows, tmp_path, tiny_folder):
-    begun = consolidate("job+laugh", rows, "-o", tmp_path / "one", "--json").json
-    assert detour("chain", "flatten", "job+laugh", "-o", tmp_path / "flat").code == 0
-    same = detour("train", rows, "-o", tmp_path / "more", "--start", tmp_path / "flat", "--base",
-                  tiny_folder, "--steps", 12, "--batch-size", 6, "--learning-rate", 0.01,
-                  "--json")  # fmt: skip
-    assert begun["loss_first"] == pytest.approx(same.json["first_loss"], abs=1e-5)
+def test_it_begins_at_the_chain(consolidate, rows, tmp_path, tiny_base, shelf):
+    data = tmp_path / "data"
+    data.mkdir()
+    rows.rename(data / "train.jsonl")
+    told = [{"prompt": f"Is {name} in?", "completion": f"{name} is ha"} for name in NAMES[:5]]
+    (data / "valid.jsonl").write_text("\n".join(map(json.dumps, told)) + "\n")
+    begun = consolidate("job+laugh", data, "-o", tmp_path / "one", "--json").json
+    examples = [pair(row["prompt"], row["completion"]) for row in told]
+    encoded = encode(tiny_base.tokenizer, examples, tiny_base.longest)
+    chain = Chain.of(*(Adapter.load(shelf / name) for name in ("job", "laugh")))
+    total = sum(log_likelihoods(tiny_base, encoded, chain))
+    tokens = sum(sum(row.learned[1:]) for row in encoded)
+    assert begun["loss_first"] == pytest.approx(-total / tokens, abs=1e-5)
 
 
 def test_a_lower_rank_is_compressed_to_first(consolidate, rows, tmp_path):
     told = consolidate("job+laugh", rows, "-o", tmp_path / "one", "--rank", 2)
     assert told.code == 0, told.err
     assert "its 2 parts are one adapter now" in told.err
+    assert "away from the chain, for its rank" in told.err
     assert Adapter.load(tmp_path / "one").rank == 2
 
 

@@ -380,12 +380,14 @@ def test_rows_with_other_columns_of_the_same_kind_are_read_by_these() -> None:
     ("names", "hint"),
     [
         (("message", "label"), "say it: --column text=message"),
+        (("id", "label", "utterance"), "say it: --column text=utterance"),
+        (("one", "label", "other"), "say it: --column text=…"),
         (("bericht", "rating"), "say it: --column text=bericht"),
         (("prompt", "reaction"), "say it: --column completion=reaction"),
         (("asked", "answer"), "say it: --column prompt=asked"),
     ],
 )
-def test_the_column_that_is_missing_is_advised(names: tuple[str, str], hint: str) -> None:
+def test_the_column_that_is_missing_is_advised(names: tuple[str, ...], hint: str) -> None:
     with pytest.raises(DataError) as refused:
         read(dict.fromkeys(names, "x"))
     assert refused.value.hint == hint

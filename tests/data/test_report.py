@@ -322,9 +322,7 @@ def test_findings_say_what_was_found_where_and_what_mends_it(
     typo = found["label_typo"]
     assert typo.where == ("a.jsonl:42",)
     assert typo.told.endswith("(--fix --rename-label postive=positive)")
-    assert report.mend == (
-        "detour check a.jsonl --fix a-clean.jsonl --rename-label postive=positive"
-    )
+    assert report.mend == "detour check a.jsonl --fix a-clean.jsonl"
     assert str(report.advice) == (
         f"clean it first: {report.mend}; or the advice beside each finding"
     )
@@ -371,7 +369,7 @@ def test_a_shared_instruction_is_no_leakage(tmp_path: Path, tokenizer: Any) -> N
     write(tmp_path / "test.jsonl", [instructed(n) for n in range(100, 115)])
     report = look(tmp_path, tokenizer)
     assert report.verdict == "ready"
-    cleaning = Cleaning(near=True, shared=report.shared)
+    cleaning = Cleaning(near=report.shared)
     assert report.format
     made = write_cleaned(open_table(tmp_path), report.format, {}, tmp_path / "copy", cleaning)
     assert made.kept == {"train": 60, "test": 15}
@@ -389,31 +387,58 @@ def test_what_the_advice_mends_is_ready_afterwards(tmp_path: Path, tokenizer: An
     assert report.verdict == "dirty"
     assert report.mend.endswith("--fix " + str(tmp_path / "a-clean.jsonl"))
     assert report.format
-    cleaning = Cleaning(near=True, shared=report.shared)
+    cleaning = Cleaning(near=report.shared)
     copy = tmp_path / "a-clean.jsonl"
     made = write_cleaned(open_table(tmp_path / "a.jsonl"), report.format, {}, copy, cleaning)
     assert made.dropped == {"near_duplicates": 9}
     assert look(copy, tokenizer).verdict == "ready"
 
 
-def test_the_command_that_mends_names_all_that_is_asked_for(tmp_path: Path, tokenizer: Any) -> None:
+def test_the_command_that_mends_does_what_needs_no_decision(tmp_path: Path, tokenizer: Any) -> None:
     rows = [labelled(n) for n in range(80)]
     for place, name in ((4, "postive"), (9, "negatve")):
         rows[place]["label"] = name
-    rows[11]["text"] += " Write to eva@example.org."
-    report = look(write(tmp_path / "a.jsonl", rows), tokenizer)
-    assert report.mend.endswith(
-        "--redact --rename-label negatve=negative --rename-label postive=positive"
+    alone = look(write(tmp_path / "a.jsonl", rows), tokenizer)
+    assert codes(alone) == {"label_typo": 2}
+    assert alone.findings[0].told.endswith(
+        "(--fix --rename-label negatve=negative --rename-label postive=positive)"
     )
-    counted = [f for f in report.findings if f.code == "label_typo"]
-    assert counted[0].rows == 2
-    few = look(write(tmp_path / "b.jsonl", [
-        {"text": row["text"], "label": "rare" if n < 5 else row["label"]}
-        for n, row in enumerate(labelled(n) for n in range(80))
-    ]), tokenizer)  # fmt: skip
-    assert codes(few) == {"small_classes": 5}
-    assert few.mend == ""
-    assert few.advice == "see the advice beside each finding first"
+    assert alone.mend == ""
+    assert alone.advice == "see the advice beside each finding first"
+    rows[11]["text"] += " Write to eva@example.org."
+    both = look(write(tmp_path / "b.jsonl", rows), tokenizer)
+    assert both.mend.endswith(f"--fix {tmp_path / 'b-clean.jsonl'} --redact")
+
+
+def test_alike_is_only_what_is_answered_alike(tmp_path: Path, tokenizer: Any) -> None:
+    passages = [" ".join(random.Random(n).choices(WORDS, k=120)) for n in range(20)]
+    asked = [
+        {"instruction": f"What is {word} here?", "input": passage, "output": f"The {word} {n}."}
+        for n, passage in enumerate(passages) for word in WORDS[:5]
+    ]  # fmt: skip
+    path = write(tmp_path / "a.jsonl", asked)
+    report = look(path, tokenizer)
+    assert "near_duplicates" not in codes(report)
+    judged = [
+        {"text": f"{labelled(n)['text']} It was {word}good.", "label": label}
+        for n in range(40) for word, label in (("", "yes"), ("not ", "no"))
+    ]  # fmt: skip
+    told = look(write(tmp_path / "b.jsonl", judged), tokenizer)
+    assert told.verdict == "ready"
+
+
+def test_what_resembles_only_what_is_dropped_stays(tmp_path: Path, tokenizer: Any) -> None:
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(260)]
+    rows = [{"text": " ".join(words[n : n + 60])} for n in range(0, 200, 2)]
+    report = look(write(tmp_path / "a.jsonl", rows), tokenizer)
+    assert report.format
+    copy = tmp_path / "b.jsonl"
+    table = open_table(tmp_path / "a.jsonl")
+    made = write_cleaned(table, report.format, {}, copy, Cleaning(near=report.shared))
+    assert 15 < made.kept["train"] < 60  # every window that is new enough, not the first alone
+    assert made.dropped["near_duplicates"] == codes(report)["near_duplicates"]
+    assert "near_duplicates" not in codes(look(copy, tokenizer))
 
 
 def test_rows_with_personal_data_are_counted_once_each(tmp_path: Path, tokenizer: Any) -> None:
@@ -435,3 +460,18 @@ def test_lines_of_another_encoding_are_to_be_read_not_dropped(
     assert report.advice.endswith(f"detour check {path} --encoding cp1252")
     (finding,) = [f for f in report.findings if f.code == "unreadable"]
     assert "--fix" not in finding.told
+    named = look(path, tokenizer, columns={"prompt": "prompt", "completion": "completion"})
+    assert "--column prompt=prompt --column completion=completion --encoding" in named.advice
+
+
+def test_one_line_of_another_encoding_is_no_reason_to_spoil_the_others(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    rows = [{**chat(n), "completion": f"Größe {n}"} for n in range(60)]
+    lines = [json.dumps(row, ensure_ascii=False).encode() for row in rows]
+    lines[9] = json.dumps(rows[9], ensure_ascii=False).encode("cp1252")
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    report = look(path, tokenizer)
+    assert "--fix" in report.advice
+    assert "--encoding" not in report.advice

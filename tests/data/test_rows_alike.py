@@ -8,7 +8,7 @@ import pytest
 
 import detour
 from detour.data.damage import is_damaged, repaired
-from detour.data.duplicates import NEAR, Digests, near_duplicates, shingles
+from detour.data.duplicates import NEAR, Digests, near_duplicates, near_others, shingles
 from detour.data.labels import likely_typos, same_but_form
 from detour.data.languages import language_of
 
@@ -46,7 +46,7 @@ def test_near_duplicates_are_those_of_a_search_of_all_pairs() -> None:
         for _ in range(place % 4):
             parts[rng.randrange(20)] = rng.choice(words)
         texts.append(" ".join(parts))
-    found = {place for place, _ in near_duplicates(texts)}
+    found = {place for place, _ in near_duplicates([(text, "") for text in texts])}
     sets = [shingles(text) for text in texts]
 
     def similarity(place: int) -> float:
@@ -62,7 +62,21 @@ def test_near_duplicates_are_those_of_a_search_of_all_pairs() -> None:
 
 def test_near_duplicates_against_another_part() -> None:
     told = "The quick brown fox jumps over the lazy dog near the river bank"
-    assert near_duplicates([told + "s", "Something else entirely"], [told]) == [(0, 0)]
+    assert near_others([told + "s", "Something else entirely"], [told]) == [0]
+
+
+def test_near_duplicates_are_answered_alike_and_repeat_what_is_kept() -> None:
+    told = "The quick brown fox jumps over the lazy dog near the river bank"
+    rows = [
+        (told, "yes"),
+        (f"{told}s", "no"),
+        (f"{told}!", "yes"),
+        (told, "yes"),
+        (told, "yes sir"),
+    ]
+    assert near_duplicates(rows) == [(2, 0)]
+    long = "it is the river bank that it jumps over"
+    assert near_duplicates([(told, long), (told, f"{long}.."), (told, long)]) == [(1, 0)]
 
 
 @pytest.mark.parametrize("text", ["Größe", "naïve – “quoted” café", "Straße in Zürich kostet 5 €"])

@@ -238,6 +238,13 @@ def test_files_that_are_wrong_as_a_whole_are_told(
         list(open_table(tmp_path / name).strictly())
 
 
+def test_a_line_of_cells_is_a_fault_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('["q", "a"]\n{"a": 1}\n')
+    first, second = open_table(tmp_path / "a.jsonl").rows("train")
+    assert isinstance(first, Fault)
+    assert isinstance(second, Raw)
+
+
 def test_a_folder_holds_its_splits_by_their_names(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in ("train-00000-of-00002", "train-00001-of-00002", "validation", "data/test"):

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -95,6 +97,24 @@ def test_the_head_sees_supervised_rows_only_and_never_more_than_a_chunk():
     completion_loss(torch.randn(3, 11, 16, requires_grad=True), head, targets, chunk=4)
     assert sum(head.sizes) == supervised
     assert max(head.sizes) == 4
+
+
+def test_the_logits_of_one_chunk_exist_at_a_time():
+    alive: list[weakref.ref] = []
+    most = 0
+    weight = torch.randn(50, 8)
+
+    def head(part):
+        nonlocal most
+        most = max(most, sum(one() is not None for one in alive))
+        logits = part @ weight.T
+        alive.append(weakref.ref(logits))
+        return logits
+
+    hidden = torch.randn(1, 12, 8, requires_grad=True)
+    completion_loss(hidden, head, torch.randint(50, (1, 12)), chunk=3).backward()
+    assert len(alive) >= 4
+    assert most == 0
 
 
 def test_no_gradient_is_formed_where_none_is_wanted():
@@ -209,9 +229,9 @@ def test_a_model_without_a_head_is_named(make_model):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("cached", [1, 40, 2**18])
+@pytest.mark.parametrize("cached", [1, 3 * 37, 2**18])
 def test_logits_become_their_own_gradient(monkeypatch, dtype, cached):
-    monkeypatch.setattr(loss_module, "CACHED", cached)  # 37 words: row by row, or all at once
+    monkeypatch.setattr(loss_module, "CACHED", cached)  # 37 words: rows of 1, 3 and all
     torch.manual_seed(0)
     logits = (torch.randn(11, 37) * 40).to(dtype)  # some words have no probability that fp32 holds
     wanted = torch.randint(37, (11,))

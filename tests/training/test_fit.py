@@ -193,22 +193,34 @@ def test_a_cpu_takes_no_more_tokens_at_once_than_fill_its_working_memory(base, f
     assert lengths == [[30, 10], [20], [25, 5], [15, 20], [20]]
     own.at_once = 40
     assert own(LENGTHS, 4, False) == need(base, 1, False, (40,))  # what it takes is told so
+    padding = fitting._Need(base, CONFIG, False, False)
+    padding.at_once = 40
+    assert padding(LENGTHS, 4, False) == need(base, 1, False, (4 * 30,))
     for more in ({"micro_batch_size": 3}, {"objective": "some:loss"}):
         assert decided(base, **more).tokens is None
     whole = fitted(base, CONFIG, LENGTHS, LENGTHS, packs=True, whole=True)
     assert whole.tokens is None
 
 
-def test_tokens_at_once_lie_in_the_state_and_become_less(base, free, monkeypatch):
+def test_tokens_at_once_lie_in_the_state(base, free, monkeypatch):
     free(PLENTY)
     monkeypatch.setattr(fitting, "WORKING", 1)
     before = decided(base)
-    before.less()
     monkeypatch.undo()
     free(PLENTY)
-    assert decided(base, before.kept()).tokens == fitting.FEWEST // 2
+    assert decided(base, before.kept()).tokens == fitting.FEWEST
     old = {key: value for key, value in before.kept().items() if key != "tokens"}
     assert decided(base, old).tokens is None  # a run of before goes on as it began
+
+
+def test_less_is_less_than_what_ran_together(base, free, monkeypatch):
+    free(PLENTY)
+    monkeypatch.setattr(fitting, "WORKING", 1)
+    monkeypatch.setattr(fitting, "FEWEST", 40)
+    found = decided(base)
+    found.parts(padded([Encoded([1] * length, [True] * length) for length in LENGTHS], 0))
+    assert "one row at once" in str(found.less())  # two ran together, though four might have
+    assert "computed again" in str(found.less())
 
 
 # ---- in a training -------------------------------------------------------------------------------

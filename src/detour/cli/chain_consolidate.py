@@ -24,7 +24,7 @@ from detour.cli.progress import watched
 from detour.cli.rows import RowOptions, row_options
 from detour.cli.train import teller
 from detour.cli.unfinished import Unfinished
-from detour.errors import ConfigError
+from detour.errors import ConfigError, TrainingError
 from detour.language.catalogue import Catalogue, text
 
 if TYPE_CHECKING:
@@ -98,6 +98,12 @@ def command(
         path = adapter.save(output)
     except KeyboardInterrupt as cause:
         raise unfinished.interrupted() from cause
+    except TrainingError as error:
+        error.hint = text(
+            "more steps, another --learning-rate, or {command} for the chain as it is",
+            command="detour chain flatten",
+        )
+        raise
     unfinished.drop()
     if as_json:
         print_json(_summary(result, adapter, chain, error, path))
@@ -105,6 +111,8 @@ def command(
     say(t("loss {first:.3f} → {best:.3f} at step {step}, {seconds:.0f} s", first=result.first_loss,
           best=result.best_loss, step=result.best_step, seconds=result.seconds))  # fmt: skip
     say(t("{folder} is written", folder=path))
+    if error:
+        note(t("it began {error:.1%} away from the chain, for its rank", error=error))
     note(t("its {count} parts are one adapter now: none of them can be taken out or weighted",
            count=len(chain.terms)))  # fmt: skip
     say(t("Try: {call}", call=f'detour ask "…" --chain {in_a_chain(path)} --base {base_name}'))

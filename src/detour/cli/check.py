@@ -110,8 +110,9 @@ def command(
     if output and report.format:
         found = {finding.code for finding in report.findings}
         left = not redact and "personal_data" in found
-        cleaning = Cleaning(fix is not None, redact, names, left, to, not no_near, report.shared,
-                            renamed, _fault(report, tokenizer, limit))  # fmt: skip
+        cleaning = Cleaning(fix is not None, redact, names, left, to,
+                            None if no_near else report.shared, renamed,
+                            _fault(report, tokenizer, limit))  # fmt: skip
         cleaned = write_cleaned(table, report.format, report.labels, output, cleaning)
     if html:
         from detour.data.page import page

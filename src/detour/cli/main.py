@@ -56,6 +56,7 @@ VERBS = {
     "train": Verb("detour.cli.train:command", "Train an adapter on conversations of yours."),
     "tune": Verb("detour.cli.tune:command", "Search settings for a training of yours."),
     "evaluate": Verb("detour.cli.evaluate:command", "Measure a base and a chain on data of yours."),
+    "report": Verb("detour.cli.report:command", "Judge a chain by edits in CounterFact's form."),
     "generate": Verb("detour.cli.generate:command", "Make an adapter from one sentence."),
     "hypernet": Verb("detour.cli.hypernet:group", "Train networks that make adapters."),
     "chain": Verb("detour.cli.chain:command", "Look at a chain, or make one adapter out of it."),

@@ -154,7 +154,7 @@ def looked_at(data: str, base: AnyBase, look: Look, t: Catalogue = ENGLISH) -> D
     report = look_at(open_table(data, look.encoding), base.tokenizer, base.longest, look)
     said = [one for one in report.findings if one.severity != "info" and not is_blocking(one)]
     for finding in said:
-        note(f"{finding.code} ({finding.rows}): {t.say(finding.advice)}")
+        note(f"{finding.code} ({finding.rows}): {t.say(finding.told)}")
     check_trainable(report.findings, report.mend)
     if report.verdict == "too_few":
         note(t.say(report.advice))

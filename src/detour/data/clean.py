@@ -24,7 +24,7 @@ from detour.data.formats import Format
 from detour.data.forms import Raw
 from detour.data.labels import same_but_form
 from detour.data.personal import personal_data, redacted
-from detour.data.records import Labelled, Plain, Record, Valued, input_of, text_of
+from detour.data.records import Labelled, Plain, Record, Valued, input_of, parts_of, text_of
 from detour.data.survey import SAMPLE
 from detour.data.table import SUFFIXES, Split, Table
 from detour.errors import ConfigError, DataError, NoSupervision
@@ -51,10 +51,9 @@ class Cleaning:
     """Count the rows in which personal data stay."""
     to: str | None = None
     """`messages`, `prompt_completion` or `openai`; by default what `detour train` reads."""
-    near: bool = False
-    """Drop also what is nearly the same as an earlier training row, of all parts."""
-    shared: frozenset[str] = frozenset()
-    """What rows have in common and says nothing about two of them (`duplicates.shared`)."""
+    near: frozenset[str] | None = None
+    """Drop also what is nearly the same as an earlier training row, of all parts; these shingles
+    are what rows share (`duplicates.shared`). None: not."""
     renamed: Mapping[str, str] = field(default_factory=lambda: {})
     """Classes by the name that they get in the copy."""
     fault: Callable[[Record], str] | None = None
@@ -169,7 +168,8 @@ class _Work:
         self._sample: list[str] = []
         self._rng = random.Random(0)
         self._near: Near | None = None
-        self._kept: Near | None = Near(aside=cleaning.shared) if cleaning.near else None
+        self._kept = None if cleaning.near is None else Near(aside=cleaning.near)
+        self._nearly = 0  # rows of other parts that only nearly stand in training
 
     def write_all(self, folder: Path) -> None:
         for split in self.table.splits:  # training first
@@ -193,7 +193,7 @@ class _Work:
     def _advice(self) -> Text | str:
         """What to try where nothing is left, by what most rows were dropped for."""
         most = max(self.told.dropped, key=self.told.dropped.__getitem__, default="")
-        if most in ("leakage", "near_duplicates") and self.cleaning.near:
+        if most == "leakage" and self._nearly:
             return text("{option} keeps what is only nearly the same", option="--no-near")
         if most == "no_supervision":
             return text("write an answer at the end of every row")
@@ -225,7 +225,7 @@ class _Work:
             why = "leakage"
         if not why and whole in seen:
             why = "exact_duplicates"
-        if not why and split == "train" and self._repeats_nearly(text_of(record)):
+        if not why and split == "train" and self._repeats_nearly(record):
             why = "near_duplicates"
         if why:
             self.told.dropped[why] += 1
@@ -243,18 +243,20 @@ class _Work:
         elif (chosen := self._rng.randrange(len(self._trained))) < SAMPLE:
             self._sample[chosen] = told
 
-    def _repeats_nearly(self, told: str) -> bool:
-        """Whether one of the first training rows is nearly the same."""
+    def _repeats_nearly(self, record: Record) -> bool:
+        """Whether one of the first training rows that are kept is nearly the same."""
         if self._kept is None or len(self._kept) >= SAMPLE:
             return False
-        return self._kept.like(told, keep=True) is not None
+        return self._kept.like(*parts_of(record), keep=True) is not None
 
     def _is_near(self, record: Record) -> bool:
-        if not self.cleaning.near:
+        if self.cleaning.near is None:
             return False
         self._kept = None  # training is over
-        self._near = self._near or Near(self._sample, self.cleaning.shared)
-        return self._near.like(input_of(record)) is not None
+        self._near = self._near or Near(self._sample, self.cleaning.near)
+        found = self._near.like(input_of(record)) is not None
+        self._nearly += found
+        return found
 
     def _mended(self, record: Record) -> Record:
         if isinstance(record, Example) and record.unanswered:

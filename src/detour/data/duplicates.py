@@ -74,9 +74,10 @@ class Near:
     """Texts, and which of them another text nearly is.
 
     Candidates come from MinHash (Broder 1997) in an LSH index; each is then checked by its true
-    Jaccard similarity. Equal texts are no near duplicates. What most rows share, a system message
-    or an instruction, says nothing about two of them: long runs of the shingles `aside` do not
-    count.
+    Jaccard similarity. Equal texts are no near duplicates. With answers these must be alike, too:
+    one passage with two questions, or a text whose "not" changes its class, is no repetition. What
+    most rows share, a system message or an instruction, says nothing about two of them: long runs
+    of the shingles `aside` do not count.
 
     Raises:
         MissingExtra: datasketch is not installed (the extra `data`).
@@ -87,25 +88,31 @@ class Near:
         sketch = require("datasketch", "data")
         self._index = sketch.MinHashLSH(threshold=CANDIDATE, num_perm=PERMUTATIONS)
         self._empty = sketch.MinHash(PERMUTATIONS)
-        self._texts: list[str] = []
+        self._texts: list[tuple[str, str]] = []
         for told in texts:
-            self._keep(told, self._sketch(self._own(told)))
+            self._keep(told, "", self._sketch(self._own(told)))
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def like(self, told: str, keep: bool = False) -> int | None:
-        """The place of the first text that this one nearly is; `keep` adds it afterwards."""
+    def like(self, told: str, answer: str = "", keep: bool = False) -> int | None:
+        """The place of the first text that this one nearly is, or nothing; then `keep` adds it."""
         own = self._own(told)
         sketched = self._sketch(own)
-        found = next((n for n in sorted(self._index.query(sketched)) if self._near(own, n)), None)
-        if keep:
-            self._keep(told, sketched)
+        places = sorted(self._index.query(sketched))
+        found = next((n for n in places if self._near(own, answer, n)), None)
+        if keep and found is None:
+            self._keep(told, answer, sketched)
         return found
 
-    def _near(self, own: frozenset[str], place: int) -> bool:
-        other = self._own(self._texts[place])  # made anew: kept, they take a gigabyte
-        return own != other and len(own & other) >= NEAR * len(own | other)
+    def _near(self, own: frozenset[str], answer: str, place: int) -> bool:
+        text, answered = self._texts[place]
+        other = self._own(text)  # made anew: kept, they take a gigabyte
+        same = own == other, normalised(answer) == normalised(answered)
+        if all(same):
+            return False
+        asked_alike = same[0] or _jaccard(own, other) >= NEAR
+        return asked_alike and (same[1] or _jaccard(shingles(answer), shingles(answered)) >= NEAR)
 
     def _own(self, told: str) -> frozenset[str]:
         """A text's shingles but for long runs that are shared, unless hardly one would be left."""
@@ -119,9 +126,9 @@ class Near:
                 own.update(told_here)
         return frozenset(own if len(own) >= LEAST else every)
 
-    def _keep(self, told: str, sketched: Any) -> None:  # noqa: ANN401 - datasketch's MinHash
+    def _keep(self, told: str, answer: str, sketched: Any) -> None:  # noqa: ANN401 - datasketch's MinHash
         self._index.insert(len(self._texts), sketched)
-        self._texts.append(told)
+        self._texts.append((told, answer))
 
     def _sketch(self, own: frozenset[str]) -> Any:  # noqa: ANN401
         sketched = self._empty.copy()
@@ -130,15 +137,33 @@ class Near:
 
 
 def near_duplicates(
-    texts: Sequence[str], others: Sequence[str] = (), aside: frozenset[str] = frozenset()
+    rows: Sequence[tuple[str, str]], aside: frozenset[str] = frozenset()
 ) -> list[tuple[int, int]]:
-    """Pairs of places: a text, and the first one before it that is nearly the same.
-
-    With `others` they are compared with these instead of with each other. Raises as `Near`.
+    """Pairs of places: a text with its answer, and the first one before it that it nearly repeats
+    and that repeats no other. Raises as `Near`.
     """
+    near = Near(aside=aside)
+    kept: list[int] = []
+    found: list[tuple[int, int]] = []
+    for place, (told, answer) in enumerate(rows):
+        other = near.like(told, answer, keep=True)
+        if other is None:
+            kept.append(place)
+        else:
+            found.append((place, kept[other]))
+    return found
+
+
+def near_others(
+    texts: Sequence[str], others: Sequence[str], aside: frozenset[str] = frozenset()
+) -> list[int]:
+    """The places of texts that one of the others nearly is. Raises as `Near`."""
     near = Near(others, aside)
-    found = ((place, near.like(told, keep=not others)) for place, told in enumerate(texts))
-    return [(place, other) for place, other in found if other is not None]
+    return [place for place, told in enumerate(texts) if near.like(told) is not None]
+
+
+def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    return len(one & other) / len(one | other)
 
 
 def shared(texts: Sequence[str]) -> frozenset[str]:

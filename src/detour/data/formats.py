@@ -71,8 +71,9 @@ ANSWERS: Final = frozenset({
 _CONTENT = CONTEXTS | ANSWERS
 # columns that stand beside a text and are nothing to learn
 BESIDE: Final = frozenset({
-    "date", "domain", "id", "lang", "language", "licence", "license", "meta", "part",
-    "source", "split", "title", "url",
+    "author", "autor", "date", "datei", "datum", "domain", "file", "filename", "id", "lang",
+    "language", "licence", "license", "lizenz", "meta", "part", "path", "quelle", "source", "split",
+    "sprache", "timestamp", "title", "titel", "url", "year",
 })  # fmt: skip
 A_CLASS = 4  # rows at least of a class, on average, by which a column is taken for classes
 LONGEST_CLASS = 40  # characters
@@ -353,13 +354,14 @@ def _how_to_say(there: Sequence[str], name: str | None) -> Text:
 
 
 def _missing(there: Sequence[str]) -> dict[str, str]:
-    """The one role that a format lacks, with the column that may have it; or nothing."""
+    """The one role that a format lacks, with the column that must have it; or nothing."""
     known = {role: column for role in ALIASES if (column := _named(role, there))}
-    others = [column for column in there if column not in known.values()]
+    taken = {*known.values(), *(name for name in there if name.strip().casefold() in BESIDE)}
+    others = [name for name in there if name not in taken]
     for name in ("classification", "regression", "prompt_completion"):
         lacking = [role for role in NEEDED[name] if role not in known]
         if len(lacking) == 1 and others:
-            return {lacking[0]: others[0]}
+            return {lacking[0]: others[0] if len(others) == 1 else "…"}
     return {}
 
 

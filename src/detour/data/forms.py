@@ -59,7 +59,7 @@ def _jsonl(path: Path, watch: Watch, encoding: str = UTF8) -> Iterator[Raw | Fau
                 _check_start(path, line)
             if not (told := _bare(line, first=number == 1)):
                 continue
-            if not rows and told.startswith(b"["):
+            if not rows and told.startswith(b"[") and not _is_row_of_cells(told):
                 raise _is_list(path)
             rows += 1
             yield _parsed(line, number, path)
@@ -74,6 +74,15 @@ def _parsed(line: bytes, number: int, path: Path) -> Raw | Fault:
         return Raw(json_object(_decoded(line, source, first=number == 1), source), source)
     except DataError as error:
         return Fault(error, source)
+
+
+def _is_row_of_cells(line: bytes) -> bool:
+    """Whether a line is a whole list without objects: a row of a form that is not known here."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return False
+    return not any(isinstance(one, dict) for one in told)
 
 
 def _is_list(path: Path) -> DataError:

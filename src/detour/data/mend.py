@@ -1,4 +1,4 @@
-"""The command that writes a cleaned copy, as it would have to be typed.
+"""The commands that write a cleaned copy, or read data anew, as they would have to be typed.
 
 Knows how data were named and read; runs nothing.
 """
@@ -20,6 +20,24 @@ def mending(
     more: tuple[str, ...] = (),
 ) -> str:
     """`detour check rows.csv --fix rows-clean.jsonl`, with all that says how rows are read."""
+    words = _checking(table, table.encoding, columns, form, decimal)
+    return shlex.join([*words, "--fix", table.copy, *more])
+
+
+def rereading(
+    table: Table,
+    encoding: str,
+    columns: Columns | None = None,
+    form: str | None = None,
+    decimal: str | None = None,
+) -> str:
+    """`detour check rows.csv --encoding cp1252`, likewise."""
+    return shlex.join(_checking(table, encoding, columns, form, decimal))
+
+
+def _checking(
+    table: Table, encoding: str, columns: Columns | None, form: str | None, decimal: str | None
+) -> list[str]:
     words = ["detour", "check", table.given]
     for role, column in (columns or {}).items():
         words += ["--column", f"{role}={column}"]
@@ -27,6 +45,6 @@ def mending(
         words += ["--format", form]
     if decimal:
         words += ["--decimal", decimal]
-    if table.encoding != UTF8:
-        words += ["--encoding", table.encoding]
-    return shlex.join([*words, "--fix", table.copy, *more])
+    if encoding != UTF8:
+        words += ["--encoding", encoding]
+    return words

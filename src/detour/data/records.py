@@ -46,6 +46,11 @@ def input_of(record: Record) -> str:
     return record.prompt if isinstance(record, Example) else record.text
 
 
+def parts_of(record: Record) -> tuple[str, str]:
+    """What is asked, and what is learned of it; of a text alone the text, and nothing."""
+    return input_of(record), "" if isinstance(record, Plain) else answer_of(record)
+
+
 def answer_of(record: Record) -> str:
     """What is learned of it, as text."""
     if isinstance(record, Example):

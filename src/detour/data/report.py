@@ -15,14 +15,14 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from detour.data.duplicates import Digests, near_duplicates, shared
+from detour.data.duplicates import Digests, near_duplicates, near_others, shared
 from detour.data.findings import A_CLASS, FEWEST, Finding, Verdict, advice_for, verdict_of
 from detour.data.formats import Format, listed
 from detour.data.labels import likely_typos, same_but_form
 from detour.data.languages import language_of
-from detour.data.mend import mending
+from detour.data.mend import mending, rereading
 from detour.data.personal import KINDS
-from detour.data.records import Kind, input_of, text_of
+from detour.data.records import Kind, input_of, parts_of, text_of
 from detour.data.survey import SAMPLE, SHOWN, Look, Survey, Watch
 from detour.data.table import Split, Table
 from detour.data.tokens import Decoded, Tokens, counted
@@ -131,7 +131,8 @@ def _report(
     tokens, example, masked = None, None, []
     if tokenizer is not None and sampled:
         tokens, example, masked = counted(sampled, tokenizer, limit, survey.usable)
-    common = shared([text_of(record) for record in survey.sample["train"]])
+    asked = [input_of(record) for record in survey.sample["train"]]
+    common = shared(asked) if survey.look.near else frozenset[str]()
     findings = [
         *_unreadable(survey),
         *_amount(survey),
@@ -168,24 +169,23 @@ def _report(
 
 
 def _mend(survey: Survey, findings: Sequence[Finding]) -> str:
-    """With all that mends one of the findings."""
-    given = [shlex.split(one.options) for one in findings if one.options.startswith("--fix")]
+    """With all that mends one of the findings, but what needs a decision: names of classes."""
+    given = [one.options.split() for one in findings
+             if one.options.startswith("--fix") and "--rename" not in one.options]  # fmt: skip
     if not given:
         return ""
-    more = list(dict.fromkeys(word for words in given for word in words if word != "--fix"))
-    renames = [word for word in more if "=" in word]
-    options = [word for word in more if word not in ("--rename-label", *renames)]
-    for rename in renames:
-        options += ["--rename-label", rename]
+    more = dict.fromkeys(word for words in given for word in words if word != "--fix")
     look = survey.look
-    return mending(survey.table, look.columns, look.format, look.decimal, tuple(options))
+    return mending(survey.table, look.columns, look.format, look.decimal, tuple(more))
 
 
 def _reread(survey: Survey) -> str:
+    """Only where no row that was read holds a letter beyond ASCII: another encoding spoils it."""
     cause = survey.first_fault
-    if not isinstance(cause, WrongEncoding) or not cause.likely:
+    if not isinstance(cause, WrongEncoding) or not cause.likely or survey.foreign:
         return ""
-    return shlex.join(["detour", "check", survey.table.given, "--encoding", cause.likely])
+    look = survey.look
+    return rereading(survey.table, cause.likely, look.columns, look.format, look.decimal)
 
 
 def _told(survey: Survey) -> Text:
@@ -231,14 +231,14 @@ def _duplicates(survey: Survey, common: frozenset[str]) -> Iterator[Finding]:
             text("the same text with another label: decide on one"),
         )  # fmt: skip
     if survey.look.near and survey.sample["train"]:
-        texts = [text_of(record) for record in survey.sample["train"]]
+        texts = [parts_of(record) for record in survey.sample["train"]]
         sources = [record.source for record in survey.sample["train"]]
-        near = near_duplicates(texts, aside=common)
+        near = near_duplicates(texts, common)
         if near:
             few = len(seen.whole) <= SAMPLE  # so many the copy compares
+            many = few and len(near) > 0.01 * len(texts)
             yield Finding(
-                "near_duplicates", "warning" if len(near) > 0.01 * len(texts) else "info",
-                len(near),
+                "near_duplicates", "warning" if many else "info", len(near),
                 text("nearly the same as an earlier row, among {count} rows looked at",
                      count=len(texts)),
                 tuple(f"{sources[a]} ~ {sources[b]}" for a, b in near[:SHOWN]),
@@ -252,8 +252,7 @@ def _leakage(survey: Survey, common: frozenset[str]) -> Iterator[Finding]:
         if split == "train":
             continue
         inside = survey.seen[split].inputs.within(train.inputs)
-        near = _near(survey, split, common) if survey.look.near else []
-        places = [place for place, _ in near]
+        places = _near(survey, split, common) if survey.look.near else []
         if inside or places:
             asked = Digests()
             for record in survey.sample[split]:
@@ -268,10 +267,10 @@ def _leakage(survey: Survey, common: frozenset[str]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _near(survey: Survey, split: Split, common: frozenset[str]) -> list[tuple[int, int]]:
+def _near(survey: Survey, split: Split, common: frozenset[str]) -> list[int]:
     texts = [input_of(record) for record in survey.sample[split]]
     others = [input_of(record) for record in survey.sample["train"]]
-    return near_duplicates(texts, others, common) if texts and others else []
+    return near_others(texts, others, common) if texts and others else []
 
 
 def _personal(survey: Survey) -> Iterator[Finding]:

@@ -81,6 +81,8 @@ class Survey:
         self.licences: Counter[str] = Counter()
         self.left: dict[str, None] = {}
         self.first_fault: DataError | None = None
+        self.foreign = False
+        """Whether a row that was read holds a letter beyond ASCII."""
 
     def take(self, split: Split, watch: Watch | None) -> None:
         """All rows of a split."""
@@ -133,6 +135,7 @@ class Survey:
     def _look_at(self, record: Record, seen: Seen) -> None:
         self.usable += 1
         told = text_of(record)
+        self.foreign = self.foreign or not told.isascii()
         seen.whole.add(f"{told}\0{record.label}" if isinstance(record, Labelled) else told)
         seen.inputs.add(input_of(record))
         seen.answers.add(answer_of(record))

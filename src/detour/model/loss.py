@@ -187,13 +187,16 @@ class _FrozenHead(torch.autograd.Function):
         gradient = torch.empty_like(rows) if needed else None
         total = torch.zeros((), dtype=torch.float32, device=rows.device)
         for start in range(0, len(rows), chunk):
-            part = rows[start : start + chunk].detach().requires_grad_(needed)
-            with torch.set_grad_enabled(needed):
+            own = slice(start, start + chunk)
+            if gradient is None:
+                total += _summed(rows[own], head, wanted[own])
+                continue
+            part = rows[own].detach().requires_grad_()
+            with torch.enable_grad():
                 logits = head(part)
-            total += to_gradient_(logits.detach(), wanted[start : start + chunk])
-            if gradient is not None:
-                into = gradient[start : start + chunk]
-                into.copy_(torch.autograd.grad(logits, part, logits.detach())[0])
+            total += to_gradient_(logits.detach(), wanted[own])
+            gradient[own] = torch.autograd.grad(logits, part, logits.detach())[0]
+            del logits  # with its graph, before the next chunk's are made
         ctx.gradient = gradient
         return total
 

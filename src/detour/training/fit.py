@@ -2,8 +2,8 @@
 
 Decided before the first step by the formulas of `estimate.memory`: all rows at once where they fit,
 else fewer of them, else one whose layers are computed again in the backward (a third more work, so
-it comes last). A CPU gains nothing from many tokens at once, and page by page memory costs time
-there: it takes no more than fill `WORKING` bytes. Where memory runs out all the same, the next of
+it comes last). A CPU gains nothing from many tokens at once: the training of an adapter takes there
+about as many as fill `WORKING` bytes. Where memory runs out all the same, the next of
 these is taken. None of it changes a gradient but for rounding. Knows sizes, settings and free
 bytes; knows no steps.
 """
@@ -68,6 +68,7 @@ class Fit:
         self._may_recompute = recomputes and config.checkpointing is None
         self.rows = rows
         self.tokens: int | None = None
+        self._together = 0  # rows of the largest part so far
         self.again = again
         self.judged = judged
         self.prefix: bool | None = None
@@ -76,13 +77,17 @@ class Fit:
 
     def parts(self, batch: Batch) -> list[Batch]:
         """What of a step's rows runs at once, part by part."""
-        return batch.parts(self.rows, self.tokens)
+        found = batch.parts(self.rows, self.tokens)
+        self._together = max(self._together, *(len(part.ids) for part in found))
+        return found
 
     def less(self) -> Text | None:
         """Take half of the rows at once, or compute layers again; None where nothing is left."""
+        if self._together:
+            self.rows = min(self.rows, self._together)  # no more ran, for their tokens
         if self._may_split and self.rows > 1:
             self.rows = -(-self.rows // 2)
-            self.tokens = self.tokens and -(-self.tokens // 2)
+            self._together = self.rows
             if self.rows == 1:
                 return text("the memory is full: one row at once from here")
             return text("the memory is full: {rows} rows at once from here", rows=self.rows)
@@ -203,14 +208,14 @@ class _Need:
         """Tokens of which a step's parts are made."""
 
     def tokens_in(self, size: float) -> int:
-        """Tokens whose activations are no more than so many bytes, and no fewer than `FEWEST`."""
+        """Tokens whose activations take about so many bytes, and no fewer than `FEWEST`."""
         thousand = activations(self._sizes, self._method, self._number, Layout(1, 1000))
         return max(FEWEST, int(1000 * size / thousand))
 
     def __call__(self, lengths: Sequence[int], rows: int, again: bool) -> float:
         """At most, with so many of the longest rows at once."""
         tokens = self._tokens(lengths, rows)
-        if self.at_once:
+        if self.at_once and self._packs:
             tokens = min(tokens, max(self.at_once, max(lengths, default=0)))
         layout = Layout(1, tokens, again)
         told = memory(self._sizes, self._method, self._number, layout, 0.0, self._slack)

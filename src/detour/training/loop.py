@@ -301,8 +301,8 @@ class _Learner:
     def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
         """What of a batch this process runs, and how much each part counts.
 
-        All processes of a team run as many parts: where the base is spread over them, they gather
-        its layers together. Who has fewer rows runs a single token more, for nothing.
+        Where the base is spread over a team, all its processes run as many parts, for they gather
+        its layers together: who has fewer rows runs a single token more, for nothing.
         """
         if self.team.size == 1:
             return [(part, 1.0) for part in self.fit.parts(batch)]

@@ -208,3 +208,8 @@ def test_a_folder_of_two_encodings_is_read_in_one_go(tmp_path: Path) -> None:
     texts = [row.record.text for name in ("old", "new") for row in read(tmp_path / f"{name}.txt")
              if isinstance(row, Row)]  # fmt: skip
     assert texts == [told, told]
+    japanese = "日本語の文章をここに書きます。" * 5
+    (tmp_path / "a.txt").write_bytes(japanese.encode("iso2022_jp"))
+    (row,) = documents.reader_of(in_characters(400), "iso2022_jp")(tmp_path / "a.txt")
+    assert isinstance(row, Row)
+    assert row.record.prompt == japanese

@@ -83,9 +83,11 @@ def _told(path: Path, encoding: str) -> str:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Whether its bytes can be nothing else: other encodings hardly ever make UTF-8 by chance."""
+    """Whether its bytes can hardly be anything else: those of other encodings beyond ASCII do not
+    make UTF-8 by chance, and some encodings make ASCII of everything.
+    """
     raw = path.read_bytes()
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in raw:
+    if raw.isascii() or raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in raw:
         return False
     try:
         raw.decode("utf-8")

@@ -24,8 +24,9 @@ f is the share of the layers from the lowest adapted one on. Two norms a layer k
 float32. K₁ is the K of the largest block, whose gradients are formed in the backward, when the
 head's are gone; V is the vocabulary. Fused attention keeps no scores (Dao et al. 2022,
 arXiv:2205.14135). The head sees 1,024 tokens at a time, whose logits become their gradient in
-place, few rows at a time in float32. Elsewhere 12 V T bytes usually exist at once: the logits of
-all T tokens, their softmax and its gradient, in float32. "Other" has also what the allocator holds
+place, few rows at a time in float32; of a head that learns, or whose logits are capped, they are 12
+V bytes a token: themselves, their softmax and its gradient. Elsewhere these of all T tokens usually
+exist at once. "Other" has also what the allocator holds
 besides, a share of the activations that depends on the machine.
 
 Over several devices weights, gradients and optimiser are split evenly (FSDP, ZeRO-3), and two
@@ -134,7 +135,9 @@ def weight_bytes(sizes: Sizes, method: Method, number: int) -> float:
 def activations(sizes: Sizes, method: Method, number: int, layout: Layout) -> float:
     """Bytes that the forward leaves for the backward, and what the backward needs to work."""
     tokens = layout.rows * layout.tokens
-    head = logits(sizes, number, min(tokens, CHUNK))
+    seen = min(tokens, CHUNK)
+    in_place = sizes.plain_head and method != "full"
+    head = logits(sizes, number, seen) if in_place else logits_elsewhere(sizes, seen)
     block = number * sizes.kept_most * tokens
     hidden = number * sizes.width * tokens
     if layout.checkpointing:

@@ -31,6 +31,7 @@ class Sizes:
         kept: numbers that a token leaves in all layers for the backward.
         kept_most: of them in one block, at most.
         vocabulary: rows of the head.
+        plain_head: no adapter acts on the head, and its logits are not capped.
     """
 
     parameters: int
@@ -43,6 +44,7 @@ class Sizes:
     kept: float
     kept_most: float
     vocabulary: int
+    plain_head: bool = True
 
 
 def adapted_layers(base: Slotted, config: TrainConfig) -> dict[str, int]:
@@ -90,7 +92,13 @@ def sizes_of(blueprint: Blueprint, config: TrainConfig) -> Sizes:
         kept=sum(kept.values()),
         kept_most=max(kept.values(), default=0.0),
         vocabulary=head_size // width if head else 0,
+        plain_head=head not in adapted and not _is_capped(blueprint),
     )
+
+
+def _is_capped(blueprint: Blueprint) -> bool:
+    config = blueprint.model.config.get_text_config()
+    return bool(getattr(config, "final_logit_softcapping", None))
 
 
 def _block_of(name: str) -> str:
