@@ -105,6 +105,10 @@ class Near:
             self._keep(told, answer, sketched)
         return found
 
+    def add(self, told: str, answer: str = "") -> None:
+        """Keep this one too, whatever it resembles."""
+        self._keep(told, answer, self._sketch(self._own(told)))
+
     def _near(self, own: frozenset[str], answer: str, place: int) -> bool:
         text, answered = self._texts[place]
         other = self._own(text)  # made anew: kept, they take a gigabyte

@@ -107,7 +107,8 @@ def _leaders(inputs: Sequence[str], teller: Teller | None) -> dict[str, str]:
         return alone
     leader: dict[str, str] = {}
     for told in inputs:
-        like = near.like(told, keep=True)
+        like = near.like(told)
+        near.add(told)  # whether or not: what resembles a paraphrase is one too
         leader[told] = told if like is None else leader[inputs[like]]
     sizes = Counter(leader.values())
     templates = {told for told, size in sizes.items() if size > TEMPLATE}
