@@ -14,6 +14,7 @@ import click
 
 from detour.cli.chain_check import command as check
 from detour.cli.chain_consolidate import command as consolidate
+from detour.cli.chain_consolidate import parts_of
 from detour.cli.chain_measure import command as measure
 from detour.cli.chain_stress import command as stress
 from detour.cli.chain_train import command as train
@@ -293,12 +294,8 @@ def _described(
     config: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
 ) -> Adapter:
-    parts = [
-        {"name": term.adapter.name, "weight": term.weight, "digest": term.adapter.digest()}
-        for term in chain.terms
-    ]
     card = adapter.card.with_(
-        config={"chain": chain.text, "parts": parts, **(config or {})},
+        config={"chain": chain.text, "parts": parts_of(chain), **(config or {})},
         metrics=metrics or {},
         created=datetime.now(UTC).date().isoformat(),
     )

@@ -118,16 +118,20 @@ def command(
     say(t("Try: {call}", call=f'detour ask "…" --chain {in_a_chain(path)} --base {base_name}'))
 
 
-def _described(adapter: Adapter, chain: Chain) -> Adapter:
-    """With its parts on its card; fictional if one of them is."""
-    card = adapter.card
-    parts = [
+def parts_of(chain: Chain) -> list[dict[str, Any]]:
+    """The adapters of a chain as a card names them."""
+    return [
         {"name": term.adapter.name, "weight": term.weight, "digest": term.adapter.digest()}
         for term in chain.terms
     ]
+
+
+def _described(adapter: Adapter, chain: Chain) -> Adapter:
+    """With its parts on its card; fictional if one of them is."""
+    card = adapter.card
     return adapter.with_(
         card=card.with_(
-            config={**card.config, "chain": chain.text, "parts": parts},
+            config={**card.config, "chain": chain.text, "parts": parts_of(chain)},
             fictional=card.fictional or any(term.adapter.card.fictional for term in chain.terms),
         )
     )

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from detour.errors import DataError
 from detour.evaluate.steer_report import as_clause
 from detour.language.catalogue import text
-from detour.measure.statistics import Figure, resampled, wilson
+from detour.measure.statistics import Figure, wilson
 from detour.model.base import AnyChain, Base
 from detour.model.examples import Example, read_text
 from detour.model.likelihood import log_likelihoods
@@ -32,7 +32,6 @@ from detour.model.rows import Encoded, encode
 from detour.training.material import tokenizer_of
 
 SCORES: Final = ("ES", "PS", "NS")
-DRAWS = 2000
 Asked = Callable[[str, str], Encoded]
 """A prompt and an object behind it, as ids; the object's are marked."""
 
@@ -212,11 +211,11 @@ def _figures(found: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
             share = fmean(values)
             told[name] = Figure(share, *wilson(share, len(values)), len(values))
     if len(told) == len(SCORES):
-        told["S"] = resampled(list(found), _together, DRAWS)
+        each = list(told.values())
+        told["S"] = Figure(
+            harmonic_mean([one.value for one in each]),
+            harmonic_mean([one.low for one in each]),  # wider than need be: all three low at once
+            harmonic_mean([one.high for one in each]),
+            min(one.n for one in each),
+        )
     return told
-
-
-def _together(found: Sequence[Mapping[str, float]]) -> float:
-    """The harmonic mean of the three scores' means; NaN where a draw has none of one."""
-    means = [[one[name] for one in found if name in one] for name in SCORES]
-    return harmonic_mean([fmean(values) for values in means]) if all(means) else float("nan")
