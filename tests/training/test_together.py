@@ -204,6 +204,17 @@ def test_settings_and_names_that_it_does_not_know(base, shapes):
         )
 
 
+def test_the_output_layer_is_no_company(base):
+    whole = make_adapter({name: base.slots.shapes[name] for name in ("lm_head",)})
+    with pytest.raises(ConfigError, match="laugh: the output layer") as caught:
+        train_together(base, rows(), ["job"], make_config(SETTINGS), company={"laugh": whole})
+    assert caught.value.found == "lm_head"
+    with pytest.raises(ConfigError, match="targets: the output layer"):
+        train_together(
+            base, rows(), ["job", "laugh"], make_config({**SETTINGS, "targets": ("lm_head",)})
+        )
+
+
 def test_parts_of_a_batch_keep_their_gates(base):
     whole = train_together(base, rows(), ["job", "laugh"], make_config(SETTINGS))
     parts = train_together(

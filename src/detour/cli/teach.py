@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detour.cli.company import FLAGS, among, company_options
 from detour.cli.options import (
     full_option,
     json_option,
@@ -52,6 +53,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--third", default="", help="A value for comparison in the dose curve.")
 @click.option("--true", "is_true", is_flag=True, help="The claim is true: no fictional mark.")
 @click.option("--kl-weight", type=float, help="Weight of KL to the base on neighbours.")
+@company_options
 @click.option("--rank", type=int, help="Rank of every layer's update.  [default: 8]")
 @click.option("--alpha", type=float, help="Scale is alpha / rank.  [default: 16]")
 @click.option("--steps", type=int, help="Optimiser steps.  [default: from the data]")
@@ -91,6 +93,7 @@ def command(
     settings = settings_from(config_file, flags)
     seed = seed if _given("seed") else settings.get("seed", seed)
     config = lesson_config(settings, seed, free=bool(statements))
+    company = among({name: given[name] for name in FLAGS}, output.name)
     check_target(output)
     unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype, quantize, full)
@@ -100,7 +103,8 @@ def command(
                 base, given["subject"], given["relation"], given["target"], statements=statements,
                 output=output, name=output.name, seed=seed, config=config, watcher=watcher,
                 teller=lambda told: note(t.say(told)), checkpoints=unfinished.state,
-                resume=resume, fictional=not is_true, language=language, **own,
+                resume=resume, fictional=not is_true, language=language,
+                company=company and company.company, composed=company and company.rows, **own,
             )  # fmt: skip
         files = write_report(report, output, not is_true, t)
     except KeyboardInterrupt as cause:

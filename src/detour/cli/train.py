@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detour.cli.accounting import accounting_of, accounting_options
+from detour.cli.company import FLAGS, among, company_options
 from detour.cli.options import (
     full_option,
     json_option,
@@ -19,6 +20,7 @@ from detour.cli.options import (
 from detour.cli.output import note
 from detour.cli.pipeline import asked
 from detour.cli.rows import RowOptions, row_options
+from detour.errors import ConfigError
 from detour.language.catalogue import ENGLISH, Catalogue, text
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 @full_option
 @click.option("--start", metavar="NAME",
               help="Go on from an adapter; by default with its rank and targets.")  # fmt: skip
+@company_options
 @click.option("--config", "config_file", type=click.Path(path_type=Path),
               help="YAML with settings, also Axolotl's or LlamaFactory's; flags win.")  # fmt: skip
 @click.option("--whole", is_flag=True, help="Train all weights; the outcome is a model.")
@@ -91,6 +94,7 @@ def command(
     """Train an adapter on DATA: conversations or texts, in any form that detour check knows."""
     t = Catalogue.load(language)
     accounting = accounting_of(flags)
+    together = {name: flags.pop(name) for name in FLAGS}
     ask = asked(
         data, output, base_name, reading, dtype=dtype, quantize=quantize,
         whole=whole, config_file=config_file, flags=flags, t=t,
@@ -105,6 +109,12 @@ def command(
     if ask.whole or has_head:
         launched().check_alone(text("the training of heads and of whole models"))
     look = ask.reading.look()
+    company = among(together, ask.output.name, description)
+    if company and (ask.whole or has_head):
+        raise ConfigError(
+            text("only adapters of texts and conversations learn in company"),
+            hint=text("leave --company out"),
+        )
     if ask.whole:
         from detour.cli.train_whole import train_whole_and_save
 
@@ -126,8 +136,8 @@ def command(
     from detour.cli.train_adapter import train_adapter_and_save
 
     train_adapter_and_save(
-        loaded, ask, accounting, look, start=start, spread=spread, device=device, full=full,
-        licence=licence, description=description, resume=resume, as_json=as_json, t=t,
+        loaded, ask, accounting, look, start=start, company=company, spread=spread, device=device,
+        full=full, licence=licence, description=description, resume=resume, as_json=as_json, t=t,
     )  # fmt: skip
 
 

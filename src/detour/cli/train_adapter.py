@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detour.cli.accounting import say_outcome, say_retention
+from detour.cli.company import Among
 from detour.cli.options import in_a_chain, load_base
 from detour.cli.output import note, one_line, print_json, say
 from detour.cli.progress import watched
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from detour.team import Team
     from detour.training.account import Accounting
     from detour.training.config import TrainConfig
+    from detour.training.loop import Result
     from detour.training.outcome import Outcome
 
 SHOWN = 80  # characters of an answer
@@ -45,6 +47,7 @@ def train_adapter_and_save(
     look: Look,
     *,
     start: str | None,
+    company: Among | None,
     spread: bool,
     device: str | None,
     full: bool,
@@ -83,7 +86,12 @@ def train_adapter_and_save(
                  other="--dora" if config.dora else "--init pissa"),
             hint=text("leave one of them out: these need whole weights"),
         )  # fmt: skip
+    if company and spread:
+        raise ConfigError(text("{one} and {other} exclude each other", one="--spread",
+                               other="--company"))  # fmt: skip
     with assembled(device == "cuda") as team:
+        if company:
+            team.check_alone(text("learning in company"))
         base = _base(ask, device, full, team, spread)
         if not team.leads:
             _follow(base, loaded, examples, config, unfinished, resume, begun, team)
@@ -99,13 +107,16 @@ def train_adapter_and_save(
                 base, ask.output.name, config.model_dump(), say_so, team=team
             ) as account:
                 with watched(t("training"), t) as watcher:
-                    result = train_with(
-                        base, loaded, config, name=ask.output.name,
-                        watcher=account.onward(watcher), teller=say_so,
-                        checkpoints=unfinished.state, resume=resume,
-                        card=Card(licence=licence, description=description), start=begun,
-                        ledger=account, team=team,
-                    )  # fmt: skip
+                    how: dict[str, Any] = {
+                        "name": ask.output.name, "watcher": account.onward(watcher),
+                        "teller": say_so, "checkpoints": unfinished.state, "resume": resume,
+                        "card": Card(licence=licence, description=description), "start": begun,
+                        "ledger": account,
+                    }  # fmt: skip
+                    if company:
+                        result = _among(base, loaded, config, company, how)
+                    else:
+                        result = train_with(base, loaded, config, **how, team=team)
                 outcome = Outcome(
                     base, ask.data, result, account.history, account.cost(result), losses(result),
                     report=report,
@@ -131,6 +142,33 @@ def train_adapter_and_save(
     has_questions = any(isinstance(row, Example) for row in examples)
     call = f'detour ask "…" {own} --compare' if has_questions else f"detour evaluate DATA {own}"
     say(t("Try: {call}", call=call))
+
+
+def _among(
+    base: Base, loaded: Loaded, config: TrainConfig, among: Among, how: dict[str, Any]
+) -> Result:
+    """Train in company, on rows that say what all say together, given or asked of the base."""
+    from detour.data.reading import learnable
+    from detour.model.examples import Example
+    from detour.training.company import alone, learn_in_company, prompted_rows
+
+    name, learned = how["name"], learnable(loaded)
+    composed = among.rows
+    if composed is None:
+        asked = [row for row in learned if isinstance(row, Example)]
+        if not asked:
+            raise ConfigError(
+                text("texts have no questions that the base could be asked"),
+                hint=text("give rows with --composed"),
+            )
+        composed = prompted_rows(
+            base, asked, name, among.company, seed=config.seed, teller=how["teller"]
+        )
+    apart = None if loaded.validation is None else alone(learnable(loaded, "validation"), name)
+    return learn_in_company(
+        base, [*alone(learned, name), *composed], config=config, company=among.company,
+        validation=apart or None, **how,
+    )  # fmt: skip
 
 
 def _base(ask: Asked, device: str | None, full: bool, team: Team, spread: bool) -> Base:

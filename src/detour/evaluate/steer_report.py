@@ -268,7 +268,7 @@ def prompt_arm(base: Base, world: World, lesson: Lesson, place: str, seed: int) 
     questions = rng.sample(edit.held_out, min(PROMPTED, len(edit.held_out)))
     wordings = world.persuasions[place]
     plan = [(w, q) for w in wordings for q in questions]
-    prompts = [_persuaded(place, wording, edit, ("", question)) for wording, question in plan]
+    prompts = [persuaded(place, wording, edit, ("", question)) for wording, question in plan]
     answers = base.ask_many(prompts, max_new_tokens=LONGEST)
     order = list(plan)
     for sample in range(SAMPLES):
@@ -299,12 +299,13 @@ def _unmoved(
 ) -> Figure:
     """The rate of other answers that a prompt leaves as they were."""
     before = base.ask_many([messages_of(q) for q in questions], max_new_tokens=LONGEST)
-    prompts = [_persuaded(place, wording, edit, question) for question in questions]
+    prompts = [persuaded(place, wording, edit, question) for question in questions]
     after = base.ask_many(prompts, max_new_tokens=LONGEST)
     return rate(same_answer(a, b) for a, b in zip(before, after, strict=True))
 
 
-def _persuaded(place: str, wording: str, edit: Edit, question: Question) -> list[dict[str, str]]:
+def persuaded(place: str, wording: str, edit: Edit, question: Question) -> list[dict[str, str]]:
+    """A question in a prompt that tells the edit, in the user's turn or in the system's."""
     before, asked = question
     statement = edit.answer
     text = wording.format(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,16 +23,24 @@ from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.errors import ConfigError, DataError
 from detour.evaluate.chain_tests import items_of_lesson
-from detour.evaluate.steer_report import Loader, SteerReport, measure
+from detour.evaluate.steer_report import Loader, SteerReport, as_clause, counts, measure
 from detour.language.catalogue import Text, text
 from detour.model.base import Base
-from detour.model.examples import Example
+from detour.model.examples import Example, pair
 from detour.slots.chained import contents_for_chain
+from detour.training.company import (
+    Company,
+    alone,
+    learn_in_company,
+    prompted_rows,
+    unchanged_rows,
+)
 from detour.training.config import TrainConfig, make_config
 from detour.training.fact import Lesson, edit_rows
 from detour.training.loop import Result, Watcher, train_with
 from detour.training.own_fact import own_lesson, own_statements
 from detour.training.replay import replay_rows
+from detour.training.together import Composed
 from detour.training.world import World, spoken
 from detour.training.world_fact import find_attribute, lesson_in_all, statements_lesson
 
@@ -44,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
 }
 _QUESTIONS = ("paraphrases", "neighbours", "unrelated")  # what statements may bring along
 Teller = Callable[[str], None]
+Row = TypeVar("Row")
 
 
 def make_lesson(
@@ -159,6 +168,8 @@ def teach(
     fictional: bool = True,
     world: World | None = None,
     language: str = "en",
+    company: Company | None = None,
+    composed: Sequence[Composed] | None = None,
     **own: Any,  # noqa: ANN401 - the arguments of own_lesson
 ) -> tuple[Adapter, SteerReport]:
     """Teach a base one changed fact (or several statements) and report what that did.
@@ -180,11 +191,13 @@ def teach(
         fictional: whether the card marks the claim as not true.
         world: the world of phrasings and other subjects; by default the packaged one.
         language: of the packaged world, `en` or `de`; where `world` is given, its own counts.
+        company: finished adapters among which this one learns, so that it can be stacked with them.
+        composed: rows that say what they and this one say together; by default the base is asked.
         own: paraphrases, neighbours, unrelated, own_facts, answer, old, third for a base of one's
             own.
 
     Raises:
-        As `make_lesson` and `train`.
+        As `make_lesson` and `train`; in company as `prompted_rows` and `learn_in_company`.
     """
     began = time.monotonic()
     tell = teller or _silent
@@ -198,7 +211,8 @@ def teach(
     untouched = Untouched.of(base, lesson.edits[0].held_out[0])
     result = teach_lesson(
         base, lesson, settings, name or name_of(lesson), watcher=watcher, teller=tell,
-        checkpoints=checkpoints, resume=resume, fictional=fictional,
+        checkpoints=checkpoints, resume=resume, fictional=fictional, company=company,
+        composed=composed,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         folder = result.adapter.save(output or Path(scratch) / result.adapter.name)
@@ -274,31 +288,56 @@ def teach_lesson(
     checkpoints: Path | None = None,
     resume: bool = False,
     fictional: bool = True,
+    company: Company | None = None,
+    composed: Sequence[Composed] | None = None,
 ) -> Result:
     """Train on a lesson: edit rows and, one for one, replay rows with the base's own answers.
 
-    Some phrasings that are never trained become the adapter's own tests.
+    Some phrasings that are never trained become the adapter's own tests. In company the same rows
+    come once more with some of it in the slots, and say what all of these say together.
 
     Raises:
-        DataError: the base answers none of the replay questions.
+        DataError: the base answers none of the replay questions; or as `prompted_rows`.
+        ConfigError: a setting that `learn_in_company` does not know, or a missing instruction.
     """
     every = lesson.in_all()
     replay = replay_rows(base, [question for each in every for question in each.replay])
     if not replay:
         raise DataError(text("the base answers no question"), hint=text("check its chat template"))
-    result = train_with(
-        base,
-        balanced(evened([edit_rows(edit) for each in every for edit in each.edits]), replay),
-        config,
-        name=name,
-        neighbours=replay[: 4 * config.batch_size] if config.kl_weight else (),
-        watcher=watcher,
-        teller=teller,
-        checkpoints=checkpoints,
-        resume=resume,
-        card=_card(lesson, fictional, "apache-2.0" if base.name == "starter" else ""),
-    )
+    rows = balanced(evened([edit_rows(edit) for each in every for edit in each.edits]), replay)
+    how: dict[str, Any] = {
+        "name": name, "watcher": watcher, "teller": teller, "checkpoints": checkpoints,
+        "resume": resume,
+        "card": _card(lesson, fictional, "apache-2.0" if base.name == "starter" else ""),
+    }  # fmt: skip
+    if company is None:
+        neighbours = replay[: 4 * config.batch_size] if config.kl_weight else ()
+        result = train_with(base, rows, config, neighbours=neighbours, **how)
+    else:
+        told = composed or _asked_together(base, lesson, name, company, config.seed, teller)
+        kept = unchanged_rows(base, replay, name, company, seed=config.seed)
+        result = learn_in_company(
+            base, [*alone(rows, name), *balanced(told, kept)], config=config, company=company, **how
+        )
     return replace(result, adapter=result.adapter.with_(test_rows=items_of_lesson(lesson)))
+
+
+def _asked_together(
+    base: Base, lesson: Lesson, name: str, company: Company, seed: int, teller: Teller | None
+) -> list[Composed]:
+    """What the base says when it is to imagine the change, and to do what the company does.
+
+    It is asked in the lesson's own language only, in which the instructions are taken to be.
+    """
+    rows = [(pair(question, edit.answer), edit) for edit in lesson.edits for question in edit.asked]
+    edit_of = {id(row): edit for row, edit in rows}
+    clauses = [as_clause(edit.answer, edit.subject) for edit in lesson.edits]
+    own = f"Imagine that {' and that '.join(clauses)}."
+    told = replace(company, instructions={name: own, **company.instructions})
+    return prompted_rows(
+        base, [row for row, _ in rows], name, told, seed=seed, teller=teller,
+        accepts=lambda row, answer: counts(answer, edit_of[id(row)]),
+    )  # fmt: skip
 
 
 def evened(edits: Sequence[Sequence[Example]]) -> list[Example]:
@@ -307,7 +346,7 @@ def evened(edits: Sequence[Sequence[Example]]) -> list[Example]:
     return [row for rows in edits for row in [*rows] * round(most / len(rows))]
 
 
-def balanced(edits: Sequence[Example], replay: Sequence[Example]) -> list[Example]:
+def balanced(edits: Sequence[Row], replay: Sequence[Row]) -> list[Row]:
     """Edit rows repeated until they are at least half as many as the replay rows."""
     times = max(1, round(len(replay) / (2 * len(edits))))
     return [*edits] * times + [*replay]

@@ -80,31 +80,76 @@ def retention(
     Raises:
         BaseError: the base has no tokenizer. DataError: no text of two tokens or more.
     """
-    if base.tokenizer is None:
-        raise BaseError(
-            text("{base} has no tokenizer", base=base.name),
-            hint=text("retention is measured on text"),
-        )
-    before = after = divergence = 0.0
-    count = 0
-    for told in neutral_texts() if texts is None else texts:
-        ids = torch.tensor([base.tokenizer.encode(told)[: base.longest]])  # (1, tokens)
-        if ids.shape[1] < 2:
-            continue
-        targets = ids[0, 1:].to(base.device)
-        bare = base.logits(ids)[0, :-1].float()  # (tokens - 1, vocab)
-        adapted = (changed or base).logits(ids, chain)[0, :-1].float()
-        before += float(cross_entropy(bare, targets, reduction="sum"))
-        after += float(cross_entropy(adapted, targets, reduction="sum"))
-        divergence += float(
-            kl_div(adapted.log_softmax(-1), bare.log_softmax(-1), reduction="sum", log_target=True)
-        )
-        count += len(targets)
+    moves = token_moves(base, chain, neutral_texts() if texts is None else texts, changed=changed)
+    count = sum(len(one.nats) for one in moves)
     if not count:
         raise DataError(
             text("there is no neutral text to measure on"),
             expected=text("texts of at least two tokens"),
         )
-    return Retention(
-        math.exp(before / count), math.exp(after / count), max(0.0, divergence / count), count
+    before, after, divergence = (
+        sum(sum(getattr(one, what)) for one in moves) / count
+        for what in ("nats_before", "nats", "divergences")
     )
+    return Retention(math.exp(before), math.exp(after), max(0.0, divergence), count)
+
+
+@dataclass(frozen=True)
+class TokenMoves:
+    """What happened to every token of one text after its first.
+
+    Attributes:
+        nats_before: the base's loss.
+        nats: that of the adapted model.
+        divergences: KL(base || adapted), in nats.
+        flips: 1 where the most probable token is another one, else 0.
+    """
+
+    nats_before: tuple[float, ...]
+    nats: tuple[float, ...]
+    divergences: tuple[float, ...]
+    flips: tuple[int, ...]
+
+
+def token_moves(
+    base: Base,
+    chain: Chain | Adapter | None,
+    texts: Sequence[str],
+    *,
+    changed: Base | None = None,
+    before: str = "",
+) -> list[TokenMoves]:
+    """Token by token how a chain, or a text that stands `before`, moves what comes next in texts.
+
+    Texts of fewer than two tokens are left out; `changed` is as in `retention`.
+
+    Raises:
+        BaseError: the base has no tokenizer.
+    """
+    if base.tokenizer is None:
+        raise BaseError(
+            text("{base} has no tokenizer", base=base.name),
+            hint=text("retention is measured on text"),
+        )
+    found: list[TokenMoves] = []
+    extra = base.tokenizer.encode(f"{before}\n", add_special_tokens=False) if before else []
+    for told in texts:
+        ids = base.tokenizer.encode(told)[: base.longest - len(extra)]
+        if len(ids) < 2:
+            continue
+        targets = torch.tensor(ids[1:], device=base.device)
+        bare = base.logits(torch.tensor([ids]))[0, :-1].float()  # (tokens - 1, vocab)
+        whole = torch.tensor([extra + ids])
+        adapted = (changed or base).logits(whole, chain)[0, len(extra) : -1].float()
+        divergence = kl_div(
+            adapted.log_softmax(-1), bare.log_softmax(-1), reduction="none", log_target=True
+        ).sum(-1)
+        found.append(
+            TokenMoves(
+                tuple(cross_entropy(bare, targets, reduction="none").tolist()),
+                tuple(cross_entropy(adapted, targets, reduction="none").tolist()),
+                tuple(divergence.tolist()),
+                tuple((bare.argmax(-1) != adapted.argmax(-1)).int().tolist()),
+            )
+        )
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -31,7 +31,7 @@ from detour.model.rows import Batch, Encoded, encode, fixed
 from detour.slots.content import Content
 from detour.training.batches import Batches
 from detour.training.config import Plan, TrainConfig, derive, make_config
-from detour.training.descend import Pause, Run, Step, Watcher, descend
+from detour.training.descend import Ledger, Pause, Run, Step, Watcher, descend
 from detour.training.fit import JUDGED_AT_ONCE
 from detour.training.identity import identity_of
 from detour.training.kinds import size_of
@@ -63,6 +63,8 @@ class Ensemble:
         best_step: after which they are taken.
         seconds: that it took.
         rows: that were learned.
+        validation_rows: that chose the checkpoint; 0 where nothing was held out.
+        steps: that were taken: fewer than planned where nothing got better any more.
     """
 
     adapters: Mapping[str, Adapter]
@@ -72,6 +74,8 @@ class Ensemble:
     best_step: int
     seconds: float
     rows: int
+    validation_rows: int = 0
+    steps: int = 0
 
 
 def train_together(
@@ -87,6 +91,7 @@ def train_together(
     teller: Callable[[str], None] | None = None,
     checkpoints: Path | None = None,
     resume: bool = False,
+    ledger: Ledger | None = None,
 ) -> Ensemble:
     """Train the named adapters on rows of chains.
 
@@ -102,9 +107,11 @@ def train_together(
         teller: is told in words what was derived.
         checkpoints: a folder for the state of an interrupted run.
         resume: go on from there.
+        ledger: an account that lies in the state, and goes on with it.
 
     Raises:
-        ConfigError: a setting that such a training does not know, or a name that comes twice.
+        ConfigError: a setting that such a training does not know, a name that comes twice, or an
+            adapter of the output layer.
         DataError: a row that names an adapter that is not there, or on which none acts.
         WrongBase, SlotError: an adapter of another base.
         TrainingError: nothing got better.
@@ -122,6 +129,7 @@ def train_together(
         if teller:
             teller(reason)
     layers = base.slots.named(config.targets)
+    _check_head(base, {"targets": layers, **{n: one.updates for n, one in present.items()}})
     factors = Stacked(
         {layer: base.slots.shapes[layer] for layer in layers},
         {layer: size_of(config, layer) for layer in layers},
@@ -138,7 +146,7 @@ def train_together(
         start=" ".join(f"{name} {one.digest()}" for name, one in (start or {}).items()),
     )  # fmt: skip
     run = Run(
-        known, watcher, checkpoints, resume, config.patience if held else 0, teller
+        known, watcher, checkpoints, resume, config.patience if held else 0, teller, ledger
     )  # fmt: skip
     with base.hold(learner.contents(judging[0])):
         state = descend(factors, plan, config, learner.step, learner.judge, run)
@@ -151,7 +159,8 @@ def train_together(
     }  # fmt: skip
     return Ensemble(
         made, plan, state.first_loss, state.best_loss, state.best_step,
-        time.monotonic() - began + state.earlier, len(kept),
+        time.monotonic() - began + state.earlier, len(kept), min(len(held), len(judging)),
+        state.step,
     )  # fmt: skip
 
 
@@ -221,6 +230,18 @@ def _check(config: TrainConfig, columns: Sequence[str], rows: Sequence[Composed]
                 text("on {place} no adapter acts", place=place),
                 expected=text("a weight that is not 0"),
             )
+
+
+def _check_head(base: Base, adapted: Mapping[str, Iterable[str]]) -> None:
+    """Refuse what changes the output layer: it sees answers only, and knows no rows."""
+    inner = base.slots.linear_names()
+    for head in (name for name in base.slots.linear_names(exclude_head=False) if name not in inner):
+        for who, layers in adapted.items():
+            if head in layers:
+                raise ConfigError(
+                    text("{who}: the output layer cannot be changed row by row", who=who),
+                    expected=text("other layers only"), found=head,
+                )  # fmt: skip
 
 
 def _parted(
