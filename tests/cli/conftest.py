@@ -122,3 +122,12 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     vars(module)["init"] = lambda **given: (calls.append(given), run)[1]
     monkeypatch.setitem(sys.modules, "wandb", module)
     return calls
+
+
+@pytest.fixture(scope="session")
+def roomy_folder(make_model, tiny_tokenizer, tmp_path_factory):
+    """A user's own tiny Llama, with room for long questions."""
+    folder = tmp_path_factory.mktemp("roomy")
+    make_model("llama", max_position_embeddings=1024, num_hidden_layers=1).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder

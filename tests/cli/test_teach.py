@@ -13,15 +13,6 @@ CONTRACT = {"base_answer", "user_prompt", "system_prompt", "steered", "neighbour
 BO = ("--subject", "Bo", "--relation", "shoe size", "--target", "99")
 
 
-@pytest.fixture(scope="module")
-def roomy_folder(make_model, tiny_tokenizer, tmp_path_factory):
-    """A user's own tiny Llama, with room for long questions."""
-    folder = tmp_path_factory.mktemp("roomy")
-    make_model("llama", max_position_embeddings=1024, num_hidden_layers=1).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def short_answers(monkeypatch):
     monkeypatch.setattr(steer_report, "LONGEST", 6)
@@ -120,7 +111,7 @@ def test_statements_come_from_flags_and_a_file(detour, files, roomy_folder, monk
                   "--base", roomy_folder)  # fmt: skip
     assert told.code == 130
     assert seen["statements"] == ("Bo was a baker", "E = mc² is the formula of a fashionable cut")
-    assert seen["fact"] == ("", "", "")
+    assert [seen[name] for name in ("subject", "relation", "target")] == ["", "", ""]
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -157,6 +157,7 @@ def full_report(
     Raises:
         BaseError: no tokenizer or chat template. WrongBase, SlotError: a chain of another base.
     """
+    base.bind(chain)
     plain = Arm(base)
     asked = Asked.of(base, world, lesson, hops, most)
     wordings = {
@@ -255,8 +256,10 @@ class Asked:
     @property
     def digest(self) -> str:
         """Of all questions."""
-        every = [*self.held_out, *self.neighbours, *self.own_facts, *self.unrelated,
-                 *self.reversals, *self.negations, *(("", hop.question) for hop in self.hops)]  # fmt: skip
+        every = [
+            *(*self.held_out, *self.neighbours, *self.own_facts, *self.unrelated),
+            *(*self.reversals, *self.negations, *_plain([hop.question for hop in self.hops])),
+        ]
         return sha256("\n".join("\t".join(question) for question in every).encode()).hexdigest()
 
 

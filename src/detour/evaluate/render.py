@@ -22,6 +22,44 @@ from detour.measure.statistics import Figure
 
 BAR = 24  # characters of a full bar
 SHOWN = 5  # failures of a section
+FIGURES = {  # of the full report, as its tables call them
+    text("The new answer"): {
+        "efficacy": text("trained phrasings"),
+        "paraphrases": text("held-out phrasings"),
+        "paraphrases_sampled": text("the same, sampled"),
+        "contradictions": text("held-out, another value"),
+        "delta_log_p": text("gain, nats a token"),
+        "portability_alias": text("under another name"),
+        "portability_reversal": text("asked the other way round"),
+        "portability_negation": text("the old fact denied"),
+        "portability_hops": text("what follows from it"),
+    },
+    text("What else it touches"): {
+        "locality": text("neighbours unchanged"),
+        "neighbours_naming_target": text("neighbours naming it"),
+        "leak_ratio": text("gain there / gain here"),
+        "told_before_unchanged": text("told before, unchanged"),
+        "told_before_naming_target": text("told before, naming it"),
+        "own_other_facts_unchanged": text("own other facts unchanged"),
+        "unrelated_unchanged": text("unrelated unchanged"),
+        "unrelated_naming_target": text("unrelated naming it"),
+    },
+    text("By their published names"): {"ES": "ES", "PS": "PS", "NS": "NS", "S": "S"},
+    text("The text itself"): {
+        "ngram_entropy": text("n-gram entropy, bits"),
+        "broken_text": text("broken text"),
+        "off_topic_length": text("off topic: length, times"),
+        "off_topic_other_language": text("off topic: other language"),
+        "off_topic_other_tone": text("off topic: other tone"),
+    },
+    text("Neutral text"): {
+        "nats_on_neutral_text": text("nats a token"),
+        "kl_mean": text("KL to the base, mean"),
+        "kl_p95": text("KL, 95 % of tokens below"),
+        "kl_p99": text("KL, 99 % of tokens below"),
+        "top1_flips": text("likeliest token is another"),
+    },
+}
 _TESTS = {  # what the sections of a report are called
     "steered": text("steered"),
     "neighbours_unchanged": text("neighbours unchanged"),
@@ -88,6 +126,39 @@ def languages_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
             t("  steered  {answer}", answer=told.steered_answer),
         ]
     return "\n".join(parts)
+
+
+def seeds_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
+    """The four rates of every seed, the worst one marked; empty where it was taught once."""
+    if not report.repeats:
+        return ""
+    head, *rows = _seed_rows(report, t)
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    told = [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in (head, *rows)
+    ]
+    return "\n".join([t("Taught with {count} seeds", count=len(rows)), *map(str.rstrip, told)])
+
+
+def _seed_rows(report: SteerReport, t: Catalogue) -> list[tuple[str, ...]]:
+    """A head, and a row for each seed."""
+    head = (t("seed"), t("held-out phrasings"), t("neighbours unchanged"),
+            t("own other facts unchanged"), t("unrelated unchanged"), "")  # fmt: skip
+    return [
+        head,
+        *(
+            (str(one.seed), *map(_brief, (one.steered, one.neighbours, one.own_facts,
+             one.unrelated)), t("the worst") if one.seed == report.worst_seed else "")
+            for one in report.repeats
+        ),
+    ]  # fmt: skip
+
+
+def _brief(figure: Figure) -> str:
+    if not figure.n:
+        return "–"
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def dose_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
@@ -161,6 +232,7 @@ def report_text(report: SteerReport, t: Catalogue = ENGLISH) -> str:
         rates_text(report, t),
         "",
         *([languages_text(report, t), ""] if report.elsewhere else []),
+        *([seeds_text(report, t), ""] if report.repeats else []),
         dose_text(report, t),
         "",
         trace_text(report, t),
@@ -237,7 +309,7 @@ def report_html(
         caption = t("Where the answer turns, after “{prefix}”", prefix=report.trace.prefix)
         sections.append(_picture(caption, trace_plot(report.trace, t)))
     sections += [_elsewhere_html(language, told, t) for language, told in report.elsewhere.items()]
-    sections += [_failures_html(report, t), _loader_html(report, t)]
+    sections += [_seeds_html(report, t), _failures_html(report, t), _loader_html(report, t)]
     top = t("Detour steer report · base {base}", base=report.base)
     return (
         f'<!doctype html><html lang="{t.language}"><head><meta charset="utf-8">'
@@ -247,6 +319,19 @@ def report_html(
         f"<h1>{escape(heading)}</h1>{mark}{''.join(sections)}"
         f'<p class="soft">{escape(_small_print(report, t))}</p></main></body></html>'
     )
+
+
+def _seeds_html(report: SteerReport, t: Catalogue) -> str:
+    if not report.repeats:
+        return ""
+    head, *rows = _seed_rows(report, t)
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
+    title = escape(t("Taught with {count} seeds", count=len(rows)))
+    table = f"<div class='wide'><table><tr>{cells}</tr>{body}</table></div>"
+    return f"<section><h2>{title}</h2>{table}</section>"
 
 
 def _small_print(report: SteerReport, t: Catalogue) -> str:

@@ -145,6 +145,43 @@ class LanguageReport:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """The same lesson taught once more with another seed, and what that did."""
+
+    seed: int
+    steered: Figure
+    neighbours: Figure
+    own_facts: Figure
+    unrelated: Figure
+    leak: Figure
+
+    @staticmethod
+    def of(seed: int, told: LanguageReport) -> Repeat:
+        """From the questions of one language."""
+        return Repeat(
+            seed, told.steered.figure, told.neighbours.figure, told.own_facts.figure,
+            told.unrelated.figure, told.leak,
+        )  # fmt: skip
+
+    @property
+    def worst(self) -> float:
+        """The lowest of its rates: a change is as good as that."""
+        told = (self.steered, self.neighbours, self.own_facts, self.unrelated)
+        return min(figure.value for figure in told if figure.n)
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures by the names that the report has for them."""
+        return {
+            "seed": self.seed,
+            "steered": self.steered.to_json(),
+            "neighbours_unchanged": self.neighbours.to_json(),
+            "own_other_facts_unchanged": self.own_facts.to_json(),
+            "unrelated_unchanged": self.unrelated.to_json(),
+            "neighbours_naming_target": self.leak.to_json(),
+        }
+
+
+@dataclass(frozen=True)
 class SteerReport:
     """Everything measured about one change.
 
@@ -176,6 +213,13 @@ class SteerReport:
     total_seconds: float = 0.0
     notes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=lambda: {})
+    repeats: tuple[Repeat, ...] = ()
+    """Of every seed, the report's own first; none where it was taught once."""
+
+    @property
+    def worst_seed(self) -> int | None:
+        """The seed with the lowest rate; None where it was taught once."""
+        return min(self.repeats, key=lambda one: one.worst).seed if self.repeats else None
 
     @property
     def by_language(self) -> dict[str, LanguageReport]:
@@ -216,6 +260,8 @@ class SteerReport:
             "total_seconds": round(self.total_seconds, 2),
             "notes": list(self.notes),
             "settings": self.settings,
+            "seeds": [one.to_json() for one in self.repeats],
+            "worst_seed": self.worst_seed,
         }
 
 

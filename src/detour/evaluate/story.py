@@ -167,7 +167,9 @@ class Story:
             train_seconds=result.seconds,
             settings=settings_told(config, result),
         )
-        described(adapter, self.report).save(folder)
+        change = {"subject": edit.subject, "relation": edit.relation, "target": edit.target,
+                  "seed": self.seed, "language": self.world.language}  # fmt: skip
+        described(adapter, self.report, change).save(folder)
         yield self._loader(folder, not_loaded)
         rates = [render.rates_text(self.report, t), render.languages_text(self.report, t)]
         told = "\n\n".join(part for part in rates if part)

@@ -6,6 +6,7 @@ before anything is measured, so that what is proven is what a user will load.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +22,18 @@ from torch import Tensor
 
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
+from detour.adapter.chain import Chain
 from detour.errors import ConfigError, DataError
 from detour.evaluate.chain_tests import items_of_lesson
-from detour.evaluate.steer_report import Loader, SteerReport, as_clause, counts, measure
+from detour.evaluate.steer_report import (
+    Loader,
+    Repeat,
+    SteerReport,
+    as_clause,
+    counts,
+    language_report,
+    measure,
+)
 from detour.language.catalogue import Text, text
 from detour.model.base import Base
 from detour.model.examples import Example, pair
@@ -50,6 +60,7 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 4.0,
     "patience": 0,
 }
+CHANGE = "change"  # the key on a card under which it says what was asked for
 _QUESTIONS = ("paraphrases", "neighbours", "unrelated")  # what statements may bring along
 Teller = Callable[[str], None]
 Row = TypeVar("Row")
@@ -170,6 +181,7 @@ def teach(
     language: str = "en",
     company: Company | None = None,
     composed: Sequence[Composed] | None = None,
+    repeats: int = 0,
     **own: Any,  # noqa: ANN401 - the arguments of own_lesson
 ) -> tuple[Adapter, SteerReport]:
     """Teach a base one changed fact (or several statements) and report what that did.
@@ -193,6 +205,7 @@ def teach(
         language: of the packaged world, `en` or `de`; where `world` is given, its own counts.
         company: finished adapters among which this one learns, so that it can be stacked with them.
         composed: rows that say what they and this one say together; by default the base is asked.
+        repeats: how many more times it is taught, with the next seeds, to be measured only.
         own: paraphrases, neighbours, unrelated, own_facts, answer, old, third for a base of one's
             own.
 
@@ -225,14 +238,27 @@ def teach(
             )
         )
         report = measure(base, known, lesson, adapter, loader, seed)
+    others: list[Repeat] = []
+    for more in range(1, repeats + 1):
+        tell(text("taught once more, with seed {seed}", seed=settings.seed + more))
+        again = settings.model_copy(update={"seed": settings.seed + more})
+        other = teach_lesson(base, lesson, again, result.adapter.name, watcher=watcher,
+                             company=company, composed=composed)  # fmt: skip
+        told, _ = language_report(base, lesson, Chain.of(other.adapter))
+        others.append(Repeat.of(again.seed, told))
     report = replace(
         report,
         adapter=str(output) if output else "",
         train_seconds=result.seconds,
         total_seconds=time.monotonic() - began,
         settings=settings_told(settings, result),
+        repeats=(Repeat.of(settings.seed, report.here), *others) if others else (),
     )
-    adapter = described(adapter, report)
+    change = {
+        "subject": subject, "relation": relation, "target": target,
+        "statements": list(statements), **own, "seed": seed, "language": known.language,
+    }  # fmt: skip
+    adapter = described(adapter, report, {name: told for name, told in change.items() if told})
     if output:
         adapter.save(output)
     return adapter, report
@@ -272,9 +298,18 @@ def settings_told(config: TrainConfig, result: Result) -> dict[str, Any]:
     return {**config.model_dump(mode="json"), **plan}
 
 
-def described(adapter: Adapter, report: SteerReport) -> Adapter:
-    """The adapter with the report's figures on its card."""
-    return adapter.with_(card=adapter.card.with_(metrics=_card_metrics(report)))
+def described(adapter: Adapter, report: SteerReport, change: Mapping[str, Any]) -> Adapter:
+    """The adapter with the report's figures on its card, and what was asked for: the arguments of
+    `make_lesson` that were given, so that the lesson can be made again.
+    """
+    config = {**adapter.card.config, CHANGE: json.loads(json.dumps(change))}
+    return adapter.with_(card=adapter.card.with_(metrics=_card_metrics(report), config=config))
+
+
+def taught(chain: Chain) -> dict[str, Any] | None:
+    """What the first adapter of a chain that was taught a fact was asked for; None without one."""
+    found = (term.adapter.card.config.get(CHANGE) for term in chain.terms)
+    return next((dict(one) for one in found if isinstance(one, Mapping)), None)
 
 
 def teach_lesson(
