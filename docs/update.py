@@ -33,6 +33,7 @@ FIGURE = {"value", "low", "high", "n"}
 GERMAN_VERBS = {
     "demo": "Ändert vor deinen Augen eine Tatsache und beweist es.",
     "ask": "Fragt ein Modell, mit oder ohne eine Kette von Adaptern.",
+    "probe": "Fragt untrainierte Modelle, was sie von einer Änderung schon wissen.",
     "teach": "Ändert eine Tatsache und misst, was sich sonst geändert hat.",
     "collect": "Macht Zeilen aus Dokumenten, Code oder Rückmeldungen.",
     "check": "Sieht Daten an, bevor damit trainiert wird.",
@@ -41,7 +42,7 @@ GERMAN_VERBS = {
     "train": "Trainiert einen Adapter mit deinen eigenen Gesprächen.",
     "tune": "Sucht Einstellungen für dein Training.",
     "evaluate": "Misst ein Modell und eine Kette an deinen Daten.",
-    "report": "Beurteilt eine Kette an Änderungen in der Form von CounterFact.",
+    "report": "Beurteilt eine gelehrte Änderung mit allen Zahlen, die es gibt.",
     "generate": "Macht aus einem Satz einen Adapter.",
     "hypernet": "Trainiert Netze, die Adapter machen.",
     "chain": "Sieht eine Kette an oder macht einen einzigen Adapter daraus.",

@@ -48,6 +48,7 @@ class Verb:
 VERBS = {
     "demo": Verb("detour.cli.demo:command", "Change one fact while you watch, and prove it."),
     "ask": Verb("detour.cli.ask:command", "Ask a model, with or without a chain of adapters."),
+    "probe": Verb("detour.cli.probe:command", "Ask what bases hold of a change, untrained."),
     "teach": Verb("detour.cli.teach:command", "Change a fact, then measure what else changed."),
     "collect": Verb("detour.cli.collect:command", "Make rows of documents, code or feedback."),
     "check": Verb("detour.cli.check:command", "Look at data before you train on them."),
@@ -56,7 +57,7 @@ VERBS = {
     "train": Verb("detour.cli.train:command", "Train an adapter on conversations of yours."),
     "tune": Verb("detour.cli.tune:command", "Search settings for a training of yours."),
     "evaluate": Verb("detour.cli.evaluate:command", "Measure a base and a chain on data of yours."),
-    "report": Verb("detour.cli.report:command", "Judge a chain by edits in CounterFact's form."),
+    "report": Verb("detour.cli.report:command", "Judge a taught change by every figure there is."),
     "generate": Verb("detour.cli.generate:command", "Make an adapter from one sentence."),
     "hypernet": Verb("detour.cli.hypernet:group", "Train networks that make adapters."),
     "chain": Verb("detour.cli.chain:command", "Look at a chain, or make one adapter out of it."),
