@@ -1,0 +1,1 @@
+"""Whether the latent probe predicts what a training reaches: behind docs/teaching.md."""
