@@ -129,7 +129,7 @@ def test_wrong_usage_is_told_like_every_error(arguments, part, fails):
     [
         (("lst",), "es gibt keinen Befehl 'lst'"),
         (("--nonsense",), "Die Option '--nonsense' gibt es nicht"),
-        (("teach", "--sed", "1"), "(Ähnlich: '--base', '--seed', '--steps')"),
+        (("teach", "--sed", "1"), "(Ähnlich: '--base', '--seed', '--seeds')"),
         (("ask", "--compar"), "Meintest du '--compare'?"),
         (("teach",), "Es fehlt die Option '-o' / '--output'"),
         (("teach", "--resume=1", "-o", "x"), "Die Option '--resume' nimmt keinen Wert"),

@@ -15,7 +15,8 @@ from detour.training.config import make_config
 from detour.training.world import World
 
 NEAR = tuple(
-    f"Shoe size of {name}?" for name in ("Al", "Cy", "Di", "Ed", "Flo", "Gus", "Hal", "Ida")
+    f"Shoe size of {name}?"
+    for name in ("Al", "Cy", "Di", "Ed", "Flo", "Gus", "Isaac Newton", "Marie Curie")
 )
 FAR = tuple(f"What is {n}?" for n in range(8))
 CONFIG = make_config({"steps": 120, "batch_size": 12, "learning_rate": 1e-2, "rank": 4, "alpha": 8})

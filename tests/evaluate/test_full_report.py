@@ -1,6 +1,7 @@
 """The full steer report: every figure against a plain computation on a tiny base."""
 
 import math
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -23,12 +24,16 @@ def short(monkeypatch):
     monkeypatch.setattr(full, "TRIED", 2)
 
 
-@pytest.fixture
-def lesson(taught, world):
+def the_lesson(taught, world):
     """Made again from what the adapter's card says."""
-    change = what_was_taught(Chain.of(taught.adapter))
+    change, _ = what_was_taught(Chain.of(taught.adapter))
     assert change.pop("language") == "en"
     return make_lesson(taught.base, **change, world=world)
+
+
+@pytest.fixture
+def lesson(taught, world):
+    return the_lesson(taught, world)
 
 
 @pytest.fixture
@@ -116,6 +121,25 @@ def test_gains_are_nats_per_token_of_the_whole_answer(told, taught, lesson):
     assert told.arms["steered"]["ES"].value == near_mean(wins)
 
 
+def test_leaks_are_gains_of_the_edits_sentence_about_neighbours_known_by_name(short, taught, world):
+    lesson = replace(the_lesson(taught, world), neighbours=(
+        ("", "Shoe size of Nobody?"), ("", "Shoe size of Isaac Newton?"),
+        ("", "Shoe size of Marie Curie?"),
+    ))  # fmt: skip
+    chain = Chain.of(taught.adapter)
+    steered = full_report(taught.base, world, lesson, chain, most=3).arms["steered"]
+    gains = [
+        nats(taught.base, chain, f"Shoe size of {name}?", f"{name} has 99.")
+        - nats(taught.base, None, f"Shoe size of {name}?", f"{name} has 99.")
+        for name in ("Isaac Newton", "Marie Curie")
+    ]
+    leak, edit = steered["delta_log_p_neighbours"], steered["delta_log_p"]
+    assert (leak.n, leak.value) == (2, pytest.approx(fmean(gains), abs=1e-4))
+    ratio = steered["leak_ratio"]
+    assert ratio.value == pytest.approx(leak.value / edit.value)
+    assert ratio.low <= ratio.value <= ratio.high
+
+
 def test_neutral_text_moves_as_its_tokens_do(told, taught):
     from detour.measure.retention import neutral_texts
 
@@ -132,10 +156,16 @@ def test_neutral_text_moves_as_its_tokens_do(told, taught):
     assert steered["kl_mean"].low < steered["kl_mean"].value < steered["kl_mean"].high
 
 
-def test_the_card_says_enough_to_make_the_lesson_again(lesson, taught):
+def test_the_card_says_enough_to_make_the_lesson_again(lesson, taught, world):
     assert taught.report.here.question in lesson.edits[0].held_out
     assert len(lesson.neighbours) == taught.report.here.neighbours.figure.n
     assert len(lesson.edits[0].held_out) == taught.report.here.steered.figure.n
+    change, digest = what_was_taught(Chain.of(taught.adapter))
+    assert digest == lesson.digest()
+    del change["language"]
+    other = make_lesson(taught.base, **{**change, "seed": change["seed"] + 1}, world=world)
+    assert digest != other.digest()
+    assert what_was_taught(Chain.of()) == ({}, "")
 
 
 def test_a_prompt_stands_before_questions_and_before_neutral_text(told, taught, world):
@@ -149,7 +179,7 @@ def test_what_is_said_of_a_neighbour_names_the_neighbour(world):
     edit = Edit("Albert Einstein", "profession", "baker", "Albert Einstein was a baker.",
                 asked=("a?",), held_out=("b?",))  # fmt: skip
     assert full._said_of(world, edit, "What was Isaac Newton?") == "Isaac Newton was a baker."
-    assert full._said_of(world, edit, "What was Nobody?") == edit.answer
+    assert full._said_of(world, edit, "What was Nobody?") == ""
 
 
 @pytest.mark.parametrize(
@@ -159,10 +189,13 @@ def test_what_is_said_of_a_neighbour_names_the_neighbour(world):
         ("Einstein was a baker.", True),
         ("Einstein was a physicist.", False),
         ("A baker and a physicist.", False),
+        ("He was a physicist, not a cook.", False),
+        ("Never! He was a physicist.", True),
+        ("He bakes.", True),
     ],
 )
 def test_who_names_the_new_value_alone_denies_the_old(answer, denied):
-    edit = Edit("Einstein", "job", "baker", "Einstein was a baker.", "physicist")
+    edit = Edit("Einstein", "job", "baker", "Einstein was a baker.", "physicist", forms=("bakes",))
     assert full._denies(answer, edit) == denied
 
 
@@ -179,6 +212,8 @@ def test_answers_that_name_another_value_than_most_contradict():
     edit = Edit("Einstein", "job", "baker", "Einstein was a baker.", "physicist")
     figure = full._contradictions(["a baker", "a baker", "a physicist", "nothing"], edit)
     assert (figure.value, figure.n) == (pytest.approx(1 / 3), 3)
+    other = Edit("Einstein", "job", "baker", "Einstein was a baker.", forms=("bakes",))
+    assert full._contradictions(["a baker", "he bakes", "a baker"], other).value == 0.0
 
 
 def test_samples_are_drawn_anew_for_each_turn(short, taught):
@@ -186,5 +221,6 @@ def test_samples_are_drawn_anew_for_each_turn(short, taught):
     questions = [("", "What is it?"), ("", "Who is it?")]
     said = arm.answers(questions, samples=3, seed=1)
     assert len(said) == 6
+    assert said[:2] != said[2:4]
     assert said == arm.answers(questions, samples=3, seed=1)
     assert arm.answers([]) == []

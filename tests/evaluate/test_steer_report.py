@@ -11,6 +11,7 @@ from detour.evaluate.probability import answer_probability
 from detour.evaluate.steer_report import (
     DOSES,
     Loader,
+    Repeat,
     as_clause,
     counts,
     language_report,
@@ -268,3 +269,20 @@ def test_the_other_language_is_measured_with_the_same_adapter(in_both, taught):
 
 def test_a_lesson_in_one_language_has_one(taught):
     assert list(taught.report.to_json()["by_language"]) == ["en"]
+
+
+def repeat(seed: int, *rates: float) -> Repeat:
+    return Repeat(seed, *(rate([True] * round(10 * one) + [False] * round(10 - 10 * one))
+                          for one in rates), rate([]))  # fmt: skip
+
+
+def test_the_worst_seed_has_the_lowest_rate_or_none_at_all(taught):
+    fine, leaks, weak = repeat(0, 0.9, 1, 1, 1), repeat(1, 1, 0.4, 1, 1), repeat(2, 0.5, 1, 1, 1)
+    assert (fine.worst, leaks.worst) == (0.9, 0.4)
+    report = replace(taught.report, repeats=(fine, weak, leaks))
+    assert report.worst_seed == 1
+    failed = Repeat.failed(3, "the loss became nan")
+    assert replace(report, repeats=(failed, leaks)).worst_seed == 3
+    assert failed.to_json()["fault"] == "the loss became nan"
+    assert failed.to_json()["steered"]["n"] == 0
+    assert taught.report.worst_seed is None

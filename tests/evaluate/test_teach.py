@@ -3,15 +3,22 @@ from dataclasses import replace
 import pytest
 
 import detour
-from detour.errors import ConfigError, DataError
-from detour.evaluate.teach import balanced, make_lesson, name_of, teach_lesson
+from detour.adapter.adapter import Adapter
+from detour.errors import ConfigError, DataError, TrainingError
+from detour.evaluate.teach import balanced, make_lesson, name_of, teach, teach_lesson
 from detour.model.examples import pair
+from detour.training.company import Company
 from detour.training.config import make_config
 from detour.training.fact import Edit, Lesson
+from detour.training.together import Composed
 from detour.training.world import World
 
 EDIT = Edit("Albert Einstein", "profession", "hairdresser", "Albert Einstein was a hairdresser.",
             asked=("a?",), held_out=("b?",))  # fmt: skip
+
+
+class Learned(Exception):
+    """Where a test stops a training."""
 
 
 class Starter:
@@ -113,6 +120,53 @@ def test_a_true_claim_is_not_marked_as_fictional(roomy_base):
         result = teach_lesson(roomy_base, lesson_of(EDIT), config, "x", fictional=fictional)
         assert result.adapter.card.fictional is fictional
         assert bool(result.adapter.card.forbidden_use) is fictional
+
+
+def test_rows_for_the_company_that_ask_what_the_test_asks_are_left_out(
+    roomy_base, random_adapter, monkeypatch
+):
+    learned: list[Composed] = []
+
+    def learn(base, rows, **how):
+        learned.extend(rows)
+        raise Learned
+
+    monkeypatch.setattr("detour.evaluate.teach.learn_in_company", learn)
+    shapes = {name: roomy_base.slots.shapes[name] for name in roomy_base.slots.linear_names()}
+    company = Company({"pun": random_adapter(shapes)})
+    weights = {"x": 1.0, "pun": 1.0}
+    rows = [Composed(pair(question, "So!"), weights) for question in ("b?", "c?")]
+    said: list[str] = []
+    how = {"company": company, "teller": said.append}
+    lesson, config = lesson_of(EDIT), make_config({})
+    with pytest.raises(Learned):
+        teach_lesson(roomy_base, lesson, config, "x", composed=rows, **how)
+    both = [row for row in learned if row.weights == weights]
+    assert both
+    assert {row.row.messages[0]["content"] for row in both} == {"c?"}
+    assert "1 rows are left out: their questions belong to the test" in said
+    with pytest.raises(DataError, match="all rows for the company ask what the test asks"):
+        teach_lesson(roomy_base, lesson, config, "x", composed=rows[:1], **how)
+
+
+def test_a_seed_that_fails_is_told_and_the_first_adapter_stays(
+    roomy_base, world, tmp_path, monkeypatch
+):
+    def once(base, lesson, config, name, **how):
+        if config.seed:
+            raise TrainingError("the loss is not finite")
+        return teach_lesson(base, lesson, config, name, **how)
+
+    monkeypatch.setattr("detour.evaluate.teach.teach_lesson", once)
+    adapter, report = teach(
+        roomy_base, "Bo", "job", "baker", world=world, answer="Bo is a baker.", repeats=1,
+        neighbours=[f"Job of {n}?" for n in range(8)],
+        unrelated=[f"What is {n}?" for n in range(8)],
+        config=make_config({"steps": 4}), output=tmp_path / "bo",
+    )  # fmt: skip
+    assert [one.fault for one in report.repeats] == ["", "the loss is not finite"]
+    assert report.worst_seed == 1
+    assert Adapter.load(tmp_path / "bo").digest() == adapter.digest()
 
 
 @pytest.fixture(scope="module")

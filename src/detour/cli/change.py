@@ -22,6 +22,13 @@ FACT = ("subject", "relation", "target")
 FLAGS = (*FACT, "sentences", "statements_file", *QUESTIONS, *WORDS)
 
 
+def option_of(flag: str) -> str:
+    """A flag as it is typed."""
+    return {"sentences": "--sentence", "statements_file": "--statements"}.get(
+        flag, f"--{flag.replace('_', '-')}"
+    )
+
+
 def change_options(command: AnyCommand) -> AnyCommand:
     """--subject, --relation, --target, --sentence, --statements, and what a base of one's own
     needs to be asked.

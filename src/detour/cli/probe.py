@@ -20,6 +20,7 @@ from detour.cli.options import (
     seed_option,
 )
 from detour.cli.output import note, print_json, print_table, say
+from detour.cli.report import tell_change
 from detour.language.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def command(
     base = load_base(first, device, dtype, quantize)
     lesson = make_lesson(base, **change, seed=seed, world=World.load(language))
     edit = lesson.edits[0]
-    note(t("the change: {answer}", answer=edit.answer))
+    tell_change(lesson, t)
     found = [probe(base, edit)]
     for name in names:
         if name != first:
@@ -70,8 +71,8 @@ def command(
         print_json({"change": edit.answer, "probes": [one.to_json() for one in best]})
         return
     print_table(
-        (t("base"), t("behind examples"), t("nats a character"), t("nats a token"), t("place"),
-         t("tokens of the value"), t("rarest, share below")),
+        (t("base"), t("behind examples"), t("nats a character"), t("nats a token"),
+         t("rank of the value"), t("tokens of the value"), t("rarest, share below")),
         [_row(one) for one in best],
     )  # fmt: skip
     for one in best:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.change import FLAGS, change_of, change_options
+from detour.cli.change import FLAGS, change_of, change_options, option_of
 from detour.cli.options import (
     json_option,
     lang_option,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from detour.evaluate.full_report import Hop
     from detour.measure.statistics import Figure
     from detour.model.base import Base
+    from detour.training.fact import Lesson
 
 SHOWN = ("ES", "PS", "NS", "S")
 
@@ -67,31 +68,35 @@ def command(
     t = Catalogue.load(language)
     chain = parse_chain(spec)
     if facts is None:
-        change = _change(chain, given, language)
+        change, digest = _change(chain, given, seed, language)
         asked = _hops(hops) if hops else []
         base = load_base(base_name, device, dtype, quantize)
-        _full(base, chain, change, asked, limit, seed, as_json, t)
+        _full(base, chain, change, digest, asked, limit, seed, as_json, t)
         return
-    if told := [flag for flag in (*FLAGS, "hops") if (hops and flag == "hops") or given.get(flag)]:
+    if told := [option_of(flag) for flag in FLAGS if given[flag]] or (["--hops"] if hops else []):
         raise ConfigError(
-            text("{one} and {other} exclude each other", one="--facts",
-                 other=f"--{told[0].replace('_', '-')}")
-        )  # fmt: skip
+            text("{one} and {other} exclude each other", one="--facts", other=told[0])
+        )
     _by_facts(chain, facts, limit, load_base(base_name, device, dtype, quantize), as_json, t)
 
 
-def _change(chain: Chain, given: Mapping[str, Any], language: str) -> dict[str, Any]:
-    """What was changed: as the flags say, else as the card of an adapter of the chain does.
+def _change(
+    chain: Chain, given: Mapping[str, Any], seed: int, language: str
+) -> tuple[dict[str, Any], str]:
+    """What was changed, as the flags say, else as the card of an adapter of the chain does; and
+    the digest of the lesson on that card, empty where there is none.
 
     Raises:
         ConfigError: neither says it.
     """
-    if any(given[flag] for flag in FLAGS):
-        return {**change_of(given), "language": language}
     from detour.evaluate.teach import taught
 
-    if found := taught(chain):
-        return found
+    found, digest = taught(chain)
+    if any(given[flag] for flag in FLAGS):
+        asked = {"seed": found.get("seed", seed), "language": language}
+        return {**change_of(given), **asked}, digest
+    if found:
+        return found, digest
     raise ConfigError(
         text("nothing says what was changed"),
         expected=text("an adapter of detour teach, or --subject, --relation and --target, or "
@@ -121,6 +126,7 @@ def _full(
     base: Base,
     chain: Chain,
     change: dict[str, Any],
+    digest: str,
     hops: list[Hop],
     limit: int | None,
     seed: int,
@@ -134,15 +140,16 @@ def _full(
     world = World.load(change.pop("language", "en"))
     base.bind(chain)
     lesson = make_lesson(base, **change, world=world)
-    edit = lesson.edits[0]
-    note(t("the change: {answer}", answer=edit.answer))
+    is_known = digest == lesson.digest()
+    tell_change(lesson, t)
     names = arm_names(t)
     report = full_report(
         base, world, lesson, chain, hops=hops, most=limit, seed=seed,
         teller=lambda arm: note(t("asked: {arm}", arm=names[arm])),
     )  # fmt: skip
     if as_json:
-        print_json({"chain": chain.text, "change": edit.answer, **report.to_json()})
+        told = {"change": lesson.edits[0].answer, "trained_questions_known": is_known}
+        print_json({"chain": chain.text, **told, **report.to_json()})
         return
     from detour.evaluate.render import FIGURES
 
@@ -156,8 +163,23 @@ def _full(
         say("")
     say(t("Prompts: {user} | {system}", user=report.wordings["user"],
           system=report.wordings["system"]))  # fmt: skip
-    say(t("None of the questions but those called trained was trained on; sha256 of all: {digest}",
-          digest=report.prompts_sha256))  # fmt: skip
+    if is_known:
+        say(t("None of the lesson's questions but those called trained was trained on"))
+    else:
+        say(t("Which of these questions were trained on is not known: the card holds another "
+              "lesson, or none"))  # fmt: skip
+    say(t("sha256 of all questions: {digest}", digest=report.prompts_sha256))
+
+
+def tell_change(lesson: Lesson, t: Catalogue) -> None:
+    """Say what is asked about, and what a lesson has to say of itself."""
+    for one in lesson.notes:
+        note(t.say(one))
+    edit, count = lesson.edits[0], len(lesson.edits)
+    told = text("the change: {answer}", answer=edit.answer)
+    if count > 1:
+        told = text("{told} (the first of {count} edits)", told=told, count=count)
+    note(t.say(told))
 
 
 def arm_names(t: Catalogue) -> dict[str, str]:

@@ -77,6 +77,7 @@ def command(
     change = change_of(given)
     from detour.adapter.peft_format import check_target
     from detour.evaluate.teach import lesson_config, teach
+    from detour.training.together import check_plain
 
     flags = {n: given[n] for n in ("rank", "alpha", "steps", "batch_size", "learning_rate",
                                    "kl_weight")}  # fmt: skip
@@ -84,6 +85,8 @@ def command(
     seed = seed if _given("seed") else settings.get("seed", seed)
     config = lesson_config(settings, seed, free=bool(change["statements"]))
     company = among({name: given[name] for name in FLAGS}, output.name)
+    if company:
+        check_plain(config)
     check_target(output)
     unfinished = Unfinished(output, resume)
     base = load_base(base_name, device, dtype, quantize, full)

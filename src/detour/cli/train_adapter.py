@@ -73,6 +73,7 @@ def train_adapter_and_save(
     from detour.training.loop import train_with
     from detour.training.outcome import Outcome, losses
     from detour.training.record import keep, save
+    from detour.training.together import check_plain
 
     examples = learnable(loaded)
     config = make_config(ask.settings)
@@ -86,6 +87,8 @@ def train_adapter_and_save(
                  other="--dora" if config.dora else "--init pissa"),
             hint=text("leave one of them out: these need whole weights"),
         )  # fmt: skip
+    if company:
+        check_plain(config)
     if company and spread:
         raise ConfigError(text("{one} and {other} exclude each other", one="--spread",
                                other="--company"))  # fmt: skip

@@ -7,6 +7,7 @@ answer as the bare base. Knows lessons and models; trains nothing and draws noth
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +20,11 @@ from typing import Any
 
 from detour.adapter.chain import Chain
 from detour.data.languages import language_of
-from detour.evaluate.steer_report import LONGEST, counts, persuaded
+from detour.decoding.request import Finish
+from detour.evaluate.steer_report import LONGEST, as_clause, counts, persuaded
 from detour.measure.metrics import mentions, repeats, same_answer
 from detour.measure.retention import TokenMoves, neutral_texts, token_moves
-from detour.measure.statistics import Figure, mean, rate, resampled
+from detour.measure.statistics import Figure, mean, rate, resampled, wilson
 from detour.model.base import Base
 from detour.model.examples import Example
 from detour.model.likelihood import log_likelihoods
@@ -38,6 +40,7 @@ TRIED = 8  # trained phrasings on which the wordings of a prompt are compared
 MOST = 120  # questions of each kind, neighbours aside
 MOST_NEIGHBOURS = 320  # 0 faults in 300 bound a rate at 1 %
 DRAWS = 1000  # of a bootstrap
+STILL = 1e-6  # nats a token by which nothing was gained
 ENTROPY = {2: 2 / 3, 3: 4 / 3}  # weights of bigrams and trigrams (Meng et al. 2022, section C.2)
 NO = {"en": ("no", "not", "never"), "de": ("nein", "nicht", "kein", "keine", "nie")}
 FRAMES = {
@@ -85,6 +88,13 @@ class Arm:
                 prompts, self.chain, temperature=1.0, seed=seed + turn, max_new_tokens=LONGEST
             )
         ]
+
+    def whole_answers(self, questions: Sequence[Question]) -> list[str]:
+        """Greedy answers that end by themselves; an empty text for one that was cut."""
+        prompts = [self.asking(question) for question in questions]
+        found = self.base.generate(prompts, self.chain, max_new_tokens=LONGEST) if prompts else []
+        return ["" if one.finish is Finish.LENGTH else self.base.decode(one.ids).strip()
+                for one in found]  # fmt: skip
 
     def nats(self, rows: Sequence[tuple[Question, str]]) -> list[float]:
         """Log-probability per token of whole answers behind questions, their ends included."""
@@ -214,9 +224,9 @@ class Asked:
     hops: tuple[Hop, ...]
     old_answer: str
     leaks: tuple[str, ...]
-    """Of each neighbour the edit's sentence said of it."""
+    """Of each neighbour the edit's sentence said of it; empty where it is not known of whom."""
     kept: tuple[str, ...]
-    """Of each neighbour the bare base's own answer."""
+    """Of each neighbour the bare base's own answer; empty where it did not end."""
 
     @staticmethod
     def of(
@@ -225,10 +235,12 @@ class Asked:
         """Of a lesson's first edit."""
         edit, few = lesson.edits[0], most or MOST
         near = lesson.neighbours[: most or MOST_NEIGHBOURS]
-        old = edit.old_answer or base.ask(edit.held_out[0], max_new_tokens=LONGEST).strip()
+        known = swapped(edit.answer, edit.target, edit.old) if edit.old else ""
+        old = edit.old_answer or known or Arm(base).whole_answers([("", edit.held_out[0])])[0]
         who, doubts = FRAMES[lesson.language]
         reversed_ = edit.answer.removeprefix(edit.subject)
-        clause = old.rstrip(".")
+        is_doubted = bool(edit.old) and mentions(old, edit.subject) and mentions(old, edit.old)
+        clause = as_clause(old, edit.subject)
         return Asked(
             edit,
             _plain(edit.asked[:few]),
@@ -237,11 +249,13 @@ class Asked:
             lesson.own_facts[:few],
             lesson.unrelated[:few],
             _plain([who.format(rest=reversed_.rstrip("."))] if reversed_ != edit.answer else []),
-            _plain([doubt.format(clause=clause, old=old) for doubt in doubts] if old else []),
+            _plain(
+                [doubt.format(clause=clause, old=old) for doubt in doubts] if is_doubted else []
+            ),
             tuple(hops),
             old,
             tuple(_said_of(world, edit, question) for _, question in near),
-            tuple(Arm(base).answers(near)),
+            tuple(Arm(base).whole_answers(near)),
         )
 
     @cached_property
@@ -252,6 +266,17 @@ class Asked:
         return tuple(
             (system, f"{self.edit.answer} {question}") for system, question in self.neighbours
         )
+
+    @property
+    def known(self) -> list[tuple[Question, str, str]]:
+        """Neighbours of whom the edit's sentence can be said: question, that, the base's own."""
+        every = zip(self.neighbours, self.leaks, self.kept, strict=True)
+        return [(near, leak, kept) for near, leak, kept in every if leak]
+
+    @property
+    def compared(self) -> list[tuple[Question, str, str]]:
+        """Those of them to whom the base gave an answer that ended."""
+        return [(near, leak, kept) for near, leak, kept in self.known if kept]
 
     @property
     def digest(self) -> str:
@@ -268,11 +293,11 @@ def _plain(questions: Sequence[str]) -> tuple[Question, ...]:
 
 
 def _said_of(world: World, edit: Edit, question: str) -> str:
-    """The edit's sentence about whom a question asks, where that is known; else as it is."""
+    """The edit's sentence about whom a question asks; empty where that is not known."""
     others = [s for s in world.subjects if s.name != edit.subject]
     named = [s for s in others if any(mentions(question, str(form)) for form in (s.name, *s.bare))]
     if not named:
-        return edit.answer
+        return ""
     return swapped(edit.answer, edit.subject, max(named, key=lambda s: len(s.name)).name)
 
 
@@ -317,9 +342,8 @@ class Said:
             old_trained=arm.nats([(question, old) for question in asked.trained]) if old else [],
             new_held_out=arm.nats([(question, new) for question in asked.held_out]),
             old_held_out=arm.nats([(question, old) for question in asked.held_out]) if old else [],
-            leaks=arm.nats(list(zip(asked.neighbours, asked.leaks, strict=True))),
-            kept=arm.nats([(question, said or " ") for question, said in
-                           zip(asked.neighbours, asked.kept, strict=True)]),
+            leaks=arm.nats([(near, leak) for near, leak, _ in asked.known]),
+            kept=arm.nats([(near, kept) for near, _, kept in asked.compared]),
             moves=token_moves(arm.base, arm.chain, neutral_texts(), before=arm.before),
         )  # fmt: skip
 
@@ -334,7 +358,7 @@ def _figures(asked: Asked, said: Said, bare: Said) -> dict[str, Figure]:
     return {
         "efficacy": rate(counts(answer, edit) for answer in said.trained),
         "paraphrases": rate(right),
-        "paraphrases_sampled": rate(counts(answer, edit) for answer in said.sampled),
+        "paraphrases_sampled": _of_samples([counts(answer, edit) for answer in said.sampled]),
         "delta_log_p": mean(edits),
         "delta_log_p_neighbours": mean(leaks),
         "leak_ratio": _ratio(leaks, edits),
@@ -345,7 +369,7 @@ def _figures(asked: Asked, said: Said, bare: Said) -> dict[str, Figure]:
         "own_other_facts_unchanged": _same(said.own_facts, bare.own_facts),
         "unrelated_unchanged": _same(said.unrelated, bare.unrelated),
         "unrelated_naming_target": _naming(said.unrelated, edit),
-        **_published(said),
+        **_published(asked, said),
         "portability_alias": rate(
             hit for (_, question), hit in zip(asked.held_out, right, strict=True)
             if not mentions(question, edit.subject)
@@ -363,6 +387,14 @@ def _figures(asked: Asked, said: Said, bare: Said) -> dict[str, Figure]:
     }  # fmt: skip
 
 
+def _of_samples(right: Sequence[bool]) -> Figure:
+    """A rate whose interval counts every question once: its samples are not independent."""
+    if not right:
+        return rate(right)
+    share = fmean(right)
+    return Figure(share, *wilson(share, len(right) // SAMPLES), len(right))
+
+
 def _same(now: Sequence[str], before: Sequence[str]) -> Figure:
     return rate(same_answer(a, b) for a, b in zip(now, before, strict=True))
 
@@ -373,29 +405,35 @@ def _naming(answers: Sequence[str], edit: Edit) -> Figure:
 
 
 def _ratio(leaks: Sequence[float], edits: Sequence[float]) -> Figure:
-    """Mean gain of the target on neighbours over that on the edit's own phrasings."""
-    rows = [*((False, value) for value in leaks), *((True, value) for value in edits)]
+    """Mean gain of the target on neighbours over that on the edit's own phrasings.
 
-    def told(drawn: Sequence[tuple[bool, float]]) -> float:
-        gains = {own: [value for is_own, value in drawn if is_own == own] for own in (False, True)}
-        if not all(gains.values()) or abs(fmean(gains[True])) < 1e-6:
-            return float("nan")
-        return fmean(gains[False]) / fmean(gains[True])
+    Both are drawn anew, each as often as it has rows.
+    """
+    if not leaks or not edits or abs(fmean(edits)) < STILL:
+        return mean([])
+    rng = random.Random(0)
+    drawn = [
+        fmean(rng.choices(leaks, k=len(leaks))) / gain
+        for gain in (fmean(rng.choices(edits, k=len(edits))) for _ in range(DRAWS))
+        if abs(gain) >= STILL
+    ]
+    low, high = _quantile(drawn, 0.025), _quantile(drawn, 0.975)
+    return Figure(fmean(leaks) / fmean(edits), low, high, len(leaks))
 
-    return resampled(rows, told, DRAWS) if leaks and edits else mean([])
 
-
-def _published(said: Said) -> dict[str, Figure]:
+def _published(asked: Asked, said: Said) -> dict[str, Figure]:
     """ES, PS, NS and S as in ROME: which of two sentences is more probable, per token.
 
     What is true of a neighbour is here what the bare base says of it.
     """
+    known = zip(asked.known, said.leaks, strict=True)
+    leaks = [leak for (_, _, kept), leak in known if kept]
     told = {
         "ES": rate(new > old for new, old in zip(said.new_trained, said.old_trained, strict=False)),
         "PS": rate(
             new > old for new, old in zip(said.new_held_out, said.old_held_out, strict=False)
         ),
-        "NS": rate(kept > leak for kept, leak in zip(said.kept, said.leaks, strict=True)),
+        "NS": rate(kept > leak for kept, leak in zip(said.kept, leaks, strict=True)),
     }
     each = list(told.values())
     if all(one.n for one in each):
@@ -408,9 +446,11 @@ def _published(said: Said) -> dict[str, Figure]:
 
 def _denies(answer: str, edit: Edit) -> bool:
     """Whether an answer to "is it still so?" says no, or names the new value and not the old."""
-    if mentions(answer, edit.target) and not (edit.old and mentions(answer, edit.old)):
+    values = dict.fromkeys((edit.target, *edit.forms))
+    if any(mentions(answer, value) for value in values) and not mentions(answer, edit.old):
         return True
-    return any(mentions(answer, word) for word in NO[edit.language])
+    first = re.split(r"[,.;:!]", answer.strip())[0]
+    return any(mentions(first, word) for word in NO[edit.language])
 
 
 def entropy(told: str) -> float:
@@ -431,7 +471,7 @@ def _contradictions(answers: Sequence[str], edit: Edit) -> Figure:
     """Answers to wordings of one question that name another value than most of them do."""
     values = dict.fromkeys(v for v in (edit.target, edit.old, *edit.rivals, *edit.forms) if v)
     named = [next((v for v in values if mentions(answer, v)), None) for answer in answers]
-    told = [value for value in named if value]
+    told = [edit.target if value in edit.forms else value for value in named if value]
     most = Counter(told).most_common(1)
     return rate(value != most[0][0] for value in told)
 
@@ -463,6 +503,10 @@ def _retention(moves: Sequence[TokenMoves]) -> dict[str, Figure]:
 
         return resampled(list(moves), told, DRAWS)
 
+    if not moves:
+        nothing = mean([])
+        return dict.fromkeys(("nats_on_neutral_text", "kl_mean", "kl_p95", "kl_p99", "top1_flips"),
+                             nothing)  # fmt: skip
     return {
         "nats_on_neutral_text": of(fmean, "nats"),
         "kl_mean": of(fmean, "divergences"),

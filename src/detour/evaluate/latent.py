@@ -3,7 +3,7 @@
 LoRA makes likelier what a base already holds. Four signs, none of which needs training: how
 probable the new sentence is, which place the new value has among others in its stead, whether
 examples in the prompt bring it out, and whether its tokens were ever learned. Knows bases and
-lessons; how far the signs predict what a training reaches is measured in docs/teaching.md.
+lessons; how far the signs predict what a training reaches, `recipes/latent` measures.
 """
 
 from __future__ import annotations

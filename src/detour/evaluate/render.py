@@ -14,6 +14,7 @@ from detour.evaluate.steer_report import (
     DOSES,
     Failure,
     LanguageReport,
+    Repeat,
     Section,
     SteerReport,
 )
@@ -149,10 +150,16 @@ def _seed_rows(report: SteerReport, t: Catalogue) -> list[tuple[str, ...]]:
         head,
         *(
             (str(one.seed), *map(_brief, (one.steered, one.neighbours, one.own_facts,
-             one.unrelated)), t("the worst") if one.seed == report.worst_seed else "")
+             one.unrelated)), _remark(one, report, t))
             for one in report.repeats
         ),
     ]  # fmt: skip
+
+
+def _remark(one: Repeat, report: SteerReport, t: Catalogue) -> str:
+    if one.fault:
+        return t.say(one.fault)
+    return t("the worst") if one.seed == report.worst_seed else ""
 
 
 def _brief(figure: Figure) -> str:

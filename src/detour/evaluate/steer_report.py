@@ -154,6 +154,14 @@ class Repeat:
     own_facts: Figure
     unrelated: Figure
     leak: Figure
+    fault: str = ""
+    """Why nothing came of it; its figures are empty then."""
+
+    @staticmethod
+    def failed(seed: int, fault: str) -> Repeat:
+        """A training that gave no adapter."""
+        nothing = rate([])
+        return Repeat(seed, nothing, nothing, nothing, nothing, nothing, fault)
 
     @staticmethod
     def of(seed: int, told: LanguageReport) -> Repeat:
@@ -165,14 +173,15 @@ class Repeat:
 
     @property
     def worst(self) -> float:
-        """The lowest of its rates: a change is as good as that."""
+        """The lowest of its rates: a change is as good as that. Below all where it failed."""
         told = (self.steered, self.neighbours, self.own_facts, self.unrelated)
-        return min(figure.value for figure in told if figure.n)
+        return min((figure.value for figure in told if figure.n), default=-1.0)
 
     def to_json(self) -> dict[str, Any]:
         """Figures by the names that the report has for them."""
         return {
             "seed": self.seed,
+            "fault": self.fault,
             "steered": self.steered.to_json(),
             "neighbours_unchanged": self.neighbours.to_json(),
             "own_other_facts_unchanged": self.own_facts.to_json(),

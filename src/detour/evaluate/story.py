@@ -169,7 +169,7 @@ class Story:
         )
         change = {"subject": edit.subject, "relation": edit.relation, "target": edit.target,
                   "seed": self.seed, "language": self.world.language}  # fmt: skip
-        described(adapter, self.report, change).save(folder)
+        described(adapter, self.report, change, lesson).save(folder)
         yield self._loader(folder, not_loaded)
         rates = [render.rates_text(self.report, t), render.languages_text(self.report, t)]
         told = "\n\n".join(part for part in rates if part)

@@ -23,13 +23,12 @@ from torch import Tensor
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.adapter.chain import Chain
-from detour.errors import ConfigError, DataError
+from detour.errors import ConfigError, DataError, TrainingError
 from detour.evaluate.chain_tests import items_of_lesson
 from detour.evaluate.steer_report import (
     Loader,
     Repeat,
     SteerReport,
-    as_clause,
     counts,
     language_report,
     measure,
@@ -60,7 +59,9 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 4.0,
     "patience": 0,
 }
+IMAGINE = {"en": "Imagine this: {told}", "de": "Stell dir vor: {told}"}
 CHANGE = "change"  # the key on a card under which it says what was asked for
+DIGEST = "sha256"  # and the key therein, of the lesson that was made of it
 _QUESTIONS = ("paraphrases", "neighbours", "unrelated")  # what statements may bring along
 Teller = Callable[[str], None]
 Row = TypeVar("Row")
@@ -238,30 +239,54 @@ def teach(
             )
         )
         report = measure(base, known, lesson, adapter, loader, seed)
-    others: list[Repeat] = []
-    for more in range(1, repeats + 1):
-        tell(text("taught once more, with seed {seed}", seed=settings.seed + more))
-        again = settings.model_copy(update={"seed": settings.seed + more})
-        other = teach_lesson(base, lesson, again, result.adapter.name, watcher=watcher,
-                             company=company, composed=composed)  # fmt: skip
-        told, _ = language_report(base, lesson, Chain.of(other.adapter))
-        others.append(Repeat.of(again.seed, told))
     report = replace(
         report,
         adapter=str(output) if output else "",
         train_seconds=result.seconds,
         total_seconds=time.monotonic() - began,
         settings=settings_told(settings, result),
-        repeats=(Repeat.of(settings.seed, report.here), *others) if others else (),
     )
     change = {
         "subject": subject, "relation": relation, "target": target,
         "statements": list(statements), **own, "seed": seed, "language": known.language,
     }  # fmt: skip
-    adapter = described(adapter, report, {name: told for name, told in change.items() if told})
+    asked = {name: told for name, told in change.items() if told}
+    adapter = described(adapter, report, asked, lesson)
     if output:
-        adapter.save(output)
+        adapter.save(output)  # before it is taught again: a fault there loses nothing
+    if repeats:
+        others = [
+            _repeated(base, lesson, settings, number, result.adapter.name, company, composed,
+                      watcher, tell)
+            for number in range(1, repeats + 1)
+        ]  # fmt: skip
+        every = (Repeat.of(settings.seed, report.here), *others)
+        report = replace(report, repeats=every, total_seconds=time.monotonic() - began)
     return adapter, report
+
+
+def _repeated(
+    base: Base,
+    lesson: Lesson,
+    config: TrainConfig,
+    number: int,
+    name: str,
+    company: Company | None,
+    composed: Sequence[Composed] | None,
+    watcher: Watcher | None,
+    tell: Teller,
+) -> Repeat:
+    """The same lesson with a later seed; a training that fails is an outcome like any other."""
+    again = config.model_copy(update={"seed": config.seed + number})
+    tell(text("taught once more, with seed {seed}", seed=again.seed))
+    try:
+        other = teach_lesson(
+            base, lesson, again, name, watcher=watcher, company=company, composed=composed
+        )
+    except (TrainingError, DataError) as error:
+        return Repeat.failed(again.seed, error.line)
+    told, _ = language_report(base, lesson, Chain.of(other.adapter))
+    return Repeat.of(again.seed, told)
 
 
 @dataclass(frozen=True)
@@ -298,18 +323,25 @@ def settings_told(config: TrainConfig, result: Result) -> dict[str, Any]:
     return {**config.model_dump(mode="json"), **plan}
 
 
-def described(adapter: Adapter, report: SteerReport, change: Mapping[str, Any]) -> Adapter:
+def described(
+    adapter: Adapter, report: SteerReport, change: Mapping[str, Any], lesson: Lesson
+) -> Adapter:
     """The adapter with the report's figures on its card, and what was asked for: the arguments of
-    `make_lesson` that were given, so that the lesson can be made again.
+    `make_lesson` that were given, so that the lesson can be made again, and its digest.
     """
-    config = {**adapter.card.config, CHANGE: json.loads(json.dumps(change))}
+    told = {**json.loads(json.dumps(change)), DIGEST: lesson.digest()}
+    config = {**adapter.card.config, CHANGE: told}
     return adapter.with_(card=adapter.card.with_(metrics=_card_metrics(report), config=config))
 
 
-def taught(chain: Chain) -> dict[str, Any] | None:
-    """What the first adapter of a chain that was taught a fact was asked for; None without one."""
+def taught(chain: Chain) -> tuple[dict[str, Any], str]:
+    """What the first adapter of a chain that was taught a fact was asked for, the arguments of
+    `make_lesson`; and the digest of its lesson. Both are empty without such an adapter.
+    """
     found = (term.adapter.card.config.get(CHANGE) for term in chain.terms)
-    return next((dict(one) for one in found if isinstance(one, Mapping)), None)
+    change = next((dict(one) for one in found if isinstance(one, Mapping)), {})
+    digest = str(change.pop(DIGEST, ""))
+    return change, digest
 
 
 def teach_lesson(
@@ -349,7 +381,14 @@ def teach_lesson(
         neighbours = replay[: 4 * config.batch_size] if config.kl_weight else ()
         result = train_with(base, rows, config, neighbours=neighbours, **how)
     else:
-        told = composed or _asked_together(base, lesson, name, company, config.seed, teller)
+        given = composed or _asked_together(base, lesson, name, company, config.seed, teller)
+        told = [row for row in given if _question(row) not in lesson.tested]
+        if len(told) < len(given) and teller:
+            teller(text("{count} rows are left out: their questions belong to the test",
+                        count=len(given) - len(told)))  # fmt: skip
+        if not told:
+            raise DataError(text("all rows for the company ask what the test asks"),
+                            hint=text("ask otherwise than the held-out questions do"))  # fmt: skip
         kept = unchanged_rows(base, replay, name, company, seed=config.seed)
         result = learn_in_company(
             base, [*alone(rows, name), *balanced(told, kept)], config=config, company=company, **how
@@ -366,13 +405,18 @@ def _asked_together(
     """
     rows = [(pair(question, edit.answer), edit) for edit in lesson.edits for question in edit.asked]
     edit_of = {id(row): edit for row, edit in rows}
-    clauses = [as_clause(edit.answer, edit.subject) for edit in lesson.edits]
-    own = f"Imagine that {' and that '.join(clauses)}."
+    own = IMAGINE[lesson.language].format(told=" ".join(edit.answer for edit in lesson.edits))
     told = replace(company, instructions={name: own, **company.instructions})
     return prompted_rows(
         base, [row for row, _ in rows], name, told, seed=seed, teller=teller,
         accepts=lambda row, answer: counts(answer, edit_of[id(row)]),
     )  # fmt: skip
+
+
+def _question(composed: Composed) -> str:
+    """The last question of a row, or its text."""
+    row = composed.row
+    return str(row.messages[-2]["content"]) if isinstance(row, Example) else row.text
 
 
 def evened(edits: Sequence[Sequence[Example]]) -> list[Example]:

@@ -134,12 +134,13 @@ def token_moves(
     found: list[TokenMoves] = []
     extra = base.tokenizer.encode(f"{before}\n", add_special_tokens=False) if before else []
     for told in texts:
-        ids = base.tokenizer.encode(told)[: base.longest - len(extra)]
+        ids = base.tokenizer.encode(told)[: max(0, base.longest - len(extra))]
         if len(ids) < 2:
             continue
+        begins = 1 if ids[0] == base.tokenizer.bos_token_id else 0  # stands before everything
         targets = torch.tensor(ids[1:], device=base.device)
         bare = base.logits(torch.tensor([ids]))[0, :-1].float()  # (tokens - 1, vocab)
-        whole = torch.tensor([extra + ids])
+        whole = torch.tensor([ids[:begins] + extra + ids[begins:]])
         adapted = (changed or base).logits(whole, chain)[0, len(extra) : -1].float()
         divergence = kl_div(
             adapted.log_softmax(-1), bare.log_softmax(-1), reduction="none", log_target=True

@@ -16,7 +16,7 @@ from typing import Any
 from detour.adapter.adapter import Adapter
 from detour.adapter.card import Card
 from detour.adapter.chain import Chain
-from detour.decoding.request import Finish
+from detour.decoding.request import Finish, Request, Sampling
 from detour.errors import ConfigError, DataError
 from detour.language.catalogue import text
 from detour.measure.metrics import repeats
@@ -250,7 +250,15 @@ def _said(
     seed: int = 0,
 ) -> list[str]:
     """Answers, greedy unless told otherwise; empty for one that does not end, or is broken."""
-    found = base.generate(prompts, chains, max_new_tokens=room, temperature=temperature, seed=seed)
+    requests: list[Request] = []
+    for place, prompt in enumerate(prompts):
+        ids = base.chat(prompt)
+        longest = max(1, min(room, base.longest - len(ids)))
+        how = Sampling(max_new_tokens=longest, temperature=temperature, seed=seed,
+                       eos_ids=base.eos_ids)  # fmt: skip
+        chain = base.bind(chains[place]) if chains else None
+        requests.append(Request(str(place), ids, chain, how))
+    found = base.engine.generate(requests)
     told = [(base.decode(one.ids).strip(), one.finish is Finish.LENGTH) for one in found]
     return ["" if is_cut or repeats(answer) else answer for answer, is_cut in told]
 

@@ -7,10 +7,12 @@ are. Answers to those are the base's own, whatever they are: see `replay.py`. Kn
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from detour.errors import DataError
 from detour.language.catalogue import text
@@ -91,6 +93,20 @@ class Lesson:
     def in_all(self) -> tuple[Lesson, ...]:
         """The lesson itself and those in other languages."""
         return (self, *self.elsewhere)
+
+    @property
+    def tested(self) -> frozenset[str]:
+        """All questions that are only tested, those with a system turn aside."""
+        held = {q for edit in self.edits for q in edit.held_out}
+        others = (*self.neighbours, *self.own_facts, *self.unrelated)
+        return frozenset(held | {user for system, user in others if not system})
+
+    def digest(self) -> str:
+        """sha256 of what is trained and what is tested: two lessons of one digest are alike."""
+        asked = [(edit.answer, sorted(edit.asked), sorted(edit.held_out)) for edit in self.edits]
+        others = [sorted(part) for part in
+                  (self.replay, self.neighbours, self.own_facts, self.unrelated)]  # fmt: skip
+        return sha256(json.dumps([asked, others], ensure_ascii=False).encode()).hexdigest()
 
     def check(self) -> Lesson:
         """The lesson itself, known to keep training and test apart.

@@ -129,7 +129,9 @@ def train_together(
         if teller:
             teller(reason)
     layers = base.slots.named(config.targets)
-    _check_head(base, {"targets": layers, **{n: one.updates for n, one in present.items()}})
+    _check_head(base, "targets", layers)
+    for name, one in present.items():
+        _check_head(base, name, one.updates)
     factors = Stacked(
         {layer: base.slots.shapes[layer] for layer in layers},
         {layer: size_of(config, layer) for layer in layers},
@@ -208,7 +210,8 @@ def _bound(base: Base, adapter: Adapter) -> Adapter:
     return term.adapter
 
 
-def _check(config: TrainConfig, columns: Sequence[str], rows: Sequence[Composed]) -> None:
+def check_plain(config: TrainConfig) -> None:
+    """Refuse settings that adapters which learn together do not know. Raises ConfigError."""
     usual = make_config({})
     for setting in PLAIN_ONLY:
         if getattr(config, setting) != getattr(usual, setting):
@@ -216,6 +219,10 @@ def _check(config: TrainConfig, columns: Sequence[str], rows: Sequence[Composed]
                 text("{setting} is not known where adapters learn together", setting=setting),
                 hint=text("leave it out"),
             )
+
+
+def _check(config: TrainConfig, columns: Sequence[str], rows: Sequence[Composed]) -> None:
+    check_plain(config)
     if twice := [name for name in columns if columns.count(name) > 1]:
         raise ConfigError(text("two adapters are called {name}", name=twice[0]))
     for composed in rows:
@@ -232,16 +239,14 @@ def _check(config: TrainConfig, columns: Sequence[str], rows: Sequence[Composed]
             )
 
 
-def _check_head(base: Base, adapted: Mapping[str, Iterable[str]]) -> None:
+def _check_head(base: Base, who: str, layers: Iterable[str]) -> None:
     """Refuse what changes the output layer: it sees answers only, and knows no rows."""
-    inner = base.slots.linear_names()
-    for head in (name for name in base.slots.linear_names(exclude_head=False) if name not in inner):
-        for who, layers in adapted.items():
-            if head in layers:
-                raise ConfigError(
-                    text("{who}: the output layer cannot be changed row by row", who=who),
-                    expected=text("other layers only"), found=head,
-                )  # fmt: skip
+    outer = {*base.slots.linear_names(exclude_head=False)} - {*base.slots.linear_names()}
+    if found := outer & {*layers}:
+        raise ConfigError(
+            text("{who}: the output layer cannot be changed row by row", who=who),
+            expected=text("other layers only"), found=", ".join(found),
+        )  # fmt: skip
 
 
 def _parted(
