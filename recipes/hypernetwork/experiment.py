@@ -248,16 +248,21 @@ def by_task(table: Table) -> dict[str, dict[str, float]]:
 
 
 def by_split(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Exact match of every split; seen tasks of one and of two primitives together too."""
-    splits: dict[str, dict[str, float]] = figures["arms"]["generated"]
-    found = {split: told["exact_match"] for split, told in splits.items()}
-    pooled: dict[str, list[tuple[float, float]]] = {}
+    """Exact match of every split of the generated adapters, those of `pooled` among them."""
+    return {split: share for split, (share, _) in pooled(figures["arms"]["generated"]).items()}
+
+
+def pooled(splits: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Exact match and rows of every split; seen tasks of one and of two primitives together too."""
+    found = {split: (told["exact_match"], told["n"]) for split, told in splits.items()}
+    parts: dict[str, list[tuple[float, float]]] = {}
     for split, told in splits.items():
         if split.startswith("seen tasks of"):
             name = "seen tasks" + split[len("seen tasks of 1") :]
-            pooled.setdefault(name, []).append((told["exact_match"], told["n"]))
-    for name, pairs in pooled.items():
-        found[name] = sum(value * n for value, n in pairs) / sum(n for _, n in pairs)
+            parts.setdefault(name, []).append((told["exact_match"], told["n"]))
+    for name, pairs in parts.items():
+        count = sum(n for _, n in pairs)
+        found[name] = (sum(share * n for share, n in pairs) / count, count)
     return found
 
 

@@ -17,7 +17,8 @@ from statistics import mean
 from typing import Any
 
 from detour.files import write_bytes_atomically
-from recipes.hypernetwork.experiment import FIGURES, UNKNOWN, Run, by_split, runs
+from detour.measure.statistics import wilson
+from recipes.hypernetwork.experiment import FIGURES, UNKNOWN, Run, by_split, pooled, runs
 
 SPLITS = {
     "combinations, new frames": "held-out tasks of 2, en: new frames",
@@ -110,19 +111,20 @@ def of_regimes(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def of_baselines(figures: Path) -> str:
-    """What needs no hypernetwork, with the bootstrap interval of each figure."""
+    """What needs no hypernetwork, with Wilson's interval over rows."""
     path = figures / "baselines.json"
     if not path.exists():
         return "(no baselines yet)"
     arms: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text("utf-8"))["arms"]
-    names = [split for split in SPLITS.values() if split in arms["base"]]
-    names += [s for s in arms["base"] if s.startswith("seen tasks of") and s.endswith("new frames")]
+    columns = {**SPLITS, "German, seen tasks": "seen tasks, de: new frames"}
 
-    def told(figure: Mapping[str, float]) -> str:
-        low, high = short(figure["low"]), short(figure["high"])
-        return f"{short(figure['exact_match'])} [{low}, {high}]"
+    def told(splits: Mapping[str, Mapping[str, float]], name: str) -> str:
+        share, count = pooled(splits)[name]
+        low, high = wilson(share, round(count))
+        return f"{short(share)} [{short(low)}, {short(high)}]"
 
-    return table(["", *names], [[arm, *(told(s[n]) for n in names)] for arm, s in arms.items()])
+    rows = [[arm, *(told(splits, one) for one in columns.values())] for arm, splits in arms.items()]
+    return table(["", *columns], rows)
 
 
 def curves(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
