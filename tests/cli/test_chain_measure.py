@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from detour.adapter.adapter import Adapter
+from detour.adapter.library import Library
+
 RETAINED = {"share", "low", "high", "n", "base", "alone", "chain"}
 
 
@@ -77,6 +80,69 @@ def test_what_cannot_be_measured_is_told(fails, keep, tiny_folder, tests_of_pun)
     assert "does not name" in told("formal+pun", "--tests", "pun")
     assert "not in the chain" in told("formal+pun", "--tests", f"wit={tests_of_pun}")
     assert "no.jsonl" in told("formal+pun", "--tests", "pun=no.jsonl")
+
+
+@pytest.fixture
+def puns(tmp_path: Path) -> Path:
+    path = tmp_path / "puns.jsonl"
+    told = [
+        {"prompt": f"Who was {name}?", "completion": f"{name} baked. Nice work if you can get it!"}
+        for name in ("Isaac Newton", "Marie Curie", "Johann Sebastian Bach", "Ludwig Wittgenstein")
+    ]
+    path.write_text("\n".join(map(json.dumps, told)) + "\n")
+    return path
+
+
+@pytest.mark.usefixtures("styles")
+def test_an_adapter_is_trained_again_beside_the_others(detour, puns, tmp_path):
+    folder = tmp_path / "anew"
+    told = detour("chain", "measure", "formal:0.9+pun", "--rows", 4, "--no-remedies", "--retrain",
+                  f"pun={puns}", "-o", folder, "--steps", 6, "--json")  # fmt: skip
+    assert told.code == 0, told.err
+    found = {one["what"]: one for one in told.json["remedies"]}
+    assert set(found) == {"pun trained anew while the others act",
+                          "pun trained anew, orthogonal to the others"}  # fmt: skip
+    old = Library.default().load("pun")
+    for one in found.values():
+        assert one["adapters"] == 2
+        assert one["gain"] == pytest.approx(one["retained_mean"] - told.json["retained_mean"])
+        assert one["chain"].startswith("formal:0.9+")
+    for ending in ("beside", "orthogonal"):
+        adapter = Adapter.load(folder / f"pun-{ending}")
+        assert (adapter.rank, set(adapter.updates)) == (old.rank, set(old.updates))
+        assert adapter.card.config["steps"] == 6
+        assert adapter.test_rows == old.test_rows
+    assert Adapter.load(folder / "pun-orthogonal").card.config["orthogonality"] > 0
+    best = told.json["remedies"][0]["chain"]
+    again = detour("chain", "measure", best, "--rows", 4, "--no-remedies", "--json")
+    assert again.code == 0, again.err
+
+
+@pytest.mark.usefixtures("styles")
+def test_rows_of_chains_train_it_in_company(detour, puns, tmp_path):
+    rows = [json.loads(line) for line in puns.read_text().splitlines()]
+    puns.write_text("\n".join(
+        json.dumps({**row, "chain": chain}) for row in rows for chain in ("pun", "pun+formal")
+    ))  # fmt: skip
+    told = detour("chain", "measure", "formal+pun", "--rows", 3, "--no-remedies", "--retrain",
+                  f"pun={puns}", "-o", tmp_path / "anew", "--steps", 6, "--json")  # fmt: skip
+    assert told.code == 0, told.err
+    assert [one["what"] for one in told.json["remedies"]] == ["pun trained anew in company"]
+    adapter = Adapter.load(tmp_path / "anew" / "pun-company")
+    assert adapter.card.config["company"] == ["formal"]
+
+
+@pytest.mark.usefixtures("styles")
+def test_what_is_missing_for_a_retraining_is_told(fails, puns, tmp_path):
+    def told(*more):
+        return fails(2, "chain", "measure", "formal+pun", *more)["error"]
+
+    assert "--output is missing" in told("--retrain", f"pun={puns}")
+    assert "--output goes with --retrain" in told("-o", tmp_path / "anew")
+    assert "--steps goes with --retrain" in told("--steps", 3)
+    assert "not in the chain" in told("--retrain", f"wit={puns}", "-o", tmp_path / "anew")
+    assert "no.jsonl" in told("--retrain", "pun=no.jsonl", "-o", tmp_path / "anew")
+    assert not (tmp_path / "anew").exists()
 
 
 def test_adapters_that_do_no_more_than_the_base(detour, keep, tiny_folder, tests_of_pun):

@@ -24,7 +24,7 @@ from typing import Any, cast
 import yaml
 
 from detour.adapter.chain_text import LayerWeight, TermText, parse, render
-from detour.errors import ChainError
+from detour.errors import ChainError, ConfigError
 from detour.files import write_text_atomically
 from detour.language.catalogue import text
 
@@ -86,6 +86,15 @@ def seen_from(terms: Sequence[TermText], folder: Path) -> tuple[TermText, ...]:
         else term
         for term in terms
     )
+
+
+def check_new(path: Path) -> None:
+    """Raises ConfigError: it is there already, or has another ending."""
+    if not is_chain_file(path.name) or path.exists():
+        raise ConfigError(
+            text("{path} cannot be the file of a chain", path=path),
+            expected=text("a new file that ends in {endings}", endings=", ".join(ENDINGS)),
+        )
 
 
 def is_chain_file(name: str) -> bool:

@@ -18,6 +18,7 @@ from detour.cli.chain_consolidate import parts_of
 from detour.cli.chain_measure import command as measure
 from detour.cli.chain_stress import command as stress
 from detour.cli.chain_train import command as train
+from detour.cli.chain_weigh import command as weigh
 from detour.cli.options import (
     base_option,
     dtype_option,
@@ -27,7 +28,6 @@ from detour.cli.options import (
     seed_option,
 )
 from detour.cli.output import note, print_json, say
-from detour.errors import ConfigError
 from detour.language.catalogue import text
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ command.add_command(measure)
 command.add_command(stress)
 command.add_command(train)
 command.add_command(consolidate)
+command.add_command(weigh)
 
 
 @command.command("flatten")
@@ -108,15 +109,11 @@ def compress(
 @json_option
 def save(spec: str, output: Path, description: str, licence: str, as_json: bool) -> None:
     """Write the chain SPEC as a file that stands for it, in chains and behind --chain."""
-    from detour.adapter.chain_file import ENDINGS, ChainFile, is_chain_file, seen_from
+    from detour.adapter.chain_file import ChainFile, check_new, seen_from
     from detour.adapter.chain_text import parse
 
     chain = parse_chain(spec)  # all its adapters are there, and of one base
-    if not is_chain_file(output.name) or output.exists():
-        raise ConfigError(
-            text("{path} cannot be the file of a chain", path=output),
-            expected=text("a new file that ends in {endings}", endings=", ".join(ENDINGS)),
-        )
+    check_new(output)
     terms = seen_from(parse(spec), output.parent)
     ChainFile(terms, output.stem, description, licence).write(output)
     if as_json:

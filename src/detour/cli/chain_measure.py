@@ -14,16 +14,22 @@ import click
 from detour.cli.chain_check import NOT_CLEAR
 from detour.cli.options import base_option, json_option, lang_option, load_base, parse_chain
 from detour.cli.output import note, print_json, print_table, say
+from detour.cli.progress import watched
+from detour.cli.train import teller
 from detour.errors import ConfigError
 from detour.language.catalogue import Catalogue, text
 
 if TYPE_CHECKING:
     from detour.adapter.chain import Chain
+    from detour.data.reading import Loaded
     from detour.evaluate.chain_measure import ChainMeasure, Kept
     from detour.evaluate.chain_remedies import Remedy
     from detour.evaluate.chain_tests import Item
+    from detour.evaluate.retrained import Anew
+    from detour.evaluate.trials import Trials
+    from detour.training.together import Composed
 
-SHOWN = 6  # remedies
+SHOWN = 8  # remedies
 
 
 @click.command("measure")
@@ -44,6 +50,14 @@ SHOWN = 6  # remedies
     "--remedies/--no-remedies", default=True, show_default=True,
     help="Try what helps: lower weights, fewer adapters, a smaller rank.",
 )  # fmt: skip
+@click.option(
+    "--retrain", "anew", multiple=True, metavar="NAME=FILE",
+    help="Train this adapter again on these rows, among the others; again for others.",
+)  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path),
+              help="Folder for what --retrain makes.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(min=1),
+              help="Of --retrain.  [default: as on the adapter's card]")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Exit with 1 unless the verdict is: compatible.")
 @base_option
 @lang_option
@@ -54,6 +68,9 @@ def command(
     rows: int,
     max_tokens: int,
     remedies: bool,
+    anew: tuple[str, ...],
+    output: Path | None,
+    steps: int | None,
     strict: bool,
     base_name: str,
     language: str,
@@ -64,15 +81,18 @@ def command(
     """
     t = Catalogue.load(language)
     chain = parse_chain(spec)
-    tests = tests_for(chain, named_tests(given, chain), rows)
+    tests = tests_for(chain, named_files("--tests", given, chain), rows)
+    again = _again(anew, chain, output, {"steps": steps} if steps else {})
     base = load_base(base_name)
     from detour.evaluate.chain_measure import measure_chain
-    from detour.evaluate.chain_remedies import tried
+    from detour.evaluate.chain_remedies import best_first, tried
     from detour.evaluate.trials import Trials
 
     trials = Trials(base, tests, max_tokens)
     found = measure_chain(base, chain, tests, trials=trials, teller=lambda told: note(t.say(told)))
     helped = tried(found, trials) if remedies else []
+    if again:
+        helped = best_first([*helped, *_retrained(found, trials, again, t)])
     if as_json:
         print_json({**found.to_json(t), "remedies": [one.to_json(t) for one in helped]})
     else:
@@ -80,21 +100,69 @@ def command(
     return NOT_CLEAR if strict and found.verdict != "compatible" else 0
 
 
-def named_tests(given: Sequence[str], chain: Chain) -> dict[str, Path]:
+def _again(
+    given: Sequence[str], chain: Chain, output: Path | None, settings: dict[str, Any]
+) -> list[Anew]:
+    """What --retrain asks for. Raises ConfigError: no folder for it; DataError: as `_rows`."""
+    files = named_files("--retrain", given, chain)
+    if not files:
+        for flag, value in (("--output", output), ("--steps", settings)):
+            if value:
+                raise ConfigError(text("{flag} goes with {other}", flag=flag, other="--retrain"))
+        return []
+    if output is None:
+        raise ConfigError(
+            text("{flag} is missing", flag="--output"),
+            expected=text("a folder for the adapters that are trained again"),
+        )
+    from detour.adapter.peft_format import check_target
+    from detour.evaluate.retrained import Anew
+
+    check_target(output)
+    names = [term.adapter.name for term in chain.terms]
+    return [Anew(names.index(name), _rows(path), output, settings) for name, path in files.items()]
+
+
+def _rows(path: Path) -> Loaded | tuple[Composed, ...]:
+    """Of an adapter, or of chains where the rows say by "chain" who acts.
+
+    Raises DataError: they cannot be read; names file and line.
+    """
+    from detour.data.reading import read_data
+    from detour.model.examples import json_rows
+    from detour.training.composed import read_composed
+
+    is_composed = path.suffix == ".jsonl" and any("chain" in row for row, _ in json_rows(path))
+    return tuple(read_composed(path)) if is_composed else read_data(str(path))
+
+
+def _retrained(
+    found: ChainMeasure, trials: Trials, again: Sequence[Anew], t: Catalogue
+) -> list[Remedy]:
+    from detour.evaluate.retrained import retrained
+
+    made: list[Remedy] = []
+    for one in again:
+        with watched(t("training"), t) as watcher:
+            made += retrained(found, trials, one, watcher=watcher, teller=teller(t))
+    return made
+
+
+def named_files(flag: str, given: Sequence[str], chain: Chain) -> dict[str, Path]:
     """`NAME=FILE` by name. Raises ConfigError: another form, or no adapter of the chain."""
     found: dict[str, Path] = {}
     for one in given:
         name, equals, path = one.partition("=")
         if not (name and equals and path):
             raise ConfigError(
-                text("--tests does not name an adapter and a file"),
+                text("{flag} does not name an adapter and a file", flag=flag),
                 expected="NAME=FILE", found=one,
             )  # fmt: skip
         found[name] = Path(path)
     names = list(dict.fromkeys(term.adapter.name for term in chain.terms))
     if unknown := [name for name in found if name not in names]:
         raise ConfigError(
-            text("--tests names an adapter that is not in the chain"),
+            text("{flag} names an adapter that is not in the chain", flag=flag),
             expected=", ".join(names), found=", ".join(unknown),
         )  # fmt: skip
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from detour.cli.chain_measure import named_tests, tests_for
+from detour.cli.chain_measure import named_files, tests_for
 from detour.cli.options import (
     base_option,
     json_option,
@@ -64,7 +64,7 @@ def command(
     t = Catalogue.load(language)
     wanted = _counts(counts)
     chain = parse_chain(pool)
-    tests = tests_for(chain, named_tests(given, chain), rows)
+    tests = tests_for(chain, named_files("--tests", given, chain), rows)
     base = load_base(base_name)
     from detour.evaluate.chain_stress import stress
 

@@ -69,7 +69,7 @@ def among(flags: dict[str, Any], name: str, own: str | None = None) -> Among | N
     if not named:
         for flag, value in (("--composed", file), ("--instruct", told)):
             if value:
-                raise ConfigError(text("{flag} goes with --company", flag=flag))
+                raise ConfigError(text("{flag} goes with {other}", flag=flag, other="--company"))
         return None
     from detour.training.company import Company
     from detour.training.composed import read_composed

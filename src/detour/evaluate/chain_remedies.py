@@ -75,22 +75,27 @@ def tried(found: ChainMeasure, trials: Trials) -> list[Remedy]:
         return []
     ideas = [*_lower(found), *_compressed(found)]
     trials.ask((place, chain) for _, chain, places in ideas for place in places)
-    made = [_judged(found, trials, *idea) for idea in ideas]
-    made += _removals(found, trials)
-    return sorted(made, key=lambda one: (-len(one.shares), -one.retained_mean))
+    made = [judged(found, trials, *idea) for idea in ideas]
+    return best_first([*made, *_removals(found, trials)])
+
+
+def best_first(remedies: Sequence[Remedy]) -> list[Remedy]:
+    """Those that keep all adapters before the others, of these the most helpful first."""
+    return sorted(remedies, key=lambda one: (-len(one.shares), -one.retained_mean))
 
 
 Idea = tuple[Text, Chain, Sequence[int]]
 """What is done, the chain that comes of it, and the places that are judged."""
 
 
-def _judgeable(found: ChainMeasure) -> list[int]:
+def judgeable(found: ChainMeasure) -> list[int]:
+    """The places of which R could be told."""
     return [place for place, kept in found.kept.items() if kept.share]
 
 
 def _lower(found: ChainMeasure) -> Iterator[Idea]:
     """All weights lower; or those of the adapter that harms the others most."""
-    places = _judgeable(found)
+    places = judgeable(found)
     for factor in FACTORS:
         lower = text("all weights × {factor}", factor=factor)
         yield lower, factor * found.chain, places
@@ -112,7 +117,7 @@ def _compressed(found: ChainMeasure) -> Iterator[Idea]:
         return
     made, error = found.chain.compress(rank, "compressed")
     told = text("compressed to rank {rank} (error {error:.0%} of its size)", rank=rank, error=error)
-    yield told, Chain((Term(made),)), _judgeable(found)
+    yield told, Chain((Term(made),)), judgeable(found)
 
 
 def _removals(found: ChainMeasure, trials: Trials) -> list[Remedy]:
@@ -132,7 +137,7 @@ def _removals(found: ChainMeasure, trials: Trials) -> list[Remedy]:
         if not places:
             break
         names = ", ".join(found.names[place] for place in gone)
-        remedy = _judged(found, trials, text("without {names}", names=names), chain, places)
+        remedy = judged(found, trials, text("without {names}", names=names), chain, places)
         made.append(remedy)
         if remedy.worst >= COMPATIBLE:
             break
@@ -154,9 +159,10 @@ def _worst(found: ChainMeasure, places: Sequence[int]) -> int | None:
     return worst if worst is not None and harms[worst] > 0 else None
 
 
-def _judged(
+def judged(
     found: ChainMeasure, trials: Trials, what: Text, chain: Chain, places: Sequence[int]
 ) -> Remedy:
+    """What a chain leaves of the adapters at these places, by what each did alone before."""
     trials.ask((place, chain) for place in places)
     shares: dict[int, Figure] = {}
     for place in places:

@@ -56,7 +56,7 @@ class Stacked(Pairs):
         for layer in shapes:
             downs, ups = zip(*(one.pairs[layer] for one in each), strict=True)
             self.pairs[layer] = nn.Parameter(torch.stack(downs)), nn.Parameter(torch.stack(ups))
-        self._frozen = _frozen(company, self.count, device)
+        self._frozen = frozen(company, self.count, device)
 
     def begin_with(self, place: int, updates: Mapping[str, Update]) -> None:
         """Let the live adapter at this place start at these updates instead of at the base."""
@@ -93,17 +93,18 @@ class Stacked(Pairs):
         }
 
 
-def _frozen(
-    company: Sequence[Adapter], first: int, device: torch.device
-) -> dict[str, list[Frozen]]:
-    """By layer, the company's factors, those of one rank together; columns begin at `first`."""
+def frozen(company: Sequence[Adapter], first: int, device: torch.device) -> dict[str, list[Frozen]]:
+    """By layer, the company's factors, those of one rank together; columns begin at `first`.
+
+    Raises ConfigError: an adapter that scales or shifts outputs (DoRA, biases), or has token rows.
+    """
     members: dict[str, dict[int, list[tuple[int, Update]]]] = {}
     for number, adapter in enumerate(company):
         for layer, update in adapter.updates.items():
             if update.row_scale is not None or update.bias_delta is not None or update.lookup:
                 raise ConfigError(
-                    text("{adapter} cannot keep company: it does more than low-rank changes",
-                         adapter=adapter.name),
+                    text("{adapter} does more than low-rank changes: it cannot be weighted row by "
+                         "row", adapter=adapter.name),
                     expected=text("adapters of linear layers without DoRA, biases and token rows"),
                     found=layer,
                 )  # fmt: skip

@@ -129,9 +129,9 @@ def train_together(
         if teller:
             teller(reason)
     layers = base.slots.named(config.targets)
-    _check_head(base, "targets", layers)
+    check_head(base, "targets", layers)
     for name, one in present.items():
-        _check_head(base, name, one.updates)
+        check_head(base, name, one.updates)
     factors = Stacked(
         {layer: base.slots.shapes[layer] for layer in layers},
         {layer: size_of(config, layer) for layer in layers},
@@ -239,7 +239,7 @@ def _check(config: TrainConfig, columns: Sequence[str], rows: Sequence[Composed]
             )
 
 
-def _check_head(base: Base, who: str, layers: Iterable[str]) -> None:
+def check_head(base: Base, who: str, layers: Iterable[str]) -> None:
     """Refuse what changes the output layer: it sees answers only, and knows no rows."""
     outer = {*base.slots.linear_names(exclude_head=False)} - {*base.slots.linear_names()}
     if found := outer & {*layers}:
