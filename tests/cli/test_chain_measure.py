@@ -36,9 +36,20 @@ def test_two_styles_of_other_places(detour):
 
 
 @pytest.mark.usefixtures("styles")
-def test_people_see_a_table_a_verdict_and_what_was_tried(detour):
-    told = detour("chain", "measure", "pun+pun:-1", "--rows", 3, "--strict")
+def test_people_see_a_table_a_verdict_and_what_was_tried(detour, tmp_path):
+    page, picture = tmp_path / "m.html", tmp_path / "m.png"
+    told = detour("chain", "measure", "pun+pun:-1", "--rows", 3, "--strict", "--html", page,
+                  "--picture", picture)  # fmt: skip
     assert told.code == 1
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    written = page.read_text("utf-8")
+    assert "verdict: conflict" in written
+    assert "<svg" in written
+    assert "all weights × 0.5" in written
+    assert "http" not in written.replace("http://www.w3.org", "")
+    again = detour("chain", "measure", "pun+pun:-1", "--html", page)
+    assert again.code == 2
+    assert "is there already" in again.err
     assert "verdict: conflict" in told.out
     assert "harmed most by" in told.out
     assert "pun (2)" in told.out

@@ -50,6 +50,22 @@ def test_the_object(detour, tiny_folder, rows):
     assert found["advice"] == []
 
 
+@pytest.mark.parametrize(
+    ("rows", "units"),
+    [(20, {"seconds", "energy, Wh"}), (3_000_000, {"hours", "energy, kWh"})],
+)
+def test_times_and_energies_have_a_unit_of_their_size(detour, tiny_folder, rows, units):
+    told = detour("estimate", "--base", tiny_folder, "--rows", rows, "--gpu", "L40",
+                  "--mfu", 0.0001, "--sequence-length", 128)  # fmt: skip
+    assert told.code == 0, told.err
+    lines = {name: line for line in told.out.splitlines() for name in units if name in line}
+    assert set(lines) == units
+    for line in lines.values():
+        figures = [float(one.replace(",", "")) for one in line.split()[-3:]]
+        assert max(figures) >= 1 or "seconds" in line or "Wh" in line
+        assert "e" not in "".join(line.split()[-3:])
+
+
 def test_no_weights_are_read(detour, tiny_folder, tmp_path):
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/config.json").write_bytes((tiny_folder / "config.json").read_bytes())

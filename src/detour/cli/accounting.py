@@ -42,6 +42,9 @@ def cost_options(command: AnyCommand) -> AnyCommand:
     return command
 
 
+ACCOUNTED = ("track", "watts", "price_per_hour")
+
+
 def accounting_of(flags: dict[str, Any]) -> Accounting:
     """What those options say, taken out of the flags.
 
@@ -51,7 +54,7 @@ def accounting_of(flags: dict[str, Any]) -> Accounting:
     from detour.training.account import Accounting
     from detour.training.trackers.tracker import Wanted
 
-    track, watts, price = (flags.pop(name) for name in ("track", "watts", "price_per_hour"))
+    track, watts, price = (flags.pop(name) for name in ACCOUNTED)
     return Accounting(Wanted.of(track) if track else None, watts, price)
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detour.cli.options import json_option, lang_option, load_base, parse_chain
+from detour.cli.options import check_absent, json_option, lang_option, load_base, parse_chain
 from detour.cli.output import note, print_json, print_table, say
-from detour.errors import AdapterWeightsError, ConfigError, DetourError, MixedBases
-from detour.language.catalogue import Catalogue, text
+from detour.errors import AdapterWeightsError, DetourError, MixedBases
+from detour.language.catalogue import Catalogue
 
 if TYPE_CHECKING:
     from detour.adapter.chain import Chain
@@ -48,12 +48,7 @@ def command(
     """Tell from the weights of the chain SPEC, without running anything, whether its adapters
     repeat, contradict or drown each other, and in which layers.
     """
-    for path in (html, picture):
-        if path and path.exists():
-            raise ConfigError(
-                text("{path} is there already", path=path),
-                hint=text("another name; nothing is ever replaced"),
-            )
+    check_absent(html, picture)
     t = Catalogue.load(language)
     began = time.perf_counter()
     try:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from detour.cli.chain_check import NOT_CLEAR
-from detour.cli.options import base_option, json_option, lang_option, load_base, parse_chain
+from detour.cli.options import (
+    base_option,
+    check_absent,
+    json_option,
+    lang_option,
+    load_base,
+    parse_chain,
+)
 from detour.cli.output import note, print_json, print_table, say
 from detour.cli.progress import watched
 from detour.cli.train import teller
@@ -58,6 +65,10 @@ SHOWN = 8  # remedies
               help="Folder for what --retrain makes.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1),
               help="Of --retrain.  [default: as on the adapter's card]")  # fmt: skip
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the report as a page.")  # fmt: skip
+@click.option("--picture", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write what is left, and who takes it, as a PNG file.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Exit with 1 unless the verdict is: compatible.")
 @base_option
 @lang_option
@@ -71,6 +82,8 @@ def command(
     anew: tuple[str, ...],
     output: Path | None,
     steps: int | None,
+    html: Path | None,
+    picture: Path | None,
     strict: bool,
     base_name: str,
     language: str,
@@ -79,6 +92,7 @@ def command(
     """Run the chain SPEC on the tests of its adapters: what is left of each, who harms whom, and
     which remedy helps.
     """
+    check_absent(html, picture)
     t = Catalogue.load(language)
     chain = parse_chain(spec)
     tests = tests_for(chain, named_files("--tests", given, chain), rows)
@@ -93,11 +107,31 @@ def command(
     helped = tried(found, trials) if remedies else []
     if again:
         helped = best_first([*helped, *_retrained(found, trials, again, t)])
+    _write(found, helped, html, picture, t)
     if as_json:
         print_json({**found.to_json(t), "remedies": [one.to_json(t) for one in helped]})
     else:
         _tell(found, helped, t)
     return NOT_CLEAR if strict and found.verdict != "compatible" else 0
+
+
+def _write(
+    found: ChainMeasure,
+    helped: Sequence[Remedy],
+    html: Path | None,
+    picture: Path | None,
+    t: Catalogue,
+) -> None:
+    from detour.files import write_bytes_atomically, write_text_atomically
+
+    if html:
+        from detour.evaluate.measure_page import page
+
+        write_text_atomically(html, page(found, helped, t))
+    if picture:
+        from detour.evaluate.measure_plots import picture as drawn
+
+        write_bytes_atomically(picture, drawn(found, t))
 
 
 def _again(
@@ -196,7 +230,7 @@ def _tell(found: ChainMeasure, helped: Sequence[Remedy], t: Catalogue) -> None:
         print_table(
             [t("tried"), t("adapters"), t("retained"), t("worst"), t("gain")],
             [[t.say(one.what), str(len(one.shares)), f"{one.retained_mean:.2f}",
-              f"{one.worst:.2f}", f"{one.gain:+.2f}"]
+              f"{one.worst:.2f}", one.gain_told]
              for one in helped[:SHOWN]],
         )  # fmt: skip
         best = helped[0]

@@ -12,6 +12,7 @@ import click
 from detour.cli.chain_measure import named_files, tests_for
 from detour.cli.options import (
     base_option,
+    check_absent,
     json_option,
     lang_option,
     load_base,
@@ -56,11 +57,7 @@ def command(
     """Draw chains of more and more adapters from POOL, a chain of all of them: what is left of
     each, and how many answers break, in the same layers and in disjoint ones.
     """
-    if picture and picture.exists():
-        raise ConfigError(
-            text("{path} is there already", path=picture),
-            hint=text("another name; nothing is ever replaced"),
-        )
+    check_absent(picture)
     t = Catalogue.load(language)
     wanted = _counts(counts)
     chain = parse_chain(pool)

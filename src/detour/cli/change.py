@@ -61,13 +61,13 @@ def change_of(given: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: an answer that does not name subject or target.
         DataError: a file that holds no questions.
     """
-    from detour.training.own_fact import read_questions
+    from detour.training.fact import check_whole
 
-    own: dict[str, Any] = {
-        name: tuple(read_questions(given[name])) for name in QUESTIONS if given[name] is not None
-    }
+    if not (given["sentences"] or given["statements_file"]):
+        check_whole(**{name: given[name] for name in FACT})  # before the imports that take seconds
+    own = {name: _questions(given[name]) for name in QUESTIONS if given[name] is not None}
     own.update({name: given[name] for name in WORDS if given[name]})
-    answer = own.get("answer", "")
+    answer = given["answer"]
     for name in ("subject", "target"):
         if answer and given[name] not in answer:
             raise ConfigError(
@@ -77,6 +77,12 @@ def change_of(given: Mapping[str, Any]) -> dict[str, Any]:
             )
     statements = _statements(given["sentences"], given["statements_file"])
     return {**{name: given[name] for name in FACT}, "statements": statements, **own}
+
+
+def _questions(path: Path) -> tuple[str, ...]:
+    from detour.training.own_fact import read_questions
+
+    return tuple(read_questions(path))
 
 
 def _statements(sentences: tuple[str, ...], file: Path | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.options import base_option, json_option, lang_option
+from detour.cli.options import base_option, check_absent, json_option, lang_option
 from detour.cli.output import (
     console,
     heading,
@@ -98,11 +98,7 @@ def command(
     look = replace(reading.look(), names=names, sample=sample, near=not no_near)
     if output:
         check_copy(table, output)
-    if html and html.exists():
-        raise ConfigError(
-            text("{path} is there already", path=html),
-            hint=text("another name; nothing is ever replaced"),
-        )
+    check_absent(html)
     tokenizer, limit = load_tokenizer(base_name)
     with _watched() as watch:
         report = look_at(table, tokenizer, limit, look, watch)

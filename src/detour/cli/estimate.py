@@ -235,12 +235,22 @@ def _rows(ways: list[Way], memory: float, t: Catalogue) -> list[tuple[str, ...]]
         (t("fits"), *(_fits(way, memory, t) for way in ways)),
         (t("rows at once"), *(_at_once(way) for way in ways)),
         (t("layers computed again"), *(yes if way.layout.checkpointing else no for way in ways)),
-        (t("hours"), *(f"{way.seconds / 3600:.3g}" for way in ways)),
-        (t("energy, kWh"), *(f"{way.energy.watt_hours / 1000:.3g}" for way in ways)),
-    ]
+        _scaled([way.seconds for way in ways],
+                {t("hours"): 3600, t("minutes"): 60, t("seconds"): 1}),
+        _scaled([way.energy.watt_hours for way in ways],
+                {t("energy, kWh"): 1000, t("energy, Wh"): 1}),
+    ]  # fmt: skip
     if any(way.price is not None for way in ways):
         rows.append((t("price"), *(f"{way.price or 0:.3g}" for way in ways)))
     return rows
+
+
+def _scaled(values: list[float], units: dict[str, float]) -> tuple[str, ...]:
+    """A line in the largest unit in which the largest value is no fraction."""
+    most = max(values)
+    name, size = next(((n, s) for n, s in units.items() if most >= s), list(units.items())[-1])
+    told = (value / size for value in values)
+    return (name, *(f"{one:.3g}" if one < 1000 else f"{one:,.0f}" for one in told))
 
 
 def _fits(way: Way, memory: float, t: Catalogue) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from detour.cli.output import plain
-from detour.errors import RequestError
+from detour.errors import ConfigError, RequestError
 from detour.language.catalogue import LANGUAGES, VARIABLE, text
 
 if TYPE_CHECKING:
@@ -115,6 +115,16 @@ def load_base(
     from detour.model.base import Base
 
     return Base.load(name, dtype=dtype, device=device, quantize=quantize, full=full)
+
+
+def check_absent(*paths: Path | None) -> None:
+    """Raises ConfigError: a file that is to be written is there already."""
+    for path in paths:
+        if path and path.exists():
+            raise ConfigError(
+                text("{path} is there already", path=path),
+                hint=text("another name; nothing is ever replaced"),
+            )
 
 
 def parse_chain(spec: str | None) -> Chain:

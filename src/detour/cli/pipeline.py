@@ -89,9 +89,11 @@ def _folder(told: str) -> Path | None:
 
 
 def _settings(file: dict[str, Any], path: Path | None) -> tuple[dict[str, Any], Pipeline | None]:
+    if path is None:
+        return file, None
     from detour.training.pipeline import pipeline_of
 
-    pipeline = pipeline_of(file, path) if path else None
+    pipeline = pipeline_of(file, path)
     return (dict(pipeline.settings), pipeline) if pipeline else (file, None)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from detour.cli.accounting import accounting_of, accounting_options
+from detour.cli.accounting import ACCOUNTED, accounting_of, accounting_options
 from detour.cli.company import FLAGS, among, company_options
 from detour.cli.options import (
     full_option,
@@ -93,16 +93,17 @@ def command(
 ) -> None:
     """Train an adapter on DATA: conversations or texts, in any form that detour check knows."""
     t = Catalogue.load(language)
-    accounting = accounting_of(flags)
+    counted = {name: flags.pop(name) for name in ACCOUNTED}
     together = {name: flags.pop(name) for name in FLAGS}
     ask = asked(
         data, output, base_name, reading, dtype=dtype, quantize=quantize,
         whole=whole, config_file=config_file, flags=flags, t=t,
     )  # fmt: skip
+    loaded = ask.reading.read(ask.data)  # before the imports that take seconds
     from detour.adapter.peft_format import check_vacant
     from detour.team import launched
 
-    loaded = ask.reading.read(ask.data)
+    accounting = accounting_of(counted)
     if not (replace or resume):
         check_vacant(ask.output)
     has_head = loaded.kind in ("classification", "regression")

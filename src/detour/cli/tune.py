@@ -62,6 +62,7 @@ def command(
 ) -> None:
     """Search settings for a training on DATA, and say whether they beat the default."""
     t = Catalogue.load(language)
+    loaded = reading.read(data)  # before the imports that take seconds
     from detour.training.tune.record import save, summary
     from detour.training.tune.search import Wanted, check_packages, parted, search
     from detour.training.tune.space import read_space
@@ -71,7 +72,7 @@ def command(
     check_packages(address)
     check_place(output, resume)
     space = read_space(space_file) if space_file else None
-    rows = parted(reading.read(data), seed)
+    rows = parted(loaded, seed)
     note(t("{learned} rows to learn, {validation} to choose by, {test} to judge by in the end",
            learned=len(rows.learned), validation=len(rows.validation),
            test=len(rows.test)))  # fmt: skip

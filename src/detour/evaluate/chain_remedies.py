@@ -55,6 +55,11 @@ class Remedy:
         """Of the mean, over the same adapters in the chain as it was."""
         return self.retained_mean - self.before
 
+    @property
+    def gain_told(self) -> str:
+        """With its sign and two digits; never "-0.00"."""
+        return f"{round(self.gain, 2) + 0.0:+.2f}"
+
     def to_json(self, t: Catalogue = ENGLISH) -> dict[str, Any]:
         """As `--json` has it."""
         return {

@@ -53,7 +53,7 @@ def _matrices(check: ChainCheck, t: Catalogue) -> Drawn:
         values = np.full((count, count), np.nan)
         for pair in check.pairs:
             values[pair.a, pair.b] = values[pair.b, pair.a] = figure(pair.figures)
-        _square(own, values, signed)
+        square(own, values, signed)
         own.set_title(title, fontsize=11)
         own.set_xticks(range(count), check.names, rotation=60, ha="right", fontsize=8)
         if place == 0:
@@ -68,7 +68,7 @@ def _by_layer(check: ChainCheck, t: Catalogue) -> Drawn:
         [[e.figures(p.a, p.b).output_overlap for e in depths.values()] for p in pairs]
     )
     drawn, (own,) = panels(max(9.0, 0.22 * len(depths) + 4), 0.3 * len(pairs) + 1.4, 1)
-    _square(own, values, signed=False, written=len(depths) <= WRITTEN)
+    square(own, values, signed=False, written=len(depths) <= WRITTEN)
     own.set_title(t("output overlap, layer by layer"), fontsize=11)
     names: Sequence[str] = [f"{check.names[p.a]} · {check.names[p.b]}" for p in pairs]
     own.set_yticks(range(len(pairs)), names, fontsize=8)
@@ -77,7 +77,8 @@ def _by_layer(check: ChainCheck, t: Catalogue) -> Drawn:
     return drawn
 
 
-def _square(axes: Axes, values: np.ndarray, signed: bool, written: bool | None = None) -> None:
+def square(axes: Axes, values: np.ndarray, signed: bool, written: bool | None = None) -> None:
+    """A matrix of values up to 1 (from -1 where they are signed) as a heat map; NaN is empty."""
     low = -1.0 if signed else 0.0
     axes.grid(visible=False)
     axes.imshow(values, cmap=DIVERGING if signed else RISING, vmin=low, vmax=1.0, aspect="auto")

@@ -45,7 +45,7 @@ from detour.training.company import (
     unchanged_rows,
 )
 from detour.training.config import TrainConfig, make_config
-from detour.training.fact import Lesson, edit_rows
+from detour.training.fact import Lesson, check_whole, edit_rows
 from detour.training.loop import Result, Watcher, train_with
 from detour.training.own_fact import own_lesson, own_statements
 from detour.training.replay import replay_rows
@@ -97,17 +97,7 @@ def make_lesson(
         _alone(**{n: v for n, v in own.items() if n not in _QUESTIONS})
         mine = {n: v for n, v in own.items() if n in _QUESTIONS}
         return own_statements(base, known, statements, seed=seed, **mine)
-    missing = [
-        f"--{name}"
-        for name, value in (("subject", subject), ("relation", relation), ("target", target))
-        if not value.strip()
-    ]
-    if missing:
-        raise ConfigError(
-            text("a fact needs a subject, a relation and a target"),
-            found=text("no {missing}", missing=", ".join(missing)),
-            hint=text("give what is missing, or a whole sentence with --sentence"),
-        )
+    check_whole(subject=subject, relation=relation, target=target)
     found = known.subject(subject) if base.name == "starter" else None
     if found and not any(own.values()):
         change = (found, find_attribute(known, found, relation), target)

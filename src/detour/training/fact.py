@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from detour.errors import DataError
+from detour.errors import ConfigError, DataError
 from detour.language.catalogue import text
 from detour.model.examples import Example, pair
 from detour.training.phrasing import Noun, bare, noun_questions
@@ -66,6 +66,16 @@ class Edit:
     third_answer: str = ""
     language: str = "en"
     forms: tuple[str, ...] = ()
+
+
+def check_whole(**parts: str) -> None:
+    """Raises ConfigError: one of a fact's subject, relation and target is empty."""
+    if missing := [f"--{name}" for name, value in parts.items() if not value.strip()]:
+        raise ConfigError(
+            text("a fact needs a subject, a relation and a target"),
+            found=text("no {missing}", missing=", ".join(missing)),
+            hint=text("give what is missing, or a whole sentence with --sentence"),
+        )
 
 
 @dataclass(frozen=True)
