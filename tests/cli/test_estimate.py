@@ -58,7 +58,8 @@ def test_times_and_energies_have_a_unit_of_their_size(detour, tiny_folder, rows,
     told = detour("estimate", "--base", tiny_folder, "--rows", rows, "--gpu", "L40",
                   "--mfu", 0.0001, "--sequence-length", 128)  # fmt: skip
     assert told.code == 0, told.err
-    lines = {name: line for line in told.out.splitlines() for name in units if name in line}
+    lines = {name: line for line in told.out.splitlines() for name in units
+             if line.startswith(name)}  # fmt: skip
     assert set(lines) == units
     for line in lines.values():
         figures = [float(one.replace(",", "")) for one in line.split()[-3:]]
